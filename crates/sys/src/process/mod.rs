@@ -1,0 +1,47 @@
+//! Reading `/proc`: `proc_pid_stat(5)` and its neighbours.
+
+mod sample;
+mod stat;
+mod table;
+
+use std::fs;
+use std::io;
+
+pub use sample::{CpuTimes, StatFile, StatmFile, pss};
+pub use stat::start_time;
+pub use table::{ProcessEntry, process_table};
+
+/// How many clock ticks a second has; the unit of [`CpuTimes`] and [`start_time`].
+#[must_use]
+pub fn clock_ticks() -> u64 {
+    rustix::param::clock_ticks_per_second()
+}
+
+/// The size of a page of memory, bytes.
+#[must_use]
+pub fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+/// A random id of this boot of the machine: start times are to be compared within one only.
+///
+/// # Errors
+///
+/// When `/proc` is not there.
+pub fn boot_id() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_has_an_id() {
+        let id = boot_id().unwrap();
+        assert_eq!(id.len(), 36);
+        assert_eq!(boot_id().unwrap(), id);
+        assert!(page_size().is_power_of_two());
+    }
+}

@@ -1,0 +1,100 @@
+//! One line of `/proc/PID/stat`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::str;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{pread, retry_on_intr};
+use rustix::process::Pid;
+
+use super::sample::CpuTimes;
+
+/// Enough for what is read of the line: its first 22 fields, numbers of at most 20 digits but for the
+/// name, which has at most 64 bytes.
+const LEN: usize = 512;
+
+/// What we want to know of the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) parent: i32,
+    pub(super) cpu: CpuTimes,
+    pub(super) start_time: u64,
+}
+
+/// When a process started, in clock ticks since boot. With the pid it names one process of this boot.
+///
+/// # Errors
+///
+/// `NotFound` or `ESRCH` if there is no such process; a zombie still has its time.
+pub fn start_time(pid: Pid) -> io::Result<u64> {
+    let path = format!("/proc/{}/stat", pid.as_raw_pid());
+    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(read(file)?.start_time)
+}
+
+/// Reads the line from the beginning of an open file.
+///
+/// # Errors
+///
+/// `ESRCH` once the process is reaped.
+pub(super) fn read(file: impl AsFd) -> io::Result<Stat> {
+    let mut buffer = [0; LEN];
+    let len = retry_on_intr(|| pread(&file, &mut buffer, 0))?;
+    let stat = buffer.get(..len).and_then(parse);
+    stat.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The line may be cut behind what is wanted.
+fn parse(line: &[u8]) -> Option<Stat> {
+    // The name is in parentheses and may hold any byte, parentheses too: what follows has none.
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = str::from_utf8(line.get(end + 1..)?).ok()?;
+    // The state, field 3, comes first.
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(4 - 3)?.parse().ok()?;
+    let user = fields.nth(14 - 5)?.parse().ok()?;
+    let system = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(22 - 16)?.parse().ok()?;
+    Some(Stat { parent, cpu: CpuTimes { user, system }, start_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{getpid, getppid};
+
+    #[test]
+    fn names_can_be_anything() {
+        let check = |name: &str| {
+            let line = format!("17 ({name}) S 4 17 17 0 -1 4194560 9 8 7 6 150 30 2 1 20 0 1 0 98765 4096 0");
+            let stat = Stat { parent: 4, cpu: CpuTimes { user: 150, system: 30 }, start_time: 98765 };
+            assert_eq!(parse(line.as_bytes()), Some(stat), "{line}");
+        };
+        check("sh");
+        check("a b");
+        check(") S 1 1 1 (");
+        check("((");
+        check(")");
+        check("");
+        check("\n");
+    }
+
+    #[test]
+    fn what_is_no_line_is_refused() {
+        let lines = ["", "17", "17 (sh", "17 (sh)", "17 (sh) S 4", "17 (sh) S x y z"];
+        for line in lines {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(parse(b"17 (sh) \xff"), None);
+    }
+
+    #[test]
+    fn our_own_line_is_read() {
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let stat = read(&file).unwrap();
+        assert_eq!(Pid::from_raw(stat.parent), getppid());
+        assert_eq!(start_time(getpid()).unwrap(), stat.start_time);
+        assert!(stat.start_time > 0);
+    }
+}
