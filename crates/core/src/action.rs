@@ -1,0 +1,114 @@
+//! Orders to the shell, in the imperative.
+
+use core::time::Duration;
+
+use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
+use crate::slot::Ending;
+
+/// Something that the shell must do, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Let the slot's sockets listen. It is given for every slot of a new app
+    /// before the first worker is spawned.
+    Open(SlotId),
+    /// Close the slot's sockets: nobody is expected to serve them.
+    Close(SlotId),
+    /// Start a process. Answered by [`WorkerSpawned`](crate::Event::WorkerSpawned)
+    /// or [`SpawnFailed`](crate::Event::SpawnFailed).
+    Spawn {
+        /// The life that begins.
+        worker: WorkerId,
+        /// Where.
+        slot: SlotId,
+        /// With which settings.
+        generation: Generation,
+    },
+    /// Ask a worker to end, by its app's signal.
+    Terminate(WorkerId),
+    /// End a worker, its group and its descendants at once.
+    Kill(WorkerId),
+    /// Forget an app: it has no worker and no slot any more.
+    Forget(AppId),
+    /// Tell people.
+    Announce(Notice),
+    /// An operation is over.
+    Finish(OperationId, Outcome),
+}
+
+/// A step in a worker's life, for logs and for people who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A worker is being started.
+    Starting(SlotId, WorkerId),
+    /// A worker may take connections.
+    Ready {
+        /// Where.
+        slot: SlotId,
+        /// Who.
+        worker: WorkerId,
+        /// How long it took.
+        after: Duration,
+    },
+    /// A worker was asked to end, or said that it will.
+    Stopping(SlotId, WorkerId),
+    /// A worker did not end in time and is killed.
+    Killing(SlotId, WorkerId),
+    /// A worker is gone.
+    Ended {
+        /// Where.
+        slot: SlotId,
+        /// Who.
+        worker: WorkerId,
+        /// How and why.
+        ending: Ending,
+        /// What becomes of the slot.
+        next: Next,
+    },
+}
+
+/// What becomes of a slot whose worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is started again at once.
+    AtOnce,
+    /// It is started again after a pause.
+    After(Duration),
+    /// It stays stopped.
+    Stopped,
+    /// It failed too often in a row. One of the app's errored slots is tried
+    /// after this time, if ever.
+    Errored(Option<Duration>),
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was ordered is so.
+    Done,
+    /// A worker that it was waiting for failed. The supervisor goes on trying.
+    Failed {
+        /// Whose worker.
+        slot: SlotId,
+        /// Which worker.
+        worker: WorkerId,
+        /// How and why it ended.
+        ending: Ending,
+    },
+    /// It was not begun.
+    Refused(Refusal),
+    /// A later order took its place.
+    Superseded,
+}
+
+/// Why an order was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such app.
+    NoSuchApp,
+    /// None of the slots exists.
+    NoSuchSlot,
+    /// Another operation on the app is under way.
+    Busy,
+    /// The supervisor is ending.
+    ShuttingDown,
+}

@@ -1,0 +1,40 @@
+//! The settings that decisions depend on.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// The part of an app's settings that the core needs. Programs, addresses and
+/// users are the shell's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// When a worker counts as ready.
+    pub ready: ReadyWhen,
+    /// How long a worker may take to become ready.
+    pub listen_timeout: Duration,
+    /// A ready worker that lived this long is stable.
+    pub min_uptime: Duration,
+    /// Unstable lives in a row after which a slot is errored.
+    pub max_restarts: u32,
+    /// The pause after the first unstable life.
+    pub restart_delay: Duration,
+    /// What each further unstable life multiplies the pause by, in hundredths;
+    /// at least 100.
+    pub restart_backoff_percent: u32,
+    /// How often an errored app tries one slot; zero means never.
+    pub breaker_retry: Duration,
+    /// Whether a worker that ended by itself is started again.
+    pub autorestart: bool,
+    /// Exit codes after which a worker is not started again.
+    pub stop_exit_codes: Vec<i32>,
+    /// How long a worker that was asked to end may take.
+    pub kill_timeout: Duration,
+}
+
+/// When a worker counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// When it has lived for `min_uptime`.
+    Started,
+    /// When the shell reports [`Event::WorkerReady`](crate::Event::WorkerReady).
+    Reported,
+}

@@ -1,0 +1,143 @@
+//! What is known, as plain values for people and programs.
+
+use alloc::vec::Vec;
+
+use crate::app::App;
+use crate::id::{Generation, WorkerId};
+use crate::slot::{Ending, Rest, Slot, Stage};
+use crate::time::Timestamp;
+
+/// One app at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppSnapshot {
+    /// What the app is doing.
+    pub state: AppState,
+    /// The generation of its settings.
+    pub generation: Generation,
+    /// Slots that should run.
+    pub wanted: u32,
+    /// Slots whose worker may take connections.
+    pub ready: u32,
+    /// Slots whose worker has a process.
+    pub running: u32,
+    /// Its slots, in order.
+    pub slots: Vec<SlotSnapshot>,
+}
+
+/// What an app is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppState {
+    /// Every wanted worker is ready.
+    Online,
+    /// Some wanted workers are ready, others are not.
+    Degraded,
+    /// None is ready yet.
+    Starting,
+    /// Workers are being replaced one after another.
+    Reloading,
+    /// Its workers are ending.
+    Stopping,
+    /// It has no worker and wants none.
+    Stopped,
+    /// None is ready, and at least one failed too often in a row.
+    Errored,
+}
+
+/// One slot at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotSnapshot {
+    /// Who is in it.
+    pub worker: Option<WorkerId>,
+    /// The generation of its worker, or of the last one.
+    pub generation: Generation,
+    /// What it is doing.
+    pub state: SlotState,
+    /// When its worker's process was started.
+    pub since: Option<Timestamp>,
+    /// Automatic restarts since the app was declared.
+    pub restarts: u64,
+    /// When it is started next, if that is planned.
+    pub next_start: Option<Timestamp>,
+    /// How its last life ended.
+    pub last_ending: Option<Ending>,
+}
+
+/// What a slot is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// Its process is being started, or is not ready yet.
+    Starting,
+    /// It may take connections.
+    Ready,
+    /// It was asked to end, or is ending.
+    Stopping,
+    /// No process, and none is wanted.
+    Stopped,
+    /// No process; the next start waits.
+    Backoff,
+    /// No process; it failed too often in a row.
+    Errored,
+}
+
+impl AppSnapshot {
+    pub(crate) fn of(app: &App) -> Self {
+        let slots: Vec<_> = app.slots.iter().map(|slot| SlotSnapshot::of(slot, app.probe_at)).collect();
+        // Slots are counted by a u32 (`App::instances`), so counts of them fit.
+        let count = |what: &dyn Fn(&Slot) -> bool| {
+            u32::try_from(app.slots.iter().filter(|s| what(s)).count()).unwrap_or(u32::MAX)
+        };
+        let wanted = count(&|slot| slot.wanted);
+        let running =
+            count(&|slot| slot.worker.as_ref().is_some_and(|worker| worker.stage != Stage::Spawning));
+        let ready = count(&|slot| slot.wanted && slot.is_ready());
+        let replacing = app.operation.as_ref().is_some_and(|operation| operation.stable);
+        let errored = slots.iter().any(|slot| slot.state == SlotState::Errored);
+        let state = if wanted == 0 {
+            if running > 0 { AppState::Stopping } else { AppState::Stopped }
+        } else if replacing {
+            AppState::Reloading
+        } else if ready == wanted {
+            AppState::Online
+        } else if ready > 0 {
+            AppState::Degraded
+        } else if errored {
+            AppState::Errored
+        } else {
+            AppState::Starting
+        };
+        Self { state, generation: app.generation, wanted, ready, running, slots }
+    }
+}
+
+impl SlotSnapshot {
+    fn of(slot: &Slot, probe_at: Option<Timestamp>) -> Self {
+        let state = match (&slot.worker, slot.rest) {
+            (Some(worker), _) => match &worker.stage {
+                Stage::Spawning | Stage::Starting { .. } => SlotState::Starting,
+                Stage::Ready { .. } => SlotState::Ready,
+                Stage::Stopping { .. } => SlotState::Stopping,
+            },
+            (None, Rest::Stopped) => SlotState::Stopped,
+            (None, Rest::Due(_)) => SlotState::Backoff,
+            (None, Rest::Errored) => SlotState::Errored,
+        };
+        let next_start = match (&slot.worker, slot.rest) {
+            (None, Rest::Due(at)) => Some(at),
+            (None, Rest::Errored) => probe_at,
+            (None, Rest::Stopped) | (Some(_), _) => None,
+        };
+        Self {
+            worker: slot.worker.as_ref().map(|worker| worker.id),
+            generation: slot.generation,
+            state,
+            since: slot
+                .worker
+                .as_ref()
+                .filter(|worker| worker.stage != Stage::Spawning)
+                .map(|worker| worker.since),
+            restarts: slot.restarts,
+            next_start,
+            last_ending: slot.last_ending.clone(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The whole: all apps, one entry point.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::action::{Action, Outcome, Refusal};
+use crate::app::{App, Turn};
+use crate::event::{Event, Order};
+use crate::id::{AppId, OperationId, SlotId, WorkerId};
+use crate::jitter::Jitter;
+use crate::slot::Cause;
+use crate::status::AppSnapshot;
+use crate::time::Timestamp;
+
+/// Everything that is known and wanted. See the crate's documentation.
+#[derive(Debug)]
+pub struct Supervisor {
+    apps: BTreeMap<AppId, App>,
+    /// Where each living worker is.
+    places: BTreeMap<WorkerId, SlotId>,
+    next_worker: WorkerId,
+    jitter: Jitter,
+    ending: bool,
+}
+
+impl Supervisor {
+    /// A supervisor without apps. Jitter is drawn from `seed`; workers are
+    /// numbered from `first_worker`.
+    #[must_use]
+    pub const fn new(seed: u64, first_worker: WorkerId) -> Self {
+        Self {
+            apps: BTreeMap::new(),
+            places: BTreeMap::new(),
+            next_worker: first_worker,
+            jitter: Jitter::new(seed),
+            ending: false,
+        }
+    }
+
+    /// Takes note of an event and tells what to do about it. The actions must
+    /// be performed in order; more events may be handled in between.
+    #[must_use]
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut turn = Turn {
+            now,
+            ending: self.ending,
+            jitter: &mut self.jitter,
+            next_worker: &mut self.next_worker,
+            places: &mut self.places,
+            actions: &mut actions,
+        };
+        let apps = &mut self.apps;
+        let concerned = match event {
+            Event::Ordered { operation, app, order } => {
+                take_order(apps, operation, app, order, &mut turn);
+                Some(app)
+            }
+            Event::WorkerSpawned(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.spawned(index, turn.now);
+            }),
+            Event::SpawnFailed { worker, detail } => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.ended(index, None, Some(Cause::NotStarted(detail)), turn);
+            }),
+            Event::WorkerReady(worker) => tell(apps, worker, &mut turn, App::ready),
+            Event::WorkerLeaving(worker) => tell(apps, worker, &mut turn, App::leaving),
+            Event::WorkerDelayed { worker, by } => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.delayed(index, turn.now + by);
+            }),
+            Event::WorkerExited { worker, exit } => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.ended(index, Some(exit), None, turn);
+            }),
+            Event::TimePassed => None,
+            Event::ShutdownOrdered { now: kill } => {
+                self.ending = true;
+                turn.ending = true;
+                for app in apps.values_mut() {
+                    app.abandon(kill, &mut turn);
+                }
+                None
+            }
+        };
+        apps.retain(|id, app| {
+            let due = app.deadline.is_some_and(|deadline| deadline <= now);
+            let forget = (due || concerned == Some(*id) || turn.ending) && app.reconcile(&mut turn);
+            if forget {
+                turn.actions.push(Action::Forget(*id));
+            }
+            !forget
+        });
+        actions
+    }
+
+    /// When [`Event::TimePassed`] is due, unless another event comes first.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.apps.values().filter_map(|app| app.deadline).min()
+    }
+
+    /// Whether everything has ended after [`Event::ShutdownOrdered`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.ending && self.places.is_empty()
+    }
+
+    /// Whether an order for the app would be refused because of another one
+    /// (`stop` and `delete` take the place of most).
+    #[must_use]
+    pub fn is_busy(&self, id: AppId) -> bool {
+        self.ending || self.apps.get(&id).is_some_and(|app| app.operation.is_some())
+    }
+
+    /// What is known of one app now.
+    #[must_use]
+    pub fn app(&self, id: AppId) -> Option<AppSnapshot> {
+        self.apps.get(&id).map(AppSnapshot::of)
+    }
+}
+
+/// Gives an order to its app, which `Declare` makes when it is new.
+fn take_order(
+    apps: &mut BTreeMap<AppId, App>,
+    operation: OperationId,
+    id: AppId,
+    order: Order,
+    turn: &mut Turn<'_>,
+) {
+    let refuse = |refusal| Action::Finish(operation, Outcome::Refused(refusal));
+    if turn.ending {
+        turn.actions.push(refuse(Refusal::ShuttingDown));
+        return;
+    }
+    let app = match &order {
+        Order::Declare { generation, policy, .. } => {
+            apps.entry(id).or_insert_with(|| App::new(id, *generation, policy.clone()))
+        }
+        Order::Start(_)
+        | Order::Stop { .. }
+        | Order::Restart { .. }
+        | Order::Scale(_)
+        | Order::Delete { .. } => {
+            let Some(app) = apps.get_mut(&id) else {
+                turn.actions.push(refuse(Refusal::NoSuchApp));
+                return;
+            };
+            app
+        }
+    };
+    if let Order::Start(slots) | Order::Stop { slots, .. } | Order::Restart { slots, .. } = &order
+        && !app.has_any(slots)
+    {
+        turn.actions.push(refuse(Refusal::NoSuchSlot));
+        return;
+    }
+    app.order(operation, order, turn);
+}
+
+/// Tells a living worker's app what happened to it. Returns the app.
+fn tell<'a, 'b>(
+    apps: &mut BTreeMap<AppId, App>,
+    worker: WorkerId,
+    turn: &'a mut Turn<'b>,
+    news: impl FnOnce(&mut App, u32, &'a mut Turn<'b>),
+) -> Option<AppId> {
+    let place = *turn.places.get(&worker)?;
+    news(apps.get_mut(&place.app)?, place.index, turn);
+    Some(place.app)
+}

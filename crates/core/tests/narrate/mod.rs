@@ -1,0 +1,124 @@
+//! Actions in words: the right-hand side of a scenario. The simulation tells a
+//! failing run in the same words, so that it can be pasted here as a scenario.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use supervisor_core::{
+    Action, AppId, Cause, Ending, Exit, Next, Notice, OperationId, Outcome, Refusal, SlotId, Timestamp,
+};
+
+/// What people call things that are numbers in the core.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) apps: BTreeMap<AppId, String>,
+    /// An operation is called by the command that began it.
+    pub(crate) operations: BTreeMap<OperationId, String>,
+}
+
+/// An action and the names to tell it with.
+#[derive(Debug)]
+pub(crate) struct Told<'a>(pub(crate) &'a Names, pub(crate) &'a Action);
+
+impl Names {
+    fn app(&self, id: AppId) -> &str {
+        self.apps.get(&id).map_or("?", String::as_str)
+    }
+
+    fn operation(&self, id: OperationId) -> &str {
+        self.operations.get(&id).map_or("?", String::as_str)
+    }
+
+    fn slot(&self, id: SlotId) -> String {
+        format!("{}:{}", self.app(id.app), id.index)
+    }
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(names, action) = self;
+        match action {
+            Action::Open(slot) => write!(f, "open {}", names.slot(*slot)),
+            Action::Close(slot) => write!(f, "close {}", names.slot(*slot)),
+            Action::Spawn { worker, slot, generation } => {
+                write!(f, "spawn worker {} in {} generation {}", worker.0, names.slot(*slot), generation.0)
+            }
+            Action::Terminate(worker) => write!(f, "terminate worker {}", worker.0),
+            Action::Kill(worker) => write!(f, "kill worker {}", worker.0),
+            Action::Forget(app) => write!(f, "forget {}", names.app(*app)),
+            Action::Announce(notice) => announce(f, names, notice),
+            Action::Finish(operation, outcome) => finish(f, names, *operation, outcome),
+        }
+    }
+}
+
+fn announce(f: &mut fmt::Formatter<'_>, names: &Names, notice: &Notice) -> fmt::Result {
+    match notice {
+        Notice::Starting(slot, worker) => write!(f, "{} worker {} starts", names.slot(*slot), worker.0),
+        Notice::Ready { slot, worker, after } => {
+            write!(f, "{} worker {} is ready after {after:?}", names.slot(*slot), worker.0)
+        }
+        Notice::Stopping(slot, worker) => write!(f, "{} worker {} is stopping", names.slot(*slot), worker.0),
+        Notice::Killing(slot, worker) => {
+            write!(f, "{} worker {} did not end in time", names.slot(*slot), worker.0)
+        }
+        Notice::Ended { slot, worker, ending, next } => {
+            write!(f, "{} worker {} {}, ", names.slot(*slot), worker.0, Ended(ending))?;
+            match next {
+                Next::AtOnce => write!(f, "starts again at once"),
+                Next::After(pause) => write!(f, "starts again after {pause:?}"),
+                Next::Stopped => write!(f, "stays stopped"),
+                Next::Errored(Some(retry)) => write!(f, "errored, one slot tries after {retry:?}"),
+                Next::Errored(None) => write!(f, "errored"),
+            }
+        }
+    }
+}
+
+fn finish(f: &mut fmt::Formatter<'_>, names: &Names, id: OperationId, outcome: &Outcome) -> fmt::Result {
+    let command = names.operation(id);
+    match outcome {
+        Outcome::Done => write!(f, "done: {command}"),
+        Outcome::Failed { slot, worker, ending } => {
+            write!(f, "failed: {command}, {} worker {} {}", names.slot(*slot), worker.0, Ended(ending))
+        }
+        Outcome::Superseded => write!(f, "superseded: {command}"),
+        Outcome::Refused(refusal) => {
+            write!(f, "refused: {command}, ")?;
+            match refusal {
+                Refusal::NoSuchApp => write!(f, "no such app"),
+                Refusal::NoSuchSlot => write!(f, "no such slot"),
+                Refusal::Busy => write!(f, "busy"),
+                Refusal::ShuttingDown => write!(f, "shutting down"),
+            }
+        }
+    }
+}
+
+/// How and why a life ended.
+#[derive(Debug)]
+pub(crate) struct Ended<'a>(pub(crate) &'a Ending);
+
+impl fmt::Display for Ended<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ending { exit, cause, uptime, at: _ } = self.0;
+        match exit {
+            Some(Exit::Code(code)) => write!(f, "exited with code {code} after {uptime:?}")?,
+            Some(Exit::Signal(signal)) => write!(f, "died of signal {signal} after {uptime:?}")?,
+            Some(Exit::Unknown) => write!(f, "ended somehow after {uptime:?}")?,
+            None => write!(f, "never ran")?,
+        }
+        match cause {
+            Cause::Itself => Ok(()),
+            Cause::Asked => write!(f, " as asked"),
+            Cause::NotReady(limit) => write!(f, " because it was not ready within {limit:?}"),
+            Cause::NotStarted(detail) => write!(f, " ({detail})"),
+        }
+    }
+}
+
+/// A moment, counted from the story's beginning.
+pub(crate) fn moment(at: Timestamp) -> String {
+    let since_start = at.since(Timestamp::default());
+    format!("+{}.{:03}s", since_start.as_secs(), since_start.subsec_millis())
+}
