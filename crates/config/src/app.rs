@@ -1,0 +1,155 @@
+//! The checked app: what a file's entry means once everything is resolved.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One app's settings, checked and complete: every default is filled in, every
+/// path is absolute. It is what a client sends to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Unique in the daemon.
+    pub name: String,
+    /// The group that it belongs to; `default` unless given.
+    pub namespace: String,
+    /// The program and its arguments; never empty. A program without `/` is
+    /// looked up in the worker's `PATH`, one with `/` is relative to `cwd`.
+    pub command: Vec<String>,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+    /// Whether workers share addresses.
+    pub exec_mode: ExecMode,
+    /// How many workers.
+    pub instances: u32,
+    /// The caller's environment as far as it is inherited. It does not count
+    /// when the daemon asks whether an app has changed.
+    pub inherited_env: BTreeMap<String, String>,
+    /// The app's own variables: `env_file`, `env`, `env_NAME`, in this order.
+    pub env: BTreeMap<String, String>,
+    /// The variable that holds the slot's number; `NODE_APP_INSTANCE`.
+    pub instance_var: String,
+    /// The addresses that the daemon binds for the workers.
+    pub listen: Vec<ListenAddress>,
+    /// Connections that may wait in each accept queue.
+    pub backlog: u32,
+    /// When a worker counts as ready.
+    pub ready: Ready,
+    /// How long a worker may take to become ready.
+    #[serde(with = "millis")]
+    pub listen_timeout: Duration,
+    /// A worker that lived this long, and is ready, is stable.
+    #[serde(with = "millis")]
+    pub min_uptime: Duration,
+    /// Unstable lives in a row after which a slot is `errored`.
+    pub max_restarts: u32,
+    /// The pause after the first unstable life.
+    #[serde(with = "millis")]
+    pub restart_delay: Duration,
+    /// What each further unstable life multiplies the pause by, in hundredths:
+    /// 200 doubles it, 100 keeps it.
+    pub restart_backoff_percent: u32,
+    /// How often an errored app tries one slot; zero means never.
+    #[serde(with = "millis")]
+    pub breaker_retry: Duration,
+    /// Whether a worker that ended is started again.
+    pub autorestart: bool,
+    /// Exit codes after which a worker is not started again.
+    pub stop_exit_codes: Vec<i32>,
+    /// The number of the signal that asks a worker to end.
+    pub kill_signal: i32,
+    /// How long after that a worker is killed.
+    #[serde(with = "millis")]
+    pub kill_timeout: Duration,
+    /// The user that workers run as, by name or uid; the daemon's when absent.
+    pub user: Option<String>,
+    /// The group that workers run as, by name or gid; the user's when absent.
+    pub group: Option<String>,
+    /// The file mode creation mask; the daemon's when absent.
+    pub umask: Option<u32>,
+    /// The scheduling priority, −20 to 19; the daemon's when absent.
+    pub nice: Option<i32>,
+    /// Resource limits by the names of `setrlimit(2)`, such as `nofile`.
+    pub limits: BTreeMap<String, Limit>,
+    /// The out-of-memory score adjustment, −1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Where standard output goes; the log folder when absent.
+    pub out_file: LogTarget,
+    /// Where standard error goes; the log folder when absent.
+    pub error_file: LogTarget,
+}
+
+/// Whether workers share addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecMode {
+    /// Workers serve the same addresses side by side.
+    Cluster,
+    /// Workers stand alone.
+    Fork,
+}
+
+/// When a worker counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ready {
+    /// When it has lived for `min_uptime`.
+    Started,
+    /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
+    Notify,
+}
+
+/// An address that the daemon binds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenAddress {
+    /// TCP on one address. A bare port is `[::]` with IPv4 as well.
+    Tcp {
+        /// The address; `[::]` for dual-stack.
+        address: std::net::SocketAddr,
+        /// Whether an IPv6 socket takes IPv4 connections too.
+        dual_stack: bool,
+    },
+    /// A Unix stream socket at an absolute path.
+    Unix(PathBuf),
+}
+
+/// A resource limit; `None` is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// What the kernel enforces.
+    pub soft: Option<u64>,
+    /// How far the worker may raise it.
+    pub hard: Option<u64>,
+}
+
+/// Where a worker's output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTarget {
+    /// `NAME-out-SLOT.log` or `NAME-error-SLOT.log` in the log folder.
+    Default,
+    /// This file; `-SLOT` is added before its extension unless the app was
+    /// declared with one instance.
+    File(PathBuf),
+    /// Nowhere.
+    Null,
+}
+
+/// Durations as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}

@@ -1,0 +1,148 @@
+//! Variables of workers: `inherit_env`, `env_file`, `env` and `env_NAME`. No
+//! message about them shows a value.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::fields::Fields;
+use crate::report::{Problem, excerpt};
+use crate::source::read_bounded;
+use crate::tree::{Entry, Node, Value};
+use crate::value::{expected, non_empty};
+use crate::{Context, path};
+
+type Variables = BTreeMap<String, String>;
+
+/// The most that an `env_file` may hold, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// The longest variable that the kernel passes on (`execve(2)`), in bytes.
+const MAX_VARIABLE: usize = 128 << 10;
+
+/// The caller's variables, as far as the app inherits them.
+pub(crate) fn read_inherited(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
+    let Some(Value::List(_)) = fields.given("inherit_env").map(|entry| &entry.value.value) else {
+        let inherits = fields.value("inherit_env", |node| match node.value {
+            Value::Bool(yes) => Ok(yes),
+            Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                Err(expected("`true`, `false` or a list of names", node))
+            }
+        });
+        return if inherits { caller_env.clone() } else { Variables::new() };
+    };
+    let names = fields.list("inherit_env", |node| non_empty(node).map(str::to_owned));
+    names
+        .into_iter()
+        .filter_map(|name| caller_env.get_key_value(&name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The app's own variables; a later layer wins.
+pub(crate) fn read_own(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Variables {
+    let mut variables = Variables::new();
+    for file in fields.list("env_file", |node| read_file(non_empty(node)?, &context.base_dir)) {
+        variables.extend(file);
+    }
+    if let Some(entry) = fields.given("env") {
+        variables.extend(read_mapping(fields, entry));
+    }
+    // All sets are checked, whichever is chosen: a file is right or wrong, and
+    // does not wait for its day.
+    for (name, entry) in fields.env_sets.clone() {
+        let set = read_mapping(fields, entry);
+        if context.env_name.as_deref() == Some(name) {
+            variables.extend(set);
+        }
+    }
+    variables
+}
+
+fn read_mapping(fields: &mut Fields<'_, '_, '_>, entry: &Entry) -> Variables {
+    fields.report.hide(&entry.value);
+    let mut variables = Variables::new();
+    let Value::Map(entries) = &entry.value.value else {
+        let problem =
+            Problem::new("must be a mapping of variables").help("write `NAME: value` on lines of their own");
+        let title = fields.report.title(&entry.key);
+        fields.report.error(entry.key_span, problem.of(&title));
+        return variables;
+    };
+    for variable in entries {
+        match check_name(&variable.key).and_then(|()| scalar(&variable.value)) {
+            Ok(text) => {
+                variables.insert(variable.key.clone(), text);
+            }
+            Err(problem) => {
+                let title = format!("the variable `{}`", excerpt(&variable.key));
+                fields.report.error(variable.key_span, problem.of(&title));
+            }
+        }
+    }
+    variables
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(Problem::new("must have a name without `=` and NUL"));
+    }
+    Ok(())
+}
+
+fn scalar(node: &Node) -> Result<String, Problem> {
+    match &node.value {
+        Value::Bool(yes) => Ok(yes.to_string()),
+        Value::Number(text) | Value::Text(text) if !text.contains('\0') => Ok(text.clone()),
+        Value::Number(_) | Value::Text(_) => Err(Problem::new("contains a NUL character, which the kernel cannot pass on")),
+        Value::Null => Err(Problem::new("has no value")
+            .help("write `\"\"` for an empty one; to keep an inherited variable out, list the others in `inherit_env`")),
+        Value::List(_) | Value::Map(_) => Err(Problem::new("must be text, a number or a boolean")
+            .help("a list or a mapping can be written as JSON in quotes: '{\"key\": 1}'")),
+    }
+}
+
+/// Reads a dotenv file.
+fn read_file(file: &str, base: &Path) -> Result<Variables, Problem> {
+    let path = path::absolute(file, base)?;
+    let bytes = read_bounded(&path, MAX_FILE).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Problem::new(format!("fails: {error}{cause}"))
+    })?;
+    let wrong = |line: usize, what: &str| {
+        Err(Problem::new(format!("names {}, whose line {line} {what}", path.display())))
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            return wrong(before.iter().filter(|byte| **byte == b'\n').count() + 1, "is not UTF-8 text");
+        }
+    };
+    let text = text.trim_start_matches('\u{FEFF}');
+    let mut variables = Variables::new();
+    for item in dotenvy::from_read_iter(text.as_bytes()) {
+        match item {
+            Ok((name, value)) if value.len() > MAX_VARIABLE || value.contains('\0') => {
+                return Err(Problem::new(format!(
+                    "names {}, whose variable `{name}` no program can get",
+                    path.display()
+                ))
+                .help("a variable is at most 128 KiB long and has no NUL"));
+            }
+            Ok((name, value)) => {
+                variables.insert(name, value);
+            }
+            Err(dotenvy::Error::LineParse(line, _)) => {
+                return wrong(number_of(&line, text), "is not `NAME=value`");
+            }
+            Err(_) => return wrong(1, "cannot be read"),
+        }
+    }
+    Ok(variables)
+}
+
+/// The number of the line that the parser gave back, which it may have cut.
+fn number_of(line: &str, text: &str) -> usize {
+    let first = line.lines().next().unwrap_or_default();
+    let position = text.lines().position(|candidate| candidate.starts_with(first));
+    position.map_or(1, |position| position + 1)
+}

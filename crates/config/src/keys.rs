@@ -1,0 +1,91 @@
+//! Every key of an app: its names, its default and what it is for.
+//!
+//! The readers take names and defaults from here, and so do the suggestions for
+//! misspelt keys and the reference in `docs/configuration.md`.
+
+mod table;
+mod unsupported;
+
+pub(crate) use table::{GROUPS, KEYS};
+pub(crate) use unsupported::{LATER, MEANINGLESS, TOP_LATER};
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// As the documentation writes it. Camel case is understood too.
+    pub(crate) name: &'static str,
+    /// Other names, from PM2.
+    pub(crate) aliases: &'static [&'static str],
+    /// The part of the reference that it stands in.
+    pub(crate) group: Group,
+    /// What it takes, for people.
+    pub(crate) takes: &'static str,
+    /// What holds without it.
+    pub(crate) default: Preset,
+    /// What it is for: a sentence.
+    pub(crate) doc: &'static str,
+}
+
+/// What holds when a key is not given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Preset {
+    /// This value, as one would write it in YAML.
+    Value(&'static str),
+    /// One value for `command`, another for `script`.
+    ByProgram { command: &'static str, script: &'static str },
+    /// What these words say.
+    Rule(&'static str),
+}
+
+/// The parts of the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    Program,
+    Workers,
+    Environment,
+    Sockets,
+    Restarts,
+    Stopping,
+    Process,
+    Output,
+}
+
+/// The key of this name, if there is one.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    let name = snake_case(name);
+    KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name.as_str()))
+}
+
+/// The advice for a name that `table` lists.
+pub(crate) fn advice(table: &'static [(&'static str, &'static str)], name: &str) -> Option<&'static str> {
+    let name = snake_case(name);
+    table.iter().find(|(listed, _)| *listed == name).map(|(_, advice)| *advice)
+}
+
+/// `killTimeout` as `kill_timeout`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len());
+    for char in name.chars() {
+        if char.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(char.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// The one of `names` that `typed` was probably meant to be.
+pub(crate) fn did_you_mean<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    // Nobody mistypes more, and a distance costs the product of both lengths.
+    const MAX_TYPED: usize = 64;
+    if typed.len() > MAX_TYPED {
+        return None;
+    }
+    let typed = snake_case(typed);
+    let distances = names.map(|name| (strsim::damerau_levenshtein(&typed, name), name));
+    // One slip in a short word, one more for every four letters.
+    distances
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= typed.len() / 4 + 1)
+        .map(|(_, name)| name)
+}

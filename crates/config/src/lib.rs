@@ -1,0 +1,96 @@
+//! Ecosystem files to checked apps.
+//!
+//! ```text
+//! Source::read ─ text ─▶ tree::parse ─ positioned values ─▶ file ─▶ entry ─▶ App
+//!                             │                               │        │
+//!                             └───────── Report: mistakes ◀───┴────────┘
+//! ```
+//!
+//! Every format becomes one tree of values with their places ([`load`]). The
+//! readers walk it, note each mistake in a report and go on with a stand-in, so
+//! that a person sees all mistakes of a file at once. A command line becomes
+//! such a tree too ([`app_from_command`]), and passes the same readers. Names,
+//! defaults and documentation of all keys are one table, in `keys`.
+//!
+//! Secrets: files hold them, so a message shows the one line that it is about
+//! and on it no value of a variable.
+//!
+//! Hostile input: depth, number of values, text, apps and messages are bounded,
+//! and the work is linear in the file's length.
+
+mod app;
+mod command_line;
+mod diagnostic;
+mod duration;
+mod entry;
+mod environment;
+mod fields;
+mod file;
+mod keys;
+mod limits;
+mod listen;
+mod path;
+mod program;
+mod reference;
+mod report;
+mod signal;
+mod size;
+mod source;
+mod tree;
+mod value;
+mod words;
+
+pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
+pub use command_line::{CommandOptions, app_from_command};
+pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
+pub use reference::update_reference;
+pub use source::{Format, ReadError, Source};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use report::Report;
+
+/// A commented ecosystem file, as `supervisor init` writes it.
+pub const EXAMPLE: &str = include_str!("../../../ecosystem.example.yaml");
+
+/// What a file's meaning depends on besides its text.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The folder that relative paths start from; absolute.
+    pub base_dir: PathBuf,
+    /// The environment of the person who loads the file. Scripts that no
+    /// interpreter is named for are looked up in its `PATH`.
+    pub caller_env: BTreeMap<String, String>,
+    /// The `NAME` of `--env NAME`, which adds each app's `env_NAME`.
+    pub env_name: Option<String>,
+    /// The CPUs usable here, which `instances: max` means; at least 1.
+    pub usable_cpus: u32,
+}
+
+/// A file's apps.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The apps, in the file's order.
+    pub apps: Vec<App>,
+    /// What is worth saying although the file is right.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a file's text into checked apps. Other files are read only where it
+/// names them: each `env_file`.
+///
+/// # Errors
+/// All of the file's mistakes at once, in the order of their position; only the
+/// first where the text is not well-formed.
+pub fn load(source: &Source, context: &Context) -> Result<Loaded, Errors> {
+    let mut report = Report::of_file(source);
+    let apps = tree::parse(source, &mut report)
+        .map(|root| file::read(&root, source, context, &mut report))
+        .unwrap_or_default();
+    let (warnings, errors) = report.finish();
+    match Errors::new(errors) {
+        None => Ok(Loaded { apps, warnings }),
+        Some(errors) => Err(errors),
+    }
+}

@@ -1,0 +1,676 @@
+//! What each key takes, what it does not, and what holds without it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail them")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use supervisor_config::{
+    App, CommandOptions, Context, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded, LogTarget, Ready,
+    Source, app_from_command,
+};
+
+fn context() -> Context {
+    let caller_env = [("PATH", "/bin:/usr/bin"), ("LANG", "C"), ("HOME", "/root")];
+    Context {
+        base_dir: "/srv".into(),
+        caller_env: caller_env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        env_name: None,
+        usable_cpus: 4,
+    }
+}
+
+fn load_as(format: Format, text: &str, context: &Context) -> Result<Loaded, Errors> {
+    supervisor_config::load(&Source { path: "file".into(), text: text.to_owned(), format }, context)
+}
+
+fn load(text: &str) -> Result<Loaded, Errors> {
+    load_as(Format::Yaml, text, &context())
+}
+
+/// The one app of a YAML file.
+fn app(text: &str) -> App {
+    let loaded = load(text).unwrap_or_else(|errors| panic!("{text}:\n{}", errors.render(false)));
+    assert_eq!(loaded.apps.len(), 1, "{text}");
+    loaded.apps.into_iter().next().unwrap()
+}
+
+/// The one mistake of a YAML file, as a line.
+fn mistake(text: &str) -> String {
+    match load(text) {
+        Ok(loaded) => panic!("{text} is fine: {loaded:?}"),
+        Err(errors) => {
+            assert_eq!(errors.iter().count(), 1, "{text}:\n{errors}");
+            errors.to_string()
+        }
+    }
+}
+
+/// Reads `KEY: VALUE` in an app and compares one field of it.
+fn check(key: &str, field: &str, good: &[(&str, Value)], bad: &[&str]) {
+    for (value, expected) in good {
+        let app = serde_json::to_value(app(&format!("command: ./web\n{key}: {value}"))).unwrap();
+        assert_eq!(app[field], *expected, "{key}: {value}");
+    }
+    for value in bad {
+        let mistake = mistake(&format!("command: ./web\n{key}: {value}"));
+        assert!(mistake.starts_with("file:2:"), "{key}: {value}: {mistake}");
+        assert!(mistake.contains(&format!("`{key}`")), "{key}: {value}: {mistake}");
+    }
+}
+
+#[test]
+fn defaults() {
+    let app = app("command: ./bin/web.sh --port 80");
+    let expected = App {
+        name: "web".into(),
+        namespace: "default".into(),
+        command: vec!["./bin/web.sh".into(), "--port".into(), "80".into()],
+        cwd: "/srv".into(),
+        exec_mode: ExecMode::Cluster,
+        instances: 4,
+        inherited_env: context().caller_env,
+        env: BTreeMap::new(),
+        instance_var: "NODE_APP_INSTANCE".into(),
+        listen: vec![],
+        backlog: 511,
+        ready: Ready::Started,
+        listen_timeout: Duration::from_secs(30),
+        min_uptime: Duration::from_secs(1),
+        max_restarts: 16,
+        restart_delay: Duration::from_millis(100),
+        restart_backoff_percent: 200,
+        breaker_retry: Duration::from_secs(60),
+        autorestart: true,
+        stop_exit_codes: vec![],
+        kill_signal: 15,
+        kill_timeout: Duration::from_secs(5),
+        user: None,
+        group: None,
+        umask: None,
+        nice: None,
+        limits: BTreeMap::new(),
+        oom_score_adj: None,
+        out_file: LogTarget::Default,
+        error_file: LogTarget::Default,
+    };
+    assert_eq!(app, expected);
+}
+
+#[test]
+fn a_script_has_defaults_of_its_own() {
+    let app = app("script: server.js");
+    assert_eq!(
+        (app.name.as_str(), app.kill_signal, app.kill_timeout),
+        ("server", 2, Duration::from_millis(1600))
+    );
+}
+
+#[test]
+fn names() {
+    let long = "x".repeat(64);
+    let too_long = "x".repeat(65);
+    let good =
+        [("web", json!("web")), ("a.B_c-1", json!("a.B_c-1")), ("1", json!("1")), (&*long, json!(long))];
+    let bad = ["", "''", "all", "-web", "web:1", "a/b", "/web/", "a b", "é", "true", "[web]", &too_long];
+    check("name", "name", &good, &bad);
+    check("namespace", "namespace", &good, &bad);
+    assert_eq!(app("command: /opt/my.app.bin -x").name, "my.app");
+    assert!(mistake("command: ['/opt/my app']").contains("the name `my app`, which comes from the program,"));
+}
+
+#[test]
+fn commands() {
+    for (text, words) in [
+        ("command: node server.js", vec!["node", "server.js"]),
+        ("command: [node, 'my server.js', 80, '$HOME', '']", vec!["node", "my server.js", "80", "$HOME", ""]),
+        ("command: sh -c 'exec server > log'", vec!["sh", "-c", "exec server > log"]),
+    ] {
+        assert_eq!(app(text).command, words, "{text}");
+    }
+    for text in [
+        "command: ''",
+        "command: []",
+        "command: ['', x]",
+        "command: a | b",
+        "command: a && b",
+        "command: $HOME/a",
+        "command: 'a\"'",
+    ] {
+        assert!(mistake(text).contains("`command`"), "{text}");
+    }
+}
+
+#[test]
+fn scripts() {
+    for (text, words) in [
+        ("script: server.js", vec!["node", "/srv/server.js"]),
+        ("script: ./a/server.cjs", vec!["node", "/srv/a/server.cjs"]),
+        ("exec: /a/server.mjs", vec!["node", "/a/server.mjs"]),
+        ("cmd: a.py", vec!["python3", "/srv/a.py"]),
+        ("script: a.sh", vec!["bash", "/srv/a.sh"]),
+        ("script: a.rb", vec!["ruby", "/srv/a.rb"]),
+        ("script: a.php", vec!["php", "/srv/a.php"]),
+        ("script: a.pl", vec!["perl", "/srv/a.pl"]),
+        ("script: ./run", vec!["/srv/run"]),
+        ("script: a.bin", vec!["/srv/a.bin"]),
+        ("{script: a.js, cwd: app}", vec!["node", "/srv/app/a.js"]),
+        ("{script: a.js, interpreter: none}", vec!["/srv/a.js"]),
+        ("{script: a.js, exec_interpreter: bun}", vec!["bun", "/srv/a.js"]),
+        ("{script: a, interpreter: deno, interpreter_args: [run, -A]}", vec!["deno", "run", "-A", "/srv/a"]),
+        (
+            "{script: a.js, args: \"--name 'a b'\", node_args: --inspect}",
+            vec!["node", "--inspect", "/srv/a.js", "--name", "a b"],
+        ),
+        (
+            "{script: a.js, args: [x, 1], nodeArgs: [--inspect]}",
+            vec!["node", "--inspect", "/srv/a.js", "x", "1"],
+        ),
+        ("{script: a.js, args: 80}", vec!["node", "/srv/a.js", "80"]),
+        // A program in PATH, and no file of the folder.
+        ("{script: sh, args: -c true}", vec!["sh", "-c", "true"]),
+        ("script: there-is-no-such-program", vec!["/srv/there-is-no-such-program"]),
+    ] {
+        assert_eq!(app(text).command, words, "{text}");
+    }
+    for (text, part) in [
+        ("{script: a.js, command: a}", "both"),
+        ("{command: a, args: b}", "`args` belongs"),
+        ("{command: a, node_args: b}", "`node_args` belongs"),
+        ("{script: ./a, node_args: b}", "no interpreter"),
+        ("script: a.js --port 80", "no file"),
+        ("script: ''", "empty"),
+        ("script: [a.js]", "must be text"),
+        ("{script: a.js, args: {}}", "`args` must"),
+        ("{script: a.js, args: a > b}", "`args` contains"),
+        ("{script: a.js, interpreter: ''}", "`interpreter` is empty"),
+        ("name: web", "neither"),
+    ] {
+        let mistake = mistake(text);
+        assert!(mistake.contains(part), "{text}: {mistake}");
+    }
+}
+
+#[test]
+fn typescript_prefers_bun() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = |caller_path: &str| {
+        let mut context = context();
+        context.caller_env.insert("PATH".into(), caller_path.into());
+        load_as(Format::Yaml, "script: a.ts", &context).unwrap().apps[0].command.clone()
+    };
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(command(path), ["node", "/srv/a.ts"]);
+    std::fs::write(folder.path().join("bun"), "").unwrap();
+    assert_eq!(command(path), ["node", "/srv/a.ts"], "it is not executable");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path().join("bun"), executable).unwrap();
+    assert_eq!(command(path), ["bun", "/srv/a.ts"]);
+}
+
+#[test]
+fn workers() {
+    let good = [
+        ("1", json!(1)),
+        ("10000", json!(10_000)),
+        ("max", json!(4)),
+        ("0", json!(4)),
+        ("-1", json!(3)),
+        ("-9", json!(1)),
+    ];
+    check(
+        "instances",
+        "instances",
+        &good,
+        &["'2'", "1.5", "10001", "-10001", "many", "'max '", "true", "[1]", "", "08"],
+    );
+    let good =
+        [("cluster", json!("cluster")), ("fork_mode", json!("fork")), ("cluster_mode", json!("cluster"))];
+    check("exec_mode", "exec_mode", &good, &["Cluster", "1", "", "[fork]"]);
+    assert_eq!(app("{command: a, exec_mode: fork}").instances, 1);
+    assert_eq!(app("{command: a, exec_mode: fork, instances: 3}").instances, 3);
+    check(
+        "instance_var",
+        "instance_var",
+        &[("SLOT_1", json!("SLOT_1"))],
+        &["", "1A", "A-B", "A=B", "'A B'", "7"],
+    );
+}
+
+#[test]
+fn sockets() {
+    let tcp = |address: &str, dual: bool| json!({"tcp": {"address": address, "dual_stack": dual}});
+    let good = [
+        ("8080", json!([tcp("[::]:8080", true)])),
+        ("[8080, '127.0.0.1:81']", json!([tcp("[::]:8080", true), tcp("127.0.0.1:81", false)])),
+        ("./web.sock", json!([{"unix": "/srv/web.sock"}])),
+        ("[]", json!([])),
+    ];
+    check(
+        "listen",
+        "listen",
+        &good,
+        &["0", "65536", "'0'", "localhost:80", "[80, ':80']", "", "true", "{}", "[[80]]"],
+    );
+    let many: Vec<String> = (1..=65).map(|port| port.to_string()).collect();
+    assert!(mistake(&format!("command: a\nlisten: [{}]", many.join(", "))).contains("at most 64"));
+    check(
+        "backlog",
+        "backlog",
+        &[("1", json!(1)), ("65535", json!(65_535))],
+        &["0", "65536", "-1", "'511'", "1e3", ""],
+    );
+    let good = [("started", json!("started")), ("notify", json!("notify"))];
+    check(
+        "ready",
+        "ready",
+        &good,
+        &["listen", "ipc", "http", "tcp", "exec", "other", "true", "", "{http: /}"],
+    );
+    check(
+        "listen_timeout",
+        "listen_timeout",
+        &[("3000", json!(3000)), ("1m", json!(60_000))],
+        &["0", "0s", "-1", "'5'", "1 m", ""],
+    );
+}
+
+#[test]
+fn restarts() {
+    let durations = [
+        ("0", json!(0)),
+        ("5000", json!(5000)),
+        ("1.5s", json!(1500)),
+        ("1h30m", json!(5_400_000)),
+        ("3650d", json!(315_360_000_000_u64)),
+    ];
+    let no_durations = [
+        "-1",
+        "1.5",
+        "'5000'",
+        "ten",
+        "5 s",
+        "3651d",
+        "315360000001",
+        "99999999999999999999",
+        "true",
+        "[1]",
+        "",
+    ];
+    for key in ["min_uptime", "restart_delay", "breaker_retry", "kill_timeout"] {
+        check(key, key, &durations, &no_durations);
+    }
+    check(
+        "max_restarts",
+        "max_restarts",
+        &[("1", json!(1)), ("1000000", json!(1_000_000))],
+        &["0", "1000001", "-1", "many", ""],
+    );
+    let good = [
+        ("1", json!(100)),
+        ("1.5", json!(150)),
+        ("1.25", json!(125)),
+        ("100", json!(10_000)),
+        ("2.", json!(200)),
+    ];
+    check(
+        "restart_backoff",
+        "restart_backoff_percent",
+        &good,
+        &["0", "0.99", "100.01", "101", "1.234", "-2", "1e1", "'2'", ".inf", ""],
+    );
+    check(
+        "autorestart",
+        "autorestart",
+        &[("true", json!(true)), ("false", json!(false))],
+        &["yes", "no", "on", "1", "'true'", ""],
+    );
+    let good = [("0", json!([0])), ("[0, 255]", json!([0, 255])), ("[]", json!([]))];
+    check("stop_exit_codes", "stop_exit_codes", &good, &["256", "-1", "[0, x]", "'0'", "", "{}"]);
+    let good = [("SIGTERM", json!(15)), ("int", json!(2)), ("9", json!(9)), ("SIGRTMIN+1", json!(35))];
+    check("kill_signal", "kill_signal", &good, &["SIGFOO", "0", "65", "SIGSTOP", "'15'", "true", ""]);
+}
+
+#[test]
+fn process_attributes() {
+    let good = [("www-data", json!("www-data")), ("1000", json!("1000"))];
+    for (key, field) in [("user", "user"), ("uid", "user"), ("group", "group"), ("gid", "group")] {
+        check(key, field, &good, &["''", "-1", "1.5", "4294967295", "true", "[1]", ""]);
+    }
+    let good = [
+        ("'0022'", json!(0o22)),
+        ("'022'", json!(0o22)),
+        ("0027", json!(0o27)),
+        ("0o77", json!(0o77)),
+        ("'0'", json!(0)),
+    ];
+    check("umask", "umask", &good, &["22", "'1000'", "'8'", "''", "'00022'", "u=rwx", "true", ""]);
+    check("nice", "nice", &[("-20", json!(-20)), ("19", json!(19))], &["-21", "20", "'5'", "1.5", ""]);
+    check(
+        "oom_score_adj",
+        "oom_score_adj",
+        &[("-1000", json!(-1000)), ("1000", json!(1000))],
+        &["-1001", "1001", "x", ""],
+    );
+    let good = [
+        ("{nofile: 65536}", json!({"nofile": {"soft": 65536, "hard": 65536}})),
+        (
+            "{core: unlimited, as: 1G}",
+            json!({"core": {"soft": null, "hard": null}, "as": {"soft": 1 << 30, "hard": 1 << 30}}),
+        ),
+        ("{nproc: '10:20'}", json!({"nproc": {"soft": 10, "hard": 20}})),
+        ("{}", json!({})),
+    ];
+    check("limits", "limits", &good, &["1024", "[nofile]", "unlimited", ""]);
+    for text in [
+        "{files: 1}",
+        "{nofile: 1G}",
+        "{nofile: -1}",
+        "{nofile: '2:1'}",
+        "{core: 1g}",
+        "{nofile: }",
+        "{cpu: [1]}",
+    ] {
+        mistake(&format!("command: a\nlimits: {text}"));
+    }
+}
+
+#[test]
+fn output() {
+    for (key, field) in [
+        ("out_file", "out_file"),
+        ("out", "out_file"),
+        ("output", "out_file"),
+        ("out_log", "out_file"),
+        ("outFile", "out_file"),
+        ("error_file", "error_file"),
+        ("error", "error_file"),
+        ("err", "error_file"),
+        ("err_file", "error_file"),
+        ("err_log", "error_file"),
+        ("errorFile", "error_file"),
+    ] {
+        let good = [
+            ("log/web.log", json!({"file": "/srv/log/web.log"})),
+            ("/var/log/web.log", json!({"file": "/var/log/web.log"})),
+            ("/dev/null", json!("null")),
+            ("'NULL'", json!("null")),
+            ("NULL", json!("null")),
+        ];
+        check(key, field, &good, &["", "''", "~/x", "1", "true", "[a]"]);
+    }
+}
+
+#[test]
+fn folders() {
+    let good = [
+        ("app", json!("/srv/app")),
+        ("/x/./y/", json!("/x/y")),
+        ("../x", json!("/srv/../x")),
+        (".", json!("/srv")),
+    ];
+    check("cwd", "cwd", &good, &["", "''", "~", "1", "[a]"]);
+}
+
+#[test]
+fn camel_case_and_aliases_are_the_same_key() {
+    let app = app(
+        "{command: a, killTimeout: 1s, minUptime: 2s, maxRestarts: 3, stopExitCodes: 4, execMode: fork, uid: u}",
+    );
+    assert_eq!((app.kill_timeout, app.min_uptime), (Duration::from_secs(1), Duration::from_secs(2)));
+    assert_eq!((app.max_restarts, app.stop_exit_codes, app.exec_mode), (3, vec![4], ExecMode::Fork));
+    assert_eq!(app.user.as_deref(), Some("u"));
+    assert!(mistake("{command: a, user: x, uid: y}").contains("`user` and `uid` are the same key"));
+}
+
+#[test]
+fn environment() {
+    let app = app("
+        command: a
+        env: {TEXT: a b, VERSION: 1.10, MODE: 0022, YES: true, WORD: yes, EMPTY: '', DATE: 2026-01-01}");
+    let expected = [
+        ("DATE", "2026-01-01"),
+        ("EMPTY", ""),
+        ("MODE", "0022"),
+        ("TEXT", "a b"),
+        ("VERSION", "1.10"),
+        ("WORD", "yes"),
+        ("YES", "true"),
+    ];
+    assert_eq!(app.env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    for text in [
+        "{A: }",
+        "{A: ~}",
+        "{A: [1]}",
+        "{A: {b: 1}}",
+        "{'': x}",
+        "{'A=B': x}",
+        "[A=1]",
+        "A=1",
+        "{A: \"\\0\"}",
+    ] {
+        let mistake = mistake(&format!("command: a\nenv: {text}"));
+        assert!(mistake.contains("variable"), "{text}: {mistake}");
+    }
+}
+
+#[test]
+fn inherited_environment() {
+    let inherited = |value: &str| {
+        let app = app(&format!("command: a\ninherit_env: {value}"));
+        app.inherited_env.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(inherited("true"), ["HOME", "LANG", "PATH"]);
+    assert!(inherited("false").is_empty());
+    assert_eq!(inherited("[PATH, ABSENT]"), ["PATH"]);
+    for value in ["PATH", "'true'", "1", "{}", "", "[true]", "['']"] {
+        assert!(mistake(&format!("command: a\ninherit_env: {value}")).contains("`inherit_env`"), "{value}");
+    }
+}
+
+#[test]
+fn named_environments() {
+    let text = "
+        - {command: ./a, env: {A: base, B: base}, env_production: {A: production}, env_test: {A: test}}
+        - {command: ./b, env: {A: base}}";
+    let load = |name: Option<&str>| {
+        let context = Context { env_name: name.map(str::to_owned), ..context() };
+        load_as(Format::Yaml, text, &context)
+    };
+    let variables =
+        |name| load(name).unwrap().apps.into_iter().map(|app| app.env["A"].clone()).collect::<Vec<_>>();
+    assert_eq!(variables(None), ["base", "base"]);
+    assert_eq!(variables(Some("production")), ["production", "base"]);
+    let errors = load(Some("staging")).unwrap_err();
+    assert!(errors.render(false).contains("`production`, `test`"), "{errors}");
+    assert_eq!(errors.iter().next().unwrap().line, None);
+}
+
+#[test]
+fn environment_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context { base_dir: folder.path().into(), ..context() };
+    let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
+    write("one.env", b"\xEF\xBB\xBF# comment\nA=one\nB='$A ${A}'\nexport C=\"a b\" # more\nD=$A\n");
+    write("two.env", b"A=two\nE=two\n");
+    write("wrong.env", b"A=1\n\nSECRET hunter2\n");
+    write("bytes.env", b"A=1\nB=\xff\n");
+    write("large.env", &vec![b'#'; (1 << 20) + 1]);
+
+    let text =
+        "[{command: ./a, env_file: [one.env, ./two.env], env: {E: own}}, {command: ./b, env_file: two.env}]";
+    let apps = load_as(Format::Yaml, text, &context).unwrap().apps;
+    let expected = [("A", "two"), ("B", "$A ${A}"), ("C", "a b"), ("D", "one"), ("E", "own")];
+    assert_eq!(apps[0].env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(apps[1].env.len(), 2, "nothing leaks from one app to the next");
+
+    for (file, part) in [
+        ("absent.env", "there is no such file"),
+        (".", "not a regular file"),
+        ("wrong.env", "line 3 is not `NAME=value`"),
+        ("bytes.env", "line 2 is not UTF-8"),
+        ("large.env", "larger than 1024 KiB"),
+        ("''", "is empty"),
+        ("{}", "must be text"),
+    ] {
+        let errors =
+            load_as(Format::Yaml, &format!("{{command: ./a, env_file: {file}}}"), &context).unwrap_err();
+        let shown = errors.render(false);
+        assert!(shown.contains(part) && !shown.contains("hunter2"), "{file}: {shown}");
+    }
+}
+
+#[test]
+fn the_same_file_in_every_format() {
+    let yaml =
+        "apps: [{name: web, command: [./web, '1'], instances: 2, env: {A: 1.10, B: true}, kill_timeout: 5s}]";
+    let json = r#"{"apps": [{"name": "web", "command": ["./web", "1"], "instances": 2, "env": {"A": 1.10, "B": true}, "kill_timeout": "5s"}]}"#;
+    let json5 = "// comment\n{apps: [{name: 'web', command: ['./web', '1',], instances: 2, env: {A: 1.10, B: true}, kill_timeout: '5s',},],}";
+    let toml = "[[apps]]\nname = 'web'\ncommand = ['./web', '1']\ninstances = 2\nkill_timeout = '5s'\nenv = { A = 1.10, B = true }\n";
+    let apps = |format, text| load_as(format, text, &context()).unwrap().apps;
+    let expected = apps(Format::Yaml, yaml);
+    assert_eq!(apps(Format::Json, json), expected);
+    assert_eq!(apps(Format::Json, json5), expected);
+    assert_eq!(apps(Format::Toml, toml), expected);
+    assert_eq!(apps(Format::Yaml, json), expected, "plain JSON is YAML");
+}
+
+#[test]
+fn instances_of_a_json_file_are_one() {
+    let apps = load_as(Format::Json, r#"{"command": "./web"}"#, &context()).unwrap().apps;
+    assert_eq!(apps[0].instances, 1);
+}
+
+#[test]
+fn top_level() {
+    for text in [
+        "apps: [{command: ./a}]",
+        "[{command: ./a}]",
+        "command: ./a",
+        "apps: {command: ./a}",
+        "x-a: 1\napps: [{command: ./a}]",
+    ] {
+        assert_eq!(app(text).name, "a", "{text}");
+    }
+    for (text, part) in [
+        ("", "no app"),
+        ("[]", "no app"),
+        ("{}", "no app"),
+        ("apps: []", "no app"),
+        ("apps:", "must be a list"),
+        ("apps: text", "must be a list"),
+        ("5", "must be a list"),
+        ("{apps: [{command: a}], aps: 1}", "unknown key `aps`"),
+        ("{apps: [{command: a}], daemon: {}}", "`daemon` is not supported"),
+        ("{apps: [{command: a}], deploy: {}}", "`deploy` is not supported"),
+        ("pm2: [{command: a}]", "`pm2` is not supported"),
+        ("[{command: a}, {command: b, name: a}]", "two apps are called `a`"),
+        ("[{command: a, listen: 80}, {command: b, listen: '0.0.0.0:80'}]", "the app `a`"),
+        ("[{command: a, listen: /a}, {command: b, listen: /a}]", "the app `a`"),
+    ] {
+        let mistake = mistake(text);
+        assert!(mistake.contains(part), "{text}: {mistake}");
+    }
+    let many = "- command: ./a\n".repeat(1001);
+    assert!(mistake(&many).contains("1000 is the most"));
+}
+
+#[test]
+fn keys_of_pm2_that_mean_nothing_are_warnings() {
+    let loaded = load("{command: a, vizion: false, pmx: true}").unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("`vizion` means nothing here"), "{warnings:?}");
+    assert!(loaded.warnings[0].render(false).starts_with("warning: "));
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let apps = load(
+        "
+x-base: &base {instances: 2, env: &env {A: 1}, kill_timeout: 1s}
+apps:
+  - {name: a, command: ./a, <<: *base, instances: 3}
+  - {<<: [{nice: 5}, *base], name: b, command: ./b, env: *env}
+",
+    )
+    .unwrap()
+    .apps;
+    assert_eq!((apps[0].instances, apps[0].kill_timeout), (3, Duration::from_secs(1)));
+    assert_eq!((apps[1].instances, apps[1].nice), (2, Some(5)));
+    assert_eq!(apps[0].env, apps[1].env);
+    assert!(mistake("{command: a, <<: [1]}").contains("`<<`"));
+    assert!(mistake("{command: a, env: &e {A: *e}}").contains("inside"));
+    assert!(mistake("{command: *a}").contains("anchor"));
+}
+
+#[test]
+fn the_example_is_right() {
+    let app = app(EXAMPLE);
+    assert_eq!((app.name.as_str(), app.instances), ("web", 2));
+    let port = ListenAddress::Tcp { address: "[::]:8080".parse().unwrap(), dual_stack: true };
+    assert_eq!(app.listen, [port]);
+}
+
+#[test]
+fn every_option_of_the_example_is_right() {
+    // What is commented out with one blank is prose; a setting has no capital.
+    let all: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let setting = line.trim_start().strip_prefix("# ").filter(|rest| {
+                rest.split_once(": ").is_some_and(|(key, _)| {
+                    key.trim().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                }) || *rest == "limits:"
+            });
+            setting.map_or_else(|| format!("{line}\n"), |setting| format!("    {setting}\n"))
+        })
+        .filter(|line| !line.contains("env_file"))
+        .collect();
+    let app = app(&all);
+    assert_eq!(app.ready, Ready::Notify);
+    assert_eq!(app.limits["nofile"].soft, Some(65_536));
+    assert_eq!(app.user.as_deref(), Some("www-data"));
+}
+
+#[test]
+fn apps_of_a_command_line() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let options = CommandOptions {
+        namespace: Some("shop".into()),
+        instances: Some("max".into()),
+        listen: words(&["8080", "/run/web.sock"]),
+        cwd: Some(PathBuf::from("app")),
+        ..CommandOptions::default()
+    };
+    let app = app_from_command(words(&["node", "server.js", "a > b"]), options, &context()).unwrap();
+    assert_eq!((app.name.as_str(), app.namespace.as_str(), app.instances), ("node", "shop", 4));
+    assert_eq!((app.command, app.listen.len()), (words(&["node", "server.js", "a > b"]), 2));
+    assert_eq!((app.cwd, app.kill_signal), (PathBuf::from("/srv/app"), 15));
+
+    let options = CommandOptions { script: true, ..CommandOptions::default() };
+    let app = app_from_command(words(&["./app.js", "-x"]), options, &context()).unwrap();
+    assert_eq!((app.command, app.instances, app.kill_signal), (words(&["node", "/srv/app.js", "-x"]), 1, 2));
+}
+
+#[test]
+fn mistakes_of_a_command_line_name_the_option() {
+    let options = CommandOptions {
+        name: Some("all".into()),
+        instances: Some("many".into()),
+        listen: vec!["8080".into(), "0".into()],
+        env_file: vec!["absent.env".into()],
+        ..CommandOptions::default()
+    };
+    let errors = app_from_command(Vec::new(), options, &context()).unwrap_err();
+    let expected = "\
+the command names no program
+`--name` must not be `all`, which commands take for every app
+`--listen` must not have port 0: the kernel would choose another port at each start
+`--instances` must be a number or `max`, not the text `many`
+`--env-file` fails: cannot read /srv/absent.env: there is no such file";
+    assert_eq!(errors.to_string(), expected);
+    assert!(errors.render(false).starts_with("error: the command names no program\n\nerror: `--name`"));
+}
