@@ -1,0 +1,76 @@
+//! From an ordinary process to a keeper.
+
+use std::fs::{self, File};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use supervisor_protocol::keeper::{FdRole, Hello};
+use supervisor_sys::limits::raise_nofile;
+use supervisor_sys::lock::{Lock, LockError};
+use supervisor_sys::own;
+use supervisor_sys::signal::{self, Signal};
+use supervisor_sys::spawn::Launcher;
+
+use crate::error::system;
+use crate::keeper::Keeper;
+use crate::master::Cradle;
+use crate::signals::Signals;
+use crate::table::{Entry, Table};
+use crate::{Error, Options};
+
+/// Open files that a daemon of root allows itself, as far as `fs.nr_open` lets
+/// it.
+const NOFILE: u64 = 1 << 20;
+/// The daemon should be the last to go when memory runs out.
+const OOM_SCORE_ADJ: i32 = -900;
+
+/// Runs the keeper until the master reports that everything has ended. Returns
+/// the exit code.
+///
+/// The calling process becomes the keeper: its limits, signals and parentage
+/// change.
+///
+/// # Errors
+///
+/// See [`Error`]; [`Error::Running`] when another daemon has this home.
+pub fn run(options: Options) -> Result<u8, Error> {
+    // Held until the process ends.
+    let _lock = Lock::acquire(&options.lock).map_err(|error| match error {
+        LockError::Held(path) => Error::Running { path },
+        error @ LockError::Io { .. } => Error::Lock(error),
+    })?;
+    // A name is a courtesy to people who look at `ps`.
+    let _ = own::set_name("sup-keeper");
+    own::become_subreaper().map_err(system("prctl PR_SET_CHILD_SUBREAPER"))?;
+    signal::ignore(Signal::PIPE).map_err(system("ignoring SIGPIPE"))?;
+    let signals = Signals::new().map_err(system("catching signals"))?;
+    let nofile = raise_nofile(NOFILE).map_err(system("raising the limit of open files"))?;
+    let oom_score_adj = protect();
+
+    let binary = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| system("opening the own binary")(error.into()))?;
+    let cradle = Cradle {
+        launcher: Launcher::new().map_err(system("reserving descriptors"))?,
+        binary,
+        args: options.master,
+        null: File::open("/dev/null").map_err(system("opening /dev/null"))?,
+    };
+    let mut table = Table::default();
+    for (key, fd) in options.initial {
+        table.put(&key, Entry { record: Box::default(), fds: Box::new([(FdRole::Hold, fd)]) });
+    }
+    let hello = Hello {
+        keeper_pid: std::process::id(),
+        nofile_soft: nofile.soft,
+        nofile_hard: nofile.hard,
+        oom_score_adj,
+    };
+    Keeper::new(cradle, signals, table, hello)?.run()
+}
+
+/// Lowers the out-of-memory score as root. Returns the former value, if it
+/// changed.
+fn protect() -> Option<i32> {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let former = fs::read_to_string(PATH).ok()?.trim().parse().ok()?;
+    fs::write(PATH, OOM_SCORE_ADJ.to_string()).ok().map(|()| former)
+}

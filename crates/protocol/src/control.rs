@@ -1,0 +1,437 @@
+//! The control API: HTTP/1.1 with JSON on a Unix socket, under `/v1`.
+//!
+//! Short requests are answered with one JSON object. Orders that take time
+//! (`apply`, `start`, `stop`, `restart`, `delete`, `scale`, `kill`) are
+//! answered with a stream of JSON objects, one a line, each a [`Progress`];
+//! the last one is [`Progress::Done`]. A refused request is answered with a
+//! 4xx or 5xx status and an [`ErrorBody`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use supervisor_config::App;
+
+/// The version of the JSON that [`Status`] describes.
+pub const SCHEMA: u32 = 1;
+
+/// What `GET /v1/ping` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The daemon itself.
+    pub daemon: Daemon,
+}
+
+/// The daemon, as every snapshot names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// The version of the running master, such as `0.1.0`.
+    pub version: String,
+    /// The master's pid.
+    pub pid: u32,
+    /// The keeper's pid; null when the keeper is gone.
+    pub keeper_pid: Option<u32>,
+    /// Whole seconds since the master started.
+    pub uptime_s: u64,
+}
+
+/// What `GET /v1/status` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Always [`SCHEMA`].
+    pub schema: u32,
+    /// The daemon itself.
+    pub daemon: Daemon,
+    /// The apps, in order of their names.
+    pub apps: Vec<AppStatus>,
+}
+
+/// One app in a [`Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// The app's name, unique in the daemon.
+    pub name: String,
+    /// The group of apps that it belongs to.
+    pub namespace: String,
+    /// What the app is doing.
+    pub state: AppState,
+    /// Why it is in that state, where there is something to tell.
+    pub reason: Option<String>,
+    /// `cluster` or `fork`.
+    pub exec_mode: String,
+    /// Counts the settings that the app has had, from 1.
+    pub generation: u64,
+    /// How many workers there should be and are.
+    pub instances: Instances,
+    /// Automatic restarts of all slots since the app was declared.
+    pub restarts: u64,
+    /// The addresses that the app serves.
+    pub listeners: Vec<Listener>,
+    /// One entry a slot, in order of the slots.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// How many workers an app should have and has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instances {
+    /// Slots that should have a running worker.
+    pub wanted: u32,
+    /// Workers that may take connections.
+    pub ready: u32,
+    /// Workers whose process exists.
+    pub running: u32,
+}
+
+/// An address that an app serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// `127.0.0.1:8080`, `[::]:8080` or a Unix socket's path.
+    pub address: String,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// How connections are spread, such as `kernel` or `shared`.
+    pub policy: String,
+}
+
+/// Who asked for a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `listen:` of the app's settings.
+    Declared,
+    /// The program itself, by `bind`.
+    Captured,
+}
+
+/// What an app is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppState {
+    /// Every wanted worker is ready.
+    Online,
+    /// Some wanted workers are ready, others are not.
+    Degraded,
+    /// No worker is ready yet; they are on their way.
+    Starting,
+    /// A new generation is being brought in.
+    Reloading,
+    /// Its workers are ending.
+    Stopping,
+    /// It has no worker and wants none.
+    Stopped,
+    /// Its workers kept failing; it waits for the next try or for a person.
+    Errored,
+}
+
+/// One slot and its worker in a [`Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The slot, from 0.
+    pub slot: u32,
+    /// The worker's id, unique in the daemon's life; null without a worker.
+    pub id: Option<u64>,
+    /// The process id; null without a process.
+    pub pid: Option<u32>,
+    /// The generation of the worker, or of the slot's last one.
+    pub generation: u64,
+    /// What the slot is doing.
+    pub state: WorkerState,
+    /// Seconds since the worker's process was started; null without one.
+    pub uptime_s: Option<f64>,
+    /// Automatic restarts of this slot since the app was declared.
+    pub restarts: u64,
+    /// CPU use of the worker's process tree; 100 is one core.
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of the worker's process tree in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Proportional share of the main process's memory in bytes, read rarely.
+    pub pss_bytes: Option<u64>,
+    /// Connections that wait in the accept queues of the slot's members.
+    pub queue: Option<u64>,
+    /// Whether new connections are sent to the slot.
+    pub in_rotation: bool,
+    /// The slot's share of new connections, relative to its siblings.
+    pub weight: Option<u32>,
+    /// What the worker last said of itself (`STATUS=`).
+    pub message: Option<String>,
+    /// Seconds until the next start, while in `backoff` or `errored`.
+    pub next_start_s: Option<f64>,
+    /// How the slot's last life ended.
+    pub last_exit: Option<LastExit>,
+}
+
+/// What a slot is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// Its process runs, or is about to, and is not ready yet.
+    Starting,
+    /// It may take connections.
+    Ready,
+    /// It takes no new connections and finishes what is in flight.
+    Draining,
+    /// It has been told to end.
+    Stopping,
+    /// No process, and none is wanted.
+    Stopped,
+    /// No process; the next start waits.
+    Backoff,
+    /// No process; it failed too often in a row.
+    Errored,
+}
+
+/// How a worker's life ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// The exit code, when it exited.
+    pub code: Option<i32>,
+    /// The signal's name, such as `SIGKILL`, when one ended it.
+    pub signal: Option<String>,
+    /// Why, in words: `exited with code 1`, `not ready within 30s`.
+    pub reason: String,
+    /// When, as an RFC 3339 time in UTC.
+    pub at: String,
+}
+
+/// What `GET /v1/describe` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Describe {
+    /// The selected apps.
+    pub apps: Vec<Description>,
+}
+
+/// Everything that there is to know of one app.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The settings in force. `inherited_env` and the values of `env` are
+    /// left out: they may hold secrets.
+    pub settings: App,
+    /// The names of the variables that a worker gets, in order.
+    pub env_names: Vec<String>,
+    /// The app as [`Status`] has it.
+    pub status: AppStatus,
+    /// Where each slot's output goes, in order of the slots.
+    pub logs: Vec<LogPaths>,
+}
+
+/// Where a slot's output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPaths {
+    /// The slot.
+    pub slot: u32,
+    /// The file of its standard output; null when it is thrown away.
+    pub out: Option<String>,
+    /// The file of its standard error; null when it is thrown away.
+    pub error: Option<String>,
+}
+
+/// The body of `POST /v1/apply`: apps that should be so from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// The apps, resolved by the client: absolute paths, whole environment.
+    pub apps: Vec<App>,
+    /// The file that they come from, absolute. Apps that the same file declared
+    /// before and that are not listed any more are named in the answer.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
+    /// Delete those.
+    #[serde(default)]
+    pub prune: bool,
+}
+
+/// The body of `POST /v1/start`, `stop`, `restart`, `delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Select {
+    /// What to act on: see [`Selector`].
+    pub selectors: Vec<String>,
+    /// Do not wait for anything: `stop` and `delete` kill, `restart` does all
+    /// slots at once.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// The body of `POST /v1/scale`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// The app's name.
+    pub app: String,
+    /// `4`, `+2` or `-1`.
+    pub instances: String,
+}
+
+/// The body of `POST /v1/signal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendSignal {
+    /// What to act on: see [`Selector`].
+    pub selectors: Vec<String>,
+    /// A signal's name or number: `HUP`, `SIGUSR2`, `10`.
+    pub signal: String,
+}
+
+/// What `POST /v1/signal` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signalled {
+    /// How many workers got the signal.
+    pub workers: u32,
+}
+
+/// The body of `POST /v1/kill`: ends the daemon and its workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kill {
+    /// Kill the workers instead of asking them to end.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// One line of an order's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Progress {
+    /// What the order means for one app.
+    App {
+        /// The app's name.
+        app: String,
+        /// What becomes of it.
+        change: Change,
+        /// How many workers it is to have.
+        instances: u32,
+    },
+    /// A worker of a concerned app changed its state.
+    Worker {
+        /// The app's name.
+        app: String,
+        /// The slot.
+        slot: u32,
+        /// The slot's state from now on.
+        state: WorkerState,
+        /// What happened, in words.
+        detail: String,
+    },
+    /// The order failed for one app. Orders for other apps go on.
+    Failed(Failure),
+    /// The last line: the order is over.
+    Done {
+        /// The exit code for a command: 0 done, 1 failed, 3, 5, 6 as in
+        /// [`ErrorCode`].
+        exit_code: u8,
+    },
+}
+
+/// What an order means for one app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// Its settings changed: its workers are replaced.
+    Changed,
+    /// Nothing to do.
+    Unchanged,
+    /// It is declared but not in the applied file; it stays as it is.
+    Missing,
+    /// It is started again.
+    Started,
+    /// It is stopped.
+    Stopped,
+    /// Its workers are restarted.
+    Restarted,
+    /// It is stopped and forgotten.
+    Deleted,
+    /// Its number of workers changes.
+    Scaled,
+}
+
+/// Why an order failed for one app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The app's name.
+    pub app: String,
+    /// The slot whose worker failed, where one did.
+    pub slot: Option<u32>,
+    /// The cause, in words: `exec /usr/bin/nodee: no such file or directory`.
+    pub reason: String,
+    /// The last lines of the failed worker's output, oldest first, at most 20.
+    pub last_lines: Vec<String>,
+}
+
+/// One line of `GET /v1/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum LogLine {
+    /// A line that a worker wrote.
+    Line {
+        /// The app's name.
+        app: String,
+        /// The slot.
+        slot: u32,
+        /// Where the worker wrote it.
+        stream: Stream,
+        /// The line without its end; bytes that are not UTF-8 are replaced.
+        line: String,
+    },
+    /// The reader was too slow: this much was left out here.
+    Missed {
+        /// How many pieces of output were left out.
+        chunks: u64,
+    },
+}
+
+/// One of a worker's output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Error,
+}
+
+/// The body of a refused request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What was wrong.
+    pub error: ErrorDetail,
+}
+
+/// What was wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ErrorDetail {
+    /// The kind, for programs.
+    pub code: ErrorCode,
+    /// The cause and the way out, for people.
+    pub message: String,
+}
+
+/// The kinds of refusal, each with the exit code that a command ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// It was tried and did not work (1).
+    Failed,
+    /// The request is malformed (2).
+    Usage,
+    /// Nothing has that name (3).
+    NoSuchApp,
+    /// The caller may not (5).
+    Denied,
+    /// Something else is under way (5).
+    Busy,
+}
+
+impl ErrorCode {
+    /// The exit code of a command that was refused so (DESIGN §7).
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NoSuchApp => 3,
+            Self::Denied | Self::Busy => 5,
+        }
+    }
+}

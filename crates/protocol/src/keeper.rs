@@ -1,0 +1,461 @@
+//! The messages between keeper and master: one a packet, on a
+//! `SOCK_SEQPACKET` pair, descriptors beside them.
+//!
+//! ```text
+//! packet  = version tag fields
+//! text    = length:u16 bytes          record = length:u16 bytes
+//! numbers are little-endian; an option is a byte 0 or 1, then the value
+//! ```
+//!
+//! Everything is bounded, and no bytes make the decoder panic: keeper and
+//! master may be of different versions, and either may be wrong. A message
+//! that is not understood is an [`Error`], which the reader logs and passes
+//! over.
+
+use std::fmt;
+
+/// The version of this encoding, the first byte of each packet.
+pub const VERSION: u8 = 1;
+/// The longest key, bytes.
+pub const MAX_KEY: usize = 160;
+/// The longest record, bytes.
+pub const MAX_RECORD: usize = 4096;
+/// The most descriptors of one entry; one packet carries at most 253.
+pub const MAX_FDS: usize = 250;
+/// Enough for every packet, bytes.
+pub const MAX_PACKET: usize = 2 + 2 + MAX_KEY + 2 + MAX_RECORD + 1 + MAX_FDS;
+
+/// What a descriptor of an entry is to the keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdRole {
+    /// Something to hold.
+    Hold,
+    /// The read end of a worker's output pipe: drained when nobody reads.
+    Drain,
+    /// A pidfd of a worker: ended when the keeper must end everything.
+    Process,
+}
+
+/// A message of the master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToKeeper {
+    /// Hold this in place of the entry with the same key. One descriptor for
+    /// each role comes with it.
+    Put {
+        /// At most [`MAX_KEY`] bytes.
+        key: String,
+        /// Opaque; at most [`MAX_RECORD`] bytes.
+        record: Vec<u8>,
+        /// At most [`MAX_FDS`].
+        roles: Vec<FdRole>,
+    },
+    /// Forget the entry and close its descriptors.
+    Delete {
+        /// Its key; none there is no mistake.
+        key: String,
+    },
+    /// The master is alive. It says so each second.
+    Beat,
+    /// The master has read the table and serves.
+    Adopted,
+    /// Everything has ended as ordered: leave with this code.
+    Finish {
+        /// The keeper's exit code.
+        exit_code: u8,
+    },
+}
+
+/// A message of the keeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromKeeper {
+    /// The first one to every master.
+    Hello(Hello),
+    /// An entry of the table, with its descriptors.
+    Entry {
+        /// Its key.
+        key: String,
+        /// What the master before stored.
+        record: Vec<u8>,
+        /// What each descriptor is.
+        roles: Vec<FdRole>,
+    },
+    /// The table is complete.
+    TableEnd,
+    /// A process that had lost its parent was reaped.
+    Orphan(Orphan),
+    /// A signal to pass on.
+    Signal {
+        /// Its number.
+        number: i32,
+    },
+}
+
+/// What a master needs to know of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello {
+    /// The keeper's process id.
+    pub keeper_pid: u32,
+    /// The soft limit of open files before the daemon raised it; `None` is
+    /// unlimited. Workers get it back.
+    pub nofile_soft: Option<u64>,
+    /// The hard limit likewise.
+    pub nofile_hard: Option<u64>,
+    /// The out-of-memory score adjustment before the daemon changed it; `None`
+    /// when it did not.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// The end of a process that the keeper reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its process id, which may have another owner by now.
+    pub pid: u32,
+    /// When it was started, clock ticks since the boot; 0 if that could not be
+    /// read.
+    pub start_time: u64,
+    /// How it ended.
+    pub exit: OrphanExit,
+}
+
+/// How a reaped process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrphanExit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another version of the encoding.
+    #[error("version {0} of the keeper's protocol, not {VERSION}")]
+    Version(u8),
+    /// A message that this version does not have.
+    #[error("unknown message {0}")]
+    Tag(u8),
+    /// The packet ends too early, or goes on too long.
+    #[error("wrong length")]
+    Length,
+    /// A key, a record or the descriptors are over their limit.
+    #[error("over a limit")]
+    TooLong,
+    /// A field has a value that it cannot have.
+    #[error("impossible value")]
+    Value,
+}
+
+impl ToKeeper {
+    /// The packet. An entry over the limits is encoded, and refused by
+    /// [`decode`](Self::decode).
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Put { key, record, roles } => entry(1, key, record, roles),
+            Self::Delete { key } => Writer::new(2).bytes(key.as_bytes()).done(),
+            Self::Beat => Writer::new(3).done(),
+            Self::Adopted => Writer::new(4).done(),
+            Self::Finish { exit_code } => Writer::new(5).byte(*exit_code).done(),
+        }
+    }
+
+    /// The message in a packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn decode(packet: &[u8]) -> Result<Self, Error> {
+        let (tag, mut reader) = Reader::new(packet)?;
+        let message = match tag {
+            1 => {
+                let (key, record, roles) = reader.entry()?;
+                Self::Put { key, record, roles }
+            }
+            2 => Self::Delete { key: reader.text(MAX_KEY)? },
+            3 => Self::Beat,
+            4 => Self::Adopted,
+            5 => Self::Finish { exit_code: reader.byte()? },
+            tag => return Err(Error::Tag(tag)),
+        };
+        reader.end(message)
+    }
+}
+
+impl FromKeeper {
+    /// The packet.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Hello(hello) => Writer::new(65)
+                .u32(hello.keeper_pid)
+                .option(hello.nofile_soft.map(u64::to_le_bytes))
+                .option(hello.nofile_hard.map(u64::to_le_bytes))
+                .option(hello.oom_score_adj.map(i32::to_le_bytes))
+                .done(),
+            Self::Entry { key, record, roles } => entry(66, key, record, roles),
+            Self::TableEnd => Writer::new(67).done(),
+            Self::Orphan(orphan) => {
+                let (kind, number) = match orphan.exit {
+                    OrphanExit::Code(code) => (0, code),
+                    OrphanExit::Signal(number) => (1, number),
+                };
+                Writer::new(68)
+                    .u32(orphan.pid)
+                    .raw(&orphan.start_time.to_le_bytes())
+                    .byte(kind)
+                    .i32(number)
+                    .done()
+            }
+            Self::Signal { number } => Writer::new(69).i32(*number).done(),
+        }
+    }
+
+    /// The message in a packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn decode(packet: &[u8]) -> Result<Self, Error> {
+        let (tag, mut reader) = Reader::new(packet)?;
+        let message = match tag {
+            65 => Self::Hello(Hello {
+                keeper_pid: reader.u32()?,
+                nofile_soft: reader.option()?.map(u64::from_le_bytes),
+                nofile_hard: reader.option()?.map(u64::from_le_bytes),
+                oom_score_adj: reader.option()?.map(i32::from_le_bytes),
+            }),
+            66 => {
+                let (key, record, roles) = reader.entry()?;
+                Self::Entry { key, record, roles }
+            }
+            67 => Self::TableEnd,
+            68 => {
+                let (pid, start_time) = (reader.u32()?, u64::from_le_bytes(reader.array()?));
+                let exit = match (reader.byte()?, reader.i32()?) {
+                    (0, code) => OrphanExit::Code(code),
+                    (1, number) => OrphanExit::Signal(number),
+                    _ => return Err(Error::Value),
+                };
+                Self::Orphan(Orphan { pid, start_time, exit })
+            }
+            69 => Self::Signal { number: reader.i32()? },
+            tag => return Err(Error::Tag(tag)),
+        };
+        reader.end(message)
+    }
+}
+
+impl fmt::Display for OrphanExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write!(f, "killed by signal {number}"),
+        }
+    }
+}
+
+fn entry(tag: u8, key: &str, record: &[u8], roles: &[FdRole]) -> Vec<u8> {
+    let roles: Vec<u8> = roles.iter().map(|role| *role as u8).collect();
+    Writer::new(tag).bytes(key.as_bytes()).bytes(record).raw(&roles).done()
+}
+
+/// Puts a packet together.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(tag: u8) -> Self {
+        Self(vec![VERSION, tag])
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn byte(self, byte: u8) -> Self {
+        self.raw(&[byte])
+    }
+
+    fn u32(self, number: u32) -> Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn i32(self, number: i32) -> Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn option<const N: usize>(self, value: Option<[u8; N]>) -> Self {
+        match value {
+            Some(bytes) => self.byte(1).raw(&bytes),
+            None => self.byte(0),
+        }
+    }
+
+    /// Bytes with their length; the limits are far below what it can count.
+    fn bytes(self, bytes: &[u8]) -> Self {
+        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        self.raw(&length.to_le_bytes()).raw(bytes)
+    }
+
+    fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Takes a packet apart.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn new(packet: &'a [u8]) -> Result<(u8, Self), Error> {
+        match packet {
+            [VERSION, tag, rest @ ..] => Ok((*tag, Self(rest))),
+            [VERSION] | [] => Err(Error::Length),
+            [version, ..] => Err(Error::Version(*version)),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(Error::Length)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        self.take(N)?.try_into().map_err(|_| Error::Length)
+    }
+
+    fn byte(&mut self) -> Result<u8, Error> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, Error> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn i32(&mut self) -> Result<i32, Error> {
+        self.array().map(i32::from_le_bytes)
+    }
+
+    fn option<const N: usize>(&mut self) -> Result<Option<[u8; N]>, Error> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => self.array().map(Some),
+            _ => Err(Error::Value),
+        }
+    }
+
+    fn bytes(&mut self, limit: usize) -> Result<&'a [u8], Error> {
+        let length = usize::from(u16::from_le_bytes(self.array()?));
+        if length > limit {
+            return Err(Error::TooLong);
+        }
+        self.take(length)
+    }
+
+    fn text(&mut self, limit: usize) -> Result<String, Error> {
+        let bytes = self.bytes(limit)?;
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Error::Value)
+    }
+
+    fn entry(&mut self) -> Result<(String, Vec<u8>, Vec<FdRole>), Error> {
+        let key = self.text(MAX_KEY)?;
+        let record = self.bytes(MAX_RECORD)?.to_vec();
+        if self.0.len() > MAX_FDS {
+            return Err(Error::TooLong);
+        }
+        let roles = std::mem::take(&mut self.0)
+            .iter()
+            .map(|role| match role {
+                0 => Ok(FdRole::Hold),
+                1 => Ok(FdRole::Drain),
+                2 => Ok(FdRole::Process),
+                _ => Err(Error::Value),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((key, record, roles))
+    }
+
+    fn end<T>(self, message: T) -> Result<T, Error> {
+        if self.0.is_empty() { Ok(message) } else { Err(Error::Length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_to(message: ToKeeper) {
+        assert_eq!(ToKeeper::decode(&message.encode()), Ok(message));
+    }
+
+    #[track_caller]
+    fn check_from(message: FromKeeper) {
+        assert_eq!(FromKeeper::decode(&message.encode()), Ok(message));
+    }
+
+    fn put(key: usize, record: usize, roles: usize) -> ToKeeper {
+        ToKeeper::Put { key: "k".repeat(key), record: vec![7; record], roles: vec![FdRole::Drain; roles] }
+    }
+
+    #[test]
+    fn messages_survive() {
+        check_to(put(0, 0, 0));
+        check_to(put(MAX_KEY, MAX_RECORD, MAX_FDS));
+        check_to(ToKeeper::Delete { key: "worker:1".to_owned() });
+        check_to(ToKeeper::Beat);
+        check_to(ToKeeper::Adopted);
+        check_to(ToKeeper::Finish { exit_code: 3 });
+        let hello =
+            Hello { keeper_pid: 7, nofile_soft: Some(1024), nofile_hard: None, oom_score_adj: Some(-900) };
+        check_from(FromKeeper::Hello(hello));
+        let roles = vec![FdRole::Hold, FdRole::Drain, FdRole::Process];
+        check_from(FromKeeper::Entry { key: "app:ä".to_owned(), record: b"{}".to_vec(), roles });
+        check_from(FromKeeper::TableEnd);
+        for exit in [OrphanExit::Code(255), OrphanExit::Signal(9)] {
+            check_from(FromKeeper::Orphan(Orphan { pid: 7, start_time: u64::MAX, exit }));
+        }
+        check_from(FromKeeper::Signal { number: 15 });
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert_eq!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len(), MAX_PACKET - 1);
+        for message in [put(MAX_KEY + 1, 0, 0), put(0, MAX_RECORD + 1, 0), put(0, 0, MAX_FDS + 1)] {
+            assert_eq!(ToKeeper::decode(&message.encode()), Err(Error::TooLong));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_errors() {
+        assert_eq!(ToKeeper::decode(&[]), Err(Error::Length));
+        assert_eq!(ToKeeper::decode(&[9, 3]), Err(Error::Version(9)));
+        assert_eq!(ToKeeper::decode(&[VERSION, 200]), Err(Error::Tag(200)));
+        assert_eq!(ToKeeper::decode(&[VERSION, 3, 0]), Err(Error::Length));
+        assert_eq!(ToKeeper::decode(&[VERSION, 2, 1, 0, 0xff]), Err(Error::Value));
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_bytes_panic() {
+        let packet = put(9, 9, 0).encode();
+        for end in 0..packet.len() {
+            assert!(ToKeeper::decode(&packet[..end]).is_err());
+        }
+        let mut state = 1_u64;
+        for _ in 0..100_000 {
+            let bytes: Vec<u8> = (0..state % 40)
+                .map(|_| {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state.to_be_bytes()[0]
+                })
+                .collect();
+            let mut packet = vec![VERSION, bytes.first().map_or(0, |byte| byte % 72)];
+            packet.extend(bytes);
+            let _ = ToKeeper::decode(&packet);
+            let _ = FromKeeper::decode(&packet);
+            state = state.wrapping_add(1);
+        }
+    }
+}

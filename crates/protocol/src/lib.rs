@@ -1,0 +1,10 @@
+//! The wires of the supervisor, as types: what travels between the command
+//! line and the master ([`control`]), and between the keeper and the master
+//! ([`keeper`]).
+//!
+//! This crate opens no socket and knows no policy. Everything here is public
+//! interface or crosses a version boundary: fields may be added, never renamed
+//! or retyped.
+
+pub mod control;
+pub mod keeper;
