@@ -1,0 +1,51 @@
+//! The control API on its Unix socket: requests become messages to the master,
+//! whose answers are snapshots or streams. Nothing here can hold the master's
+//! loop: it only ever hands over what is ready.
+
+mod logs;
+mod routes;
+mod server;
+
+use supervisor_protocol::control::{Apply, ErrorDetail, Kill, Scale, Select, SendSignal};
+use tokio::sync::oneshot;
+
+pub(crate) use logs::{LogFile, LogQuery, Logs};
+pub(crate) use routes::to_json;
+pub(crate) use server::{Server, bind};
+
+use crate::operations::Answer;
+
+/// A request, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) ask: Ask,
+    pub(crate) reply: oneshot::Sender<Result<Reply, ErrorDetail>>,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Ping,
+    Status { selectors: Vec<String> },
+    Describe { selectors: Vec<String> },
+    Logs(LogQuery),
+    Apply(Apply),
+    Start(Select),
+    Stop(Select),
+    Restart(Select),
+    Delete(Select),
+    Scale(Scale),
+    Signal(SendSignal),
+    Kill(Kill),
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A JSON object.
+    Json(Vec<u8>),
+    /// The steps of an order.
+    Order(Answer),
+    /// Output of workers.
+    Logs(Logs),
+}

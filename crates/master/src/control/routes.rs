@@ -1,0 +1,212 @@
+//! The paths under `/v1`, and how answers are written.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::http::{Method, Response, StatusCode, Uri, header};
+use axum::routing::{get, post};
+use http_body_util::channel::{Channel, Sender};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use supervisor_protocol::control::{ErrorBody, ErrorCode, ErrorDetail, Progress, Stream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Ask, LogQuery, Reply, Request, logs};
+use crate::operations::{Answer, Line};
+use crate::registry::refuse;
+
+/// The largest request body, bytes.
+const BODY: usize = 16 * 1024 * 1024;
+/// Lines of a stream that wait for the client.
+const LINES_AHEAD: usize = 16;
+
+type Requests = mpsc::Sender<Request>;
+
+/// All paths. Requests go to `requests`.
+pub(super) fn router(requests: Requests) -> Router {
+    Router::new()
+        .route("/v1/ping", get(|State(to): State<Requests>| ask(to, Ok(Ask::Ping))))
+        .route(
+            "/v1/status",
+            get(|State(to), query| async move {
+                ask(to, selectors(query).map(|selectors| Ask::Status { selectors })).await
+            }),
+        )
+        .route(
+            "/v1/describe",
+            get(|State(to), query| async move {
+                ask(to, selectors(query).map(|selectors| Ask::Describe { selectors })).await
+            }),
+        )
+        .route(
+            "/v1/logs",
+            get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
+        )
+        .route("/v1/apply", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Apply)).await }))
+        .route("/v1/start", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Start)).await }))
+        .route("/v1/stop", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Stop)).await }))
+        .route(
+            "/v1/restart",
+            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Restart)).await }),
+        )
+        .route(
+            "/v1/delete",
+            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Delete)).await }),
+        )
+        .route("/v1/scale", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Scale)).await }))
+        .route(
+            "/v1/signal",
+            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Signal)).await }),
+        )
+        .route("/v1/kill", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Kill)).await }))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(requests)
+}
+
+async fn unknown_path(uri: Uri) -> Response<Body> {
+    let message = format!("there is nothing at {}", uri.path());
+    let body = ErrorBody { error: refuse(ErrorCode::Usage, message) };
+    json(StatusCode::NOT_FOUND, to_json(&body))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
+    let message = format!("{method} does not go with {}", uri.path());
+    let body = ErrorBody { error: refuse(ErrorCode::Usage, message) };
+    json(StatusCode::METHOD_NOT_ALLOWED, to_json(&body))
+}
+
+/// Hands a question to the master and writes its answer.
+async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body> {
+    let ask = match ask {
+        Ok(ask) => ask,
+        Err(error) => return refusal(error),
+    };
+    let (reply, answer) = oneshot::channel();
+    let ending = || refusal(refuse(ErrorCode::Busy, "the daemon is ending".to_owned()));
+    if requests.send(Request { ask, reply }).await.is_err() {
+        return ending();
+    }
+    match answer.await {
+        Ok(Ok(Reply::Json(body))) => json(StatusCode::OK, body),
+        Ok(Ok(Reply::Order(answer))) => stream(|to| tell_order(answer, to)),
+        Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
+        Ok(Err(error)) => refusal(error),
+        Err(_) => ending(),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ErrorDetail> {
+    serde_json::from_slice(body).map_err(|error| {
+        refuse(ErrorCode::Usage, format!("the request's body is not as documented: {error}"))
+    })
+}
+
+/// The pairs of a query string, `+` and `%XX` decoded.
+fn pairs(RawQuery(query): RawQuery) -> Result<Vec<(String, String)>, ErrorDetail> {
+    serde_urlencoded::from_str(query.as_deref().unwrap_or(""))
+        .map_err(|error| refuse(ErrorCode::Usage, format!("the query is malformed: {error}")))
+}
+
+fn selectors(query: RawQuery) -> Result<Vec<String>, ErrorDetail> {
+    pairs(query)?
+        .into_iter()
+        .map(|(name, value)| if name == "selector" { Ok(value) } else { Err(unknown(&name)) })
+        .collect()
+}
+
+fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
+    let mut result = LogQuery::default();
+    for (name, value) in pairs(query)? {
+        let bad = |wanted: &str| refuse(ErrorCode::Usage, format!("{name}={value}: {wanted} is expected"));
+        match name.as_str() {
+            "selector" => result.selectors.push(value),
+            "lines" => result.lines = value.parse().map_err(|_| bad("a number of lines"))?,
+            "follow" => result.follow = value.parse().map_err(|_| bad("true or false"))?,
+            "stream" => {
+                result.stream = Some(match value.as_str() {
+                    "out" => Stream::Out,
+                    "error" => Stream::Error,
+                    _ => return Err(bad("out or error")),
+                });
+            }
+            _ => return Err(unknown(&name)),
+        }
+    }
+    Ok(result)
+}
+
+fn unknown(parameter: &str) -> ErrorDetail {
+    refuse(ErrorCode::Usage, format!("there is no query parameter `{parameter}` here"))
+}
+
+/// A refused request's answer.
+pub(super) fn refusal(error: ErrorDetail) -> Response<Body> {
+    let status = match error.code {
+        ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::Usage => StatusCode::BAD_REQUEST,
+        ErrorCode::NoSuchApp => StatusCode::NOT_FOUND,
+        ErrorCode::Denied => StatusCode::FORBIDDEN,
+        ErrorCode::Busy => StatusCode::CONFLICT,
+    };
+    json(status, to_json(&ErrorBody { error }))
+}
+
+/// Types of ours always have a JSON form.
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn json(status: StatusCode, mut body: Vec<u8>) -> Response<Body> {
+    body.push(b'\n');
+    answer(status, "application/json", Body::from(body))
+}
+
+/// An answer of JSON lines that `tell` writes as they come.
+fn stream<F: Future<Output = ()> + Send + 'static>(tell: impl FnOnce(Sender<Bytes>) -> F) -> Response<Body> {
+    let (sender, body) = Channel::new(LINES_AHEAD);
+    tokio::spawn(tell(sender));
+    answer(StatusCode::OK, "application/x-ndjson", Body::new(body))
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// Sends one line; the error is that the client has gone.
+pub(super) async fn send_line(to: &mut Sender<Bytes>, line: &impl Serialize) -> Result<(), ()> {
+    let mut bytes = to_json(line);
+    bytes.push(b'\n');
+    to.send_data(Bytes::from(bytes)).await.map_err(|_| ())
+}
+
+/// Writes an order's steps, what is left at its end, and its exit code. The
+/// order goes on when the client leaves.
+async fn tell_order(mut answer: Answer, mut to: Sender<Bytes>) {
+    while let Some(line) = answer.lines.recv().await {
+        if send_line(&mut to, &finished(line).await).await.is_err() {
+            return;
+        }
+    }
+    let Ok(end) = answer.end.await else { return };
+    for line in end.late {
+        if send_line(&mut to, &finished(line).await).await.is_err() {
+            return;
+        }
+    }
+    let _ = send_line(&mut to, &Progress::Done { exit_code: end.exit_code }).await;
+}
+
+async fn finished(line: Line) -> Progress {
+    match line {
+        Line::Progress(progress) => progress,
+        Line::Failed(mut failure, last_lines) => {
+            failure.last_lines = last_lines.await.unwrap_or_default();
+            Progress::Failed(failure)
+        }
+    }
+}

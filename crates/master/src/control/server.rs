@@ -1,0 +1,108 @@
+//! Accepting connections: who may speak, and how many at a time.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use supervisor_protocol::control::{ErrorCode, ErrorDetail};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{Request, routes};
+
+/// Connections served at a time; further ones wait.
+const CONNECTIONS: usize = 128;
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long answers may take to leave when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Binds the control socket, 0600, in place of what an earlier master left.
+/// That no other daemon uses it is certain: the keeper holds the lock.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    permits: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Serves connections until the runtime ends. Requests go to `requests`.
+    pub(crate) fn start(listener: UnixListener, requests: mpsc::Sender<Request>) -> Self {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        tokio::spawn(accept(listener, requests, Arc::clone(&permits)));
+        Self { permits }
+    }
+
+    /// Waits until the answers under way have left, for a moment at most.
+    pub(crate) async fn finish(&self) {
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(FAREWELL, self.permits.acquire_many(all)).await;
+    }
+}
+
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, permits: Arc<Semaphore>) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    serve(stream, requests).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("control socket: cannot accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection. A client that breaks off is nobody's problem.
+async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
+    let allowed = is_allowed(&stream);
+    let io = TokioIo::new(stream);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let result = if allowed {
+        http.serve_connection(io, TowerToHyperService::new(routes::router(requests))).await
+    } else {
+        http.serve_connection(io, service_fn(deny)).await
+    };
+    if let Err(error) = result {
+        tracing::debug!("control connection: {error}");
+    }
+}
+
+/// The daemon's own user and root may speak.
+fn is_allowed(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::getuid().as_raw())
+}
+
+async fn deny(_: HttpRequest<Incoming>) -> Result<Response<Body>, Infallible> {
+    Ok(routes::refusal(ErrorDetail {
+        code: ErrorCode::Denied,
+        message: "this daemon belongs to another user".to_owned(),
+    }))
+}

@@ -1,0 +1,181 @@
+//! What a new master finds: the keeper's table, as the master before left it.
+//!
+//! The sockets are kept, so nobody is refused. The workers are ended, each by
+//! its pidfd, and the apps start anew.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use supervisor_config::App;
+use supervisor_core::WorkerId;
+use supervisor_protocol::control::Apply;
+use supervisor_protocol::keeper::{FdRole, FromKeeper};
+use supervisor_sys::limits::Limit;
+use supervisor_sys::signal::Signal;
+use supervisor_sys::{Pid, fdpass, pidfd, process, socket};
+
+use crate::link::Link;
+use crate::listeners;
+use crate::master::{Beginning, Master};
+use crate::records::{self, AppRecord, WorkerRecord};
+
+/// How long the workers of an earlier master may take to die.
+const DEATH: Duration = Duration::from_secs(2);
+/// Worker ids that one master may use.
+const IDS: u64 = 1 << 32;
+
+/// A master, and what it is to begin with.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    pub(crate) master: Master,
+    pub(crate) apps: Apps,
+}
+
+/// The apps to begin with.
+#[derive(Debug, Default)]
+pub(crate) struct Apps {
+    /// Those that an earlier master had.
+    pub(crate) known: Vec<(App, AppRecord)>,
+    /// Those that `run` was given and no master has taken yet.
+    pub(crate) new: Option<Apply>,
+}
+
+/// A process of the master before.
+struct Leftover {
+    pidfd: OwnedFd,
+    /// The leader of a group, when it is certain which process it is.
+    group: Option<Pid>,
+}
+
+/// Takes the keeper's table over.
+///
+/// # Errors
+///
+/// When the keeper breaks off, or a thread cannot be started.
+pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inheritance> {
+    let mut link = Link::new(keeper);
+    let lost = "cannot read the keeper's table";
+    let (FromKeeper::Hello(hello), _) = link.receive().context(lost)? else { bail!("{lost}: no hello") };
+    link.meet(hello.keeper_pid);
+    let keeper =
+        i32::try_from(hello.keeper_pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
+
+    let mut apps = Apps::default();
+    let mut members = Vec::new();
+    let mut leftovers = Vec::new();
+    let mut first_worker = 1;
+    loop {
+        let (message, fds) = link.receive().context(lost)?;
+        match message {
+            FromKeeper::Entry { key, record, roles } => {
+                let entry = Entry { key, record, roles, fds };
+                if entry.key == records::APPLY {
+                    apps.new = entry.apply();
+                } else if entry.key == records::IDS {
+                    first_worker = records::read(&entry.record).unwrap_or(first_worker);
+                } else if entry.key.starts_with(records::APP) {
+                    apps.known.extend(entry.app());
+                } else if entry.key.starts_with(listeners::KEY_PREFIX) {
+                    members.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
+                } else if entry.key.starts_with(records::WORKER) {
+                    link.delete(&entry.key);
+                    leftovers.extend(entry.process(keeper));
+                }
+            }
+            // Statuses of workers that are ended here anyway.
+            FromKeeper::Orphan(_) => {}
+            FromKeeper::TableEnd => break,
+            FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
+        }
+    }
+    link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
+    let count = leftovers.len();
+    end_all(leftovers);
+    if count > 0 {
+        tracing::warn!("the master before has died; its {count} workers are ended and started anew");
+    }
+
+    let mut master = Master::new(Beginning {
+        link,
+        log_dir,
+        first_worker: WorkerId(first_worker),
+        open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },
+        oom_score_adj: hello.oom_score_adj,
+    })?;
+    for (key, socket) in members {
+        master.listeners.inherit(key, socket);
+    }
+    Ok(Inheritance { master, apps })
+}
+
+/// An entry of the keeper's table.
+struct Entry {
+    key: String,
+    record: Vec<u8>,
+    roles: Vec<FdRole>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Entry {
+    fn apply(self) -> Option<Apply> {
+        let fd = self.fds.into_iter().next()?;
+        records::load(fd).inspect_err(|error| tracing::error!("cannot read the apps to run: {error}")).ok()
+    }
+
+    fn app(self) -> Option<(App, AppRecord)> {
+        let read = || -> io::Result<_> {
+            let record = records::read(&self.record)?;
+            let fd = self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
+            Ok((records::load(fd)?, record))
+        };
+        read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
+    }
+
+    /// The process of a worker's record, or of the introduction to an intent.
+    fn process(self, keeper: Pid) -> Option<Leftover> {
+        let record: WorkerRecord = records::read(&self.record).ok()?;
+        let first = self.fds.into_iter().next()?;
+        if self.roles.first() == Some(&FdRole::Process) {
+            let known = record.process?;
+            let pid = Pid::from_raw(known.pid)?;
+            let same = process::start_time(pid).is_ok_and(|start| start == known.start_time);
+            return Some(Leftover { pidfd: first, group: same.then_some(pid) });
+        }
+        // No introduction means that nothing was executed. The pid may have
+        // another owner by now, unless its process is the keeper's child: that
+        // is where a child goes whose master has died.
+        let mut introduction = [0; 4];
+        socket::set_nonblocking(&first, true).ok()?;
+        if fdpass::receive(&first, &mut introduction).ok()?.len != introduction.len() {
+            return None;
+        }
+        let pid = Pid::from_raw(i32::from_ne_bytes(introduction))?;
+        let pidfd = pidfd::open(pid).ok()?;
+        let ours = process::process_table()
+            .ok()?
+            .iter()
+            .any(|entry| entry.pid == pid && entry.parent == Some(keeper));
+        ours.then_some(Leftover { pidfd, group: Some(pid) })
+    }
+}
+
+/// Kills what is left of an earlier master's workers, and waits until it is
+/// gone.
+fn end_all(leftovers: Vec<Leftover>) {
+    for leftover in &leftovers {
+        if let Some(group) = leftover.group {
+            let _ = pidfd::signal_group(group, Signal::KILL);
+        }
+        let _ = pidfd::send_signal(&leftover.pidfd, Signal::KILL);
+    }
+    let deadline = Instant::now() + DEATH;
+    for leftover in &leftovers {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::from_borrowed_fd(leftover.pidfd.as_fd(), PollFlags::IN)];
+        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+    }
+}

@@ -1,0 +1,52 @@
+//! The master: the shell around [`supervisor_core`].
+//!
+//! It is a child of the keeper and the parent of the workers. One thread
+//! decides ([`run`](mod@run)): it waits for news, turns it into events, lets
+//! the core handle them, and performs the actions. Two helpers have threads of
+//! their own because they must never make it wait: workers' output (`output`)
+//! and the reading of `/proc` (`sampler`).
+//!
+//! It is crash-only: everything that must outlive it is with the keeper
+//! (`link`, `records`), and a master that starts looks there first
+//! (`inherit`).
+
+mod clock;
+mod control;
+mod inherit;
+mod link;
+mod listeners;
+mod log;
+mod master;
+mod notify;
+mod operations;
+mod output;
+mod records;
+mod registry;
+mod requests;
+mod run;
+mod sampler;
+mod settings;
+mod snapshot;
+mod words;
+mod workers;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub use run::run;
+
+/// What a master is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Its end of the socket pair with the keeper; closed when it ends.
+    pub keeper: OwnedFd,
+    /// Where the control socket is made. It must exist.
+    pub runtime_dir: PathBuf,
+    /// Where output and the daemon's own log go. It is made when needed.
+    pub log_dir: PathBuf,
+    /// Write the daemon's log to standard error as well.
+    pub foreground: bool,
+}
+
+/// The name of the control socket in the runtime folder.
+pub const CONTROL_SOCKET: &str = "control.sock";

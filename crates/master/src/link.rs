@@ -1,0 +1,100 @@
+//! The link to the keeper: what outlives this process goes through here.
+//!
+//! What is stored is sent, and what is sent survives the sender, so nothing
+//! waits for an answer. When the keeper is gone the master goes on serving
+//! without it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_PACKET, ToKeeper};
+use supervisor_sys::fdpass;
+
+/// The master's end of the pair.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: OwnedFd,
+    /// `None` once the keeper is gone.
+    keeper_pid: Option<u32>,
+    /// Room for a packet.
+    buffer: Box<[u8]>,
+}
+
+impl Link {
+    /// The link to the keeper with this pid, or to one that has not said it.
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self { socket, keeper_pid: None, buffer: vec![0; MAX_PACKET].into() }
+    }
+
+    pub(crate) fn keeper_pid(&self) -> Option<u32> {
+        self.keeper_pid
+    }
+
+    /// Notes who the keeper is.
+    pub(crate) fn meet(&mut self, keeper_pid: u32) {
+        self.keeper_pid = Some(keeper_pid);
+    }
+
+    /// Notes that the keeper is gone.
+    pub(crate) fn lose(&mut self) {
+        self.keeper_pid = None;
+    }
+
+    /// To wait for the next message.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The keeper's next message, with its descriptors. It waits for one.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a message
+    /// that makes no sense.
+    pub(crate) fn receive(&mut self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
+        let received = fdpass::receive(&self.socket, &mut self.buffer)?;
+        if received.len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let packet = self.buffer.get(..received.len).unwrap_or_default();
+        let message =
+            FromKeeper::decode(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok((message, received.fds))
+    }
+
+    /// Stores an entry in place of the one with the same key.
+    pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
+        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+        self.send(&ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds);
+    }
+
+    /// Forgets an entry.
+    pub(crate) fn delete(&self, key: &str) {
+        self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+
+    /// Says that this master is alive.
+    pub(crate) fn beat(&self) {
+        self.send(&ToKeeper::Beat, &[]);
+    }
+
+    /// Says that this master serves.
+    pub(crate) fn adopted(&self) {
+        self.send(&ToKeeper::Adopted, &[]);
+    }
+
+    /// Says that everything has ended.
+    pub(crate) fn finish(&self, exit_code: u8) {
+        self.send(&ToKeeper::Finish { exit_code }, &[]);
+    }
+
+    fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) {
+        // It waits while the keeper's buffer is full; the keeper only ever
+        // reads and never waits for us.
+        if let Err(error) = fdpass::send(&self.socket, &message.encode(), fds)
+            && self.keeper_pid.is_some()
+        {
+            tracing::error!("cannot tell the keeper: {error}");
+        }
+    }
+}

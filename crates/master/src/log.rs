@@ -1,0 +1,50 @@
+//! The daemon's own log: a file for each day, and standard error in the
+//! foreground.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+/// Days whose files are kept.
+const DAYS: usize = 14;
+
+/// Times as `2026-01-31T12:00:00.123Z`.
+struct Time;
+
+impl FormatTime for Time {
+    fn format_time(&self, writer: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{:.3}", jiff::Timestamp::now())
+    }
+}
+
+/// Starts the log. What was logged is written when the guard is dropped.
+pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<WorkerGuard> {
+    std::fs::create_dir_all(log_dir)?;
+    let files = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("supervisor")
+        .filename_suffix("log")
+        .max_log_files(DAYS)
+        .build(log_dir)
+        .map_err(io::Error::other)?;
+    let (files, guard) = NonBlockingBuilder::default().lossy(false).finish(files);
+    let to_file = fmt::layer().with_timer(Time).with_target(false).with_ansi(false).with_writer(files);
+    let to_stderr = foreground.then(|| {
+        fmt::layer()
+            .with_timer(Time)
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .with_writer(io::stderr)
+    });
+    let all = Registry::default()
+        .with(to_file.with_filter(LevelFilter::INFO))
+        .with(to_stderr.with_filter(LevelFilter::INFO));
+    tracing::subscriber::set_global_default(all).map_err(io::Error::other)?;
+    Ok(guard)
+}

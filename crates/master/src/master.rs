@@ -1,0 +1,481 @@
+//! The shell around the core: it knows pids, sockets and names, performs what
+//! the core orders, and turns what comes back into events.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use supervisor_core::{
+    Action, AppId, Event, Notice, OperationId, Order, Outcome, SlotId, Slots, Supervisor, Timestamp, WorkerId,
+};
+use supervisor_protocol::control::{Failure, Progress, Stream, WorkerState};
+use supervisor_protocol::keeper::FdRole;
+use supervisor_sys::limits::Limit;
+use supervisor_sys::poll::Poller;
+use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
+use supervisor_sys::{fdpass, process, socket};
+
+use crate::link::Link;
+use crate::listeners::Listeners;
+use crate::operations::{Line, Operations};
+use crate::output::{NewStream, Output};
+use crate::records::{self, AppRecord, ProcessRecord, WorkerRecord};
+use crate::registry::Registry;
+use crate::sampler::Sampler;
+use crate::settings::{Place, Settings, listener_name};
+use crate::snapshot::Facts;
+use crate::workers::{News, Worker, Workers};
+use crate::{clock, words};
+
+/// How long actions are performed before other news is looked at.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// Everything that the master has.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(crate) core: Supervisor,
+    /// Actions that the core has ordered and nobody has performed yet: those
+    /// that change the world.
+    queue: VecDeque<Action>,
+    /// The others, for people. They wait for the queue, so that a replacement
+    /// runs before anybody hears that one is needed.
+    news: VecDeque<Action>,
+    pub(crate) registry: Registry,
+    pub(crate) operations: Operations,
+    pub(crate) workers: Workers,
+    pub(crate) listeners: Listeners,
+    pub(crate) output: Output,
+    pub(crate) sampler: Sampler,
+    pub(crate) link: Link,
+    /// Waits for the news of workers and of the keeper.
+    pub(crate) poller: Poller,
+    pub(crate) started: Instant,
+    pub(crate) log_dir: PathBuf,
+    /// What workers are given as standard input.
+    null: OwnedFd,
+    launcher: Launcher,
+    /// The limit of open files that workers get: the one the daemon had before
+    /// it was raised.
+    open_files: Limit,
+    /// The score that workers get unless their app says otherwise.
+    oom_score_adj: Option<i32>,
+    /// Workers that ended in this turn: their output's tail may still be asked
+    /// for until the turn is over.
+    ended: Vec<WorkerId>,
+}
+
+/// What a new master starts from.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) link: Link,
+    pub(crate) log_dir: PathBuf,
+    pub(crate) first_worker: WorkerId,
+    pub(crate) open_files: Limit,
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+impl Master {
+    pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
+        let Beginning { link, log_dir, first_worker, open_files, oom_score_adj } = beginning;
+        Ok(Self {
+            core: Supervisor::new(fastrand::u64(..), first_worker),
+            queue: VecDeque::new(),
+            news: VecDeque::new(),
+            registry: Registry::default(),
+            operations: Operations::default(),
+            workers: Workers::new(),
+            listeners: Listeners::default(),
+            output: Output::start()?,
+            sampler: Sampler::start()?,
+            link,
+            poller: Poller::new()?,
+            started: Instant::now(),
+            log_dir,
+            null: File::options().read(true).write(true).open("/dev/null")?.into(),
+            launcher: Launcher::new()?,
+            open_files,
+            oom_score_adj,
+            ended: Vec::new(),
+        })
+    }
+
+    /// Whether everything has ended as ordered.
+    pub(crate) fn is_over(&self) -> bool {
+        !self.is_busy() && self.core.is_finished() && self.workers.is_empty()
+    }
+
+    /// Whether actions are left to perform.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || !self.news.is_empty()
+    }
+
+    /// Lets the core handle an event; its actions wait for [`Self::perform`].
+    pub(crate) fn handle(&mut self, event: Event) {
+        for action in self.core.handle(clock::now(), event) {
+            match action {
+                Action::Open(_)
+                | Action::Close(_)
+                | Action::Spawn { .. }
+                | Action::Terminate(_)
+                | Action::Kill(_) => {
+                    self.queue.push_back(action);
+                }
+                Action::Announce(_) | Action::Finish(..) | Action::Forget(_) => self.news.push_back(action),
+            }
+        }
+    }
+
+    /// Gives an order for one app.
+    pub(crate) fn order(&mut self, operation: OperationId, app: AppId, order: Order) {
+        self.handle(Event::Ordered { operation, app, order });
+    }
+
+    /// Performs actions, but not for long: a storm of them must not keep the
+    /// news of other workers waiting.
+    pub(crate) fn perform(&mut self) {
+        let begin = Instant::now();
+        while let Some(action) = self.queue.pop_front().or_else(|| self.news.pop_front()) {
+            self.perform_one(action);
+            if begin.elapsed() >= SLICE {
+                break;
+            }
+        }
+        if !self.is_busy() {
+            for worker in self.ended.drain(..) {
+                self.output.forget(worker);
+            }
+            // Every slot that is to listen has asked for its sockets by now.
+            self.listeners.drop_inherited(&self.link);
+        }
+    }
+
+    fn perform_one(&mut self, action: Action) {
+        match action {
+            Action::Open(slot) => {
+                if let Some(settings) = self.settings(slot.app)
+                    // A failure comes again when the slot's worker is spawned,
+                    // and is told then.
+                    && let Err(error) = self.listeners.open(slot, &settings, &self.link)
+                {
+                    tracing::debug!("{}: {error}", self.place(slot));
+                }
+            }
+            Action::Close(slot) => self.listeners.close(slot, &self.link),
+            Action::Spawn { worker, slot, .. } => {
+                let event = match self.spawn(worker, slot) {
+                    Ok(()) => Event::WorkerSpawned(worker),
+                    Err(detail) => Event::SpawnFailed { worker, detail },
+                };
+                self.handle(event);
+            }
+            Action::Terminate(worker) => self.workers.terminate(worker),
+            Action::Kill(worker) => self.workers.kill(worker),
+            Action::Forget(app) => {
+                if let Some(entry) = self.registry.remove(app) {
+                    self.link.delete(&records::app_key(&entry.settings.app.name));
+                }
+            }
+            Action::Announce(notice) => self.announce(notice),
+            Action::Finish(operation, outcome) => self.finish(operation, outcome),
+        }
+    }
+
+    /// `web:0`, for people.
+    fn place(&self, slot: SlotId) -> String {
+        format!("{}:{}", self.registry.name(slot.app), slot.index)
+    }
+
+    fn settings(&self, app: AppId) -> Option<Rc<Settings>> {
+        self.registry.by_id(app).map(|entry| Rc::clone(&entry.settings))
+    }
+
+    /// Starts a worker.
+    ///
+    /// The order of the steps makes a kill of this process at any of them safe:
+    /// the keeper has the intent, with all that the child will hold, before the
+    /// child exists; and the child introduces itself on a socket that the
+    /// keeper has too.
+    ///
+    /// # Errors
+    ///
+    /// In words: the stage that failed and the cause.
+    fn spawn(&mut self, id: WorkerId, slot: SlotId) -> Result<(), String> {
+        let settings = self.settings(slot.app).ok_or("its app is gone")?;
+        let app = &settings.app;
+        self.listeners.open(slot, &settings, &self.link).map_err(|error| error.to_string())?;
+        let identity = settings.identity()?;
+        let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::errno(&error));
+
+        let notify_name = format!("supervisor/{}/{}", std::process::id(), id.0);
+        let notify = socket::abstract_datagram(notify_name.as_bytes()).map_err(fail("notify socket"))?;
+        let notify_name = format!("@{notify_name}");
+        let names: Vec<String> = app.listen.iter().map(listener_name).collect();
+        let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
+        let place = Place { slot: slot.index, instances, notify_socket: &notify_name, listeners: &names };
+        let env = settings.environment(&place);
+        let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        let (program, args) = app.command.split_first().ok_or("no command")?;
+        let program =
+            resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| format!("exec: {error}"))?;
+
+        let owner = identity.map(|identity| (identity.credentials.uid, identity.credentials.gid));
+        let out =
+            Pipe::new(settings.out_path(&self.log_dir, slot.index), owner).map_err(fail("output pipe"))?;
+        let error =
+            Pipe::new(settings.error_path(&self.log_dir, slot.index), owner).map_err(fail("output pipe"))?;
+        let (ours, theirs) = fdpass::seqpacket_pair().map_err(fail("introduction socket"))?;
+
+        let key = records::worker_key(id);
+        let mut record = WorkerRecord {
+            app: app.name.clone(),
+            slot: slot.index,
+            generation: settings.generation,
+            process: None,
+            exit: None,
+        };
+        let ends = out.iter().chain(&error).map(|pipe| (FdRole::Drain, pipe.read.as_fd()));
+        let shared: Vec<_> = ends.chain([(FdRole::Hold, notify.as_fd())]).collect();
+        let introduction = [(FdRole::Hold, ours.as_fd()), (FdRole::Hold, theirs.as_fd())];
+        self.link.put(&key, &record.to_bytes(), &[&introduction[..], &shared[..]].concat());
+
+        let null = self.null.as_fd();
+        let stdio = [
+            null,
+            out.as_ref().map_or(null, |pipe| pipe.write.as_fd()),
+            error.as_ref().map_or(null, |pipe| pipe.write.as_fd()),
+        ];
+        let argv = std::iter::once(&app.command[0]).chain(args).map(Into::into).collect();
+        let plan = Plan {
+            env,
+            listen_pid: !names.is_empty(),
+            cwd: Some(app.cwd.clone()),
+            fds: self.listeners.hand_over(slot, &settings).map_err(|error| error.to_string())?,
+            introduce: Some(theirs.as_fd()),
+            process_group: ProcessGroup::NewSession,
+            credentials: identity.map(|identity| identity.credentials.clone()),
+            umask: app.umask,
+            nice: app.nice,
+            limits: settings.limits(self.open_files)?,
+            oom_score_adj: app.oom_score_adj.or(self.oom_score_adj),
+            ..Plan::new(Program::Path(program.clone()), argv, stdio)
+        };
+        let child = match self.launcher.spawn(&plan) {
+            Ok(child) => child,
+            Err(error) => {
+                self.link.delete(&key);
+                let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
+                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no path")]
+                return Err(match error.stage {
+                    Stage::Exec => format!("exec {}: {cause}", program.display()),
+                    Stage::Chdir => format!("chdir {}: {cause}", app.cwd.display()),
+                    _ => format!("{}: {cause}", error.stage),
+                });
+            }
+        };
+
+        // Its pid is reserved until it is reaped, so this is its own.
+        let start_time = process::start_time(child.pid).unwrap_or(0);
+        record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });
+        let pidfd = [(FdRole::Process, child.pidfd.as_fd())];
+        self.link.put(&key, &record.to_bytes(), &[&pidfd[..], &shared[..]].concat());
+        drop(shared);
+
+        let name: Arc<str> = app.name.as_str().into();
+        for (stream, pipe) in [(Stream::Out, out), (Stream::Error, error)] {
+            if let Some(Pipe { read, path, .. }) = pipe {
+                let app = Arc::clone(&name);
+                self.output.add(NewStream { worker: id, app, slot: slot.index, stream, pipe: read, path });
+            }
+        }
+        self.sampler.add(id, child.pid);
+        let worker = Worker::new(Rc::clone(&settings), record, child, notify);
+        self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
+        Ok(())
+    }
+
+    /// Turns what the poller tells into events.
+    pub(crate) fn hear(&mut self, news: News) {
+        match news {
+            News::Said(id) => {
+                for event in self.workers.hear(id) {
+                    self.handle(event);
+                }
+            }
+            News::Ended(id) => {
+                let link = &self.link;
+                let event = self.workers.take_exit(id, &self.poller, |worker, exit| {
+                    let record = WorkerRecord { exit: Some(words::exit(exit)), ..worker.record.clone() };
+                    link.put(
+                        &records::worker_key(id),
+                        &record.to_bytes(),
+                        &[(FdRole::Process, worker.pidfd.as_fd())],
+                    );
+                });
+                if let Some(event) = event {
+                    self.handle(event);
+                }
+            }
+        }
+    }
+
+    /// Looks whether groups that outlived their leaders are gone.
+    pub(crate) fn look_after_lingering(&mut self) {
+        for event in self.workers.look_after_lingering(&self.poller) {
+            self.handle(event);
+        }
+    }
+
+    /// Tells people what happened to a worker: in the log, and those who wait
+    /// for an order about its app.
+    fn announce(&mut self, notice: Notice) {
+        let pid =
+            |id| self.workers.get(id).map_or_else(String::new, |worker| format!(" (pid {})", worker.pid));
+        let (slot, state, detail) = match notice {
+            Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
+            Notice::Ready { slot, worker, after } => {
+                (slot, WorkerState::Ready, format!("ready after {}{}", words::duration(after), pid(worker)))
+            }
+            Notice::Stopping(slot, worker) => {
+                (slot, WorkerState::Stopping, format!("stopping{}", pid(worker)))
+            }
+            Notice::Killing(slot, worker) => {
+                (slot, WorkerState::Stopping, format!("did not end in time, killing it{}", pid(worker)))
+            }
+            Notice::Ended { slot, worker, ending, next } => {
+                self.sampler.remove(worker);
+                self.ended.push(worker);
+                self.link.delete(&records::worker_key(worker));
+                (slot, words::state_after(next), format!("{}; {}", words::ending(&ending), words::next(next)))
+            }
+        };
+        tracing::info!("{}: {detail}", self.place(slot));
+        let app = self.registry.name(slot.app).to_owned();
+        self.operations.tell(slot.app, &Progress::Worker { app, slot: slot.index, state, detail });
+    }
+
+    fn finish(&mut self, operation: OperationId, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => {}
+            Outcome::Failed { slot, worker, ending } => {
+                let failure = Failure {
+                    app: self.registry.name(slot.app).to_owned(),
+                    slot: Some(slot.index),
+                    reason: words::ending(&ending),
+                    last_lines: Vec::new(),
+                };
+                self.operations.fail(operation, 1, Line::Failed(failure, self.output.tail(worker)));
+            }
+            Outcome::Refused(refusal) => self.give_up(operation, words::refusal(refusal)),
+            Outcome::Superseded => self.give_up(operation, "a later order took its place".to_owned()),
+        }
+        self.operations.finish(operation);
+    }
+
+    fn give_up(&mut self, operation: OperationId, reason: String) {
+        let app = self.operations.app(operation).map_or("", |app| self.registry.name(app)).to_owned();
+        let failure = Failure { app, slot: None, reason, last_lines: Vec::new() };
+        self.operations.fail(operation, 5, Line::Progress(Progress::Failed(failure)));
+    }
+
+    /// Declares a new app or changes a known one. The generation tells the core
+    /// whether its workers are outdated.
+    pub(crate) fn declare(&mut self, operation: OperationId, app: AppId) {
+        let Some(entry) = self.registry.by_id(app) else { return };
+        let order = Order::Declare {
+            generation: supervisor_core::Generation(entry.settings.generation),
+            policy: entry.settings.policy(),
+            instances: entry.instances,
+            start: entry.running(),
+        };
+        self.store_app(app);
+        self.order(operation, app, order);
+    }
+
+    /// Lets the keeper know what a person wants of an app.
+    pub(crate) fn store_app(&mut self, app: AppId) {
+        let Some(entry) = self.registry.by_id(app) else { return };
+        let record = AppRecord {
+            generation: entry.settings.generation,
+            instances: entry.instances,
+            stopped: entry.stopped.clone(),
+            source: entry.source.clone(),
+        };
+        let name = &entry.settings.app.name;
+        match records::store_app(&entry.settings.app) {
+            Ok(fd) => {
+                self.link.put(&records::app_key(name), &record.to_bytes(), &[(FdRole::Hold, fd.as_fd())])
+            }
+            Err(error) => tracing::error!("{name}: cannot keep its settings: {error}"),
+        }
+    }
+
+    /// Notes that a person stopped or started slots.
+    pub(crate) fn note_stopped(&mut self, app: AppId, slots: &Slots, stopped: bool) {
+        let Some(entry) = self.registry.by_id_mut(app) else { return };
+        let concerned: BTreeSet<u32> = (0..entry.instances).filter(|index| slots.contains(*index)).collect();
+        if stopped {
+            entry.stopped.extend(concerned);
+        } else {
+            entry.stopped.retain(|index| !concerned.contains(index));
+        }
+        self.store_app(app);
+    }
+
+    /// Notes that a person changed the number of slots. The new ones of an app
+    /// that is stopped stay stopped.
+    pub(crate) fn note_scaled(&mut self, app: AppId, instances: u32) {
+        let Some(entry) = self.registry.by_id_mut(app) else { return };
+        let all_stopped = entry.instances > 0 && entry.stopped.len() == entry.instances as usize;
+        entry.instances = instances;
+        entry.stopped.retain(|slot| *slot < instances);
+        if all_stopped {
+            entry.stopped.extend(0..instances);
+        }
+        self.store_app(app);
+    }
+
+    /// The facts for a snapshot of now.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            now: clock::now(),
+            workers: &self.workers,
+            listeners: &self.listeners,
+            samples: self.sampler.samples(),
+        }
+    }
+
+    /// When the core wants to be woken.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.core.next_deadline()
+    }
+}
+
+/// A worker's output pipe.
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    path: PathBuf,
+}
+
+impl Pipe {
+    /// A pipe for output that goes to `path`; none for output that is thrown
+    /// away. It belongs to the worker's user, because programs open
+    /// `/dev/stdout`.
+    fn new(path: Option<PathBuf>, owner: Option<(u32, u32)>) -> io::Result<Option<Self>> {
+        let Some(path) = path else { return Ok(None) };
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        socket::set_nonblocking(&read, true)?;
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            rustix::fs::fchown(&write, Some(uid), Some(gid))?;
+        }
+        Ok(Some(Self { read, write, path }))
+    }
+}

@@ -1,0 +1,416 @@
+//! What people and programs ask for, and how it is answered.
+
+use std::collections::BTreeSet;
+
+use supervisor_config::App;
+use supervisor_core::{AppId, Order, Refusal, SlotId, Slots};
+use supervisor_protocol::control::{
+    Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Kill, LogPaths, Ping,
+    Progress, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
+};
+use supervisor_sys::limits::{self, Resource};
+use supervisor_sys::signal::Signal;
+
+use crate::control::{Ask, LogFile, LogQuery, Logs, Reply, Request, to_json};
+use crate::inherit::Apps;
+use crate::master::Master;
+use crate::operations::{Answer, Draft};
+use crate::registry::refuse;
+use crate::run::{Ending, end};
+use crate::settings::{Place, Settings, listener_name};
+use crate::{snapshot, words};
+
+/// Descriptors that a worker may cost this process.
+const FDS_PER_WORKER: u64 = 10;
+/// Descriptors that this process needs for itself.
+const OWN_FDS: u64 = 400;
+
+type Answered<T> = Result<T, ErrorDetail>;
+
+/// Answers a request.
+pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending) {
+    let reply = match request.ask {
+        Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
+        Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
+        Ask::Describe { selectors } => master.describe(&selectors).map(|apps| Reply::Json(to_json(&apps))),
+        Ask::Logs(query) => master.logs(query).map(Reply::Logs),
+        Ask::Apply(apply) => master.apply(apply).map(Reply::Order),
+        Ask::Start(select) => master.start(&select).map(Reply::Order),
+        Ask::Stop(select) => master.stop(&select).map(Reply::Order),
+        Ask::Restart(select) => master.restart(&select).map(Reply::Order),
+        Ask::Delete(select) => master.delete(&select).map(Reply::Order),
+        Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
+        Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
+        Ask::Kill(Kill { now }) => {
+            let (draft, answer) = Draft::new();
+            master.operations.watch_the_end(draft);
+            end(master, ending, now);
+            Ok(Reply::Order(answer))
+        }
+    };
+    // A client that has gone needs no answer.
+    let _ = request.reply.send(reply);
+}
+
+impl Master {
+    /// Begins with the apps that an earlier master had and those that `run`
+    /// was given.
+    pub(crate) fn begin(&mut self, apps: Apps) {
+        for (app, record) in apps.known {
+            let settings = Settings::new(app, record.generation);
+            let id = self.registry.insert(settings, record.source, record.instances, record.stopped);
+            let (mut draft, _) = Draft::new();
+            let operation = self.operations.begin(&mut draft, id);
+            self.declare(operation, id);
+        }
+        if let Some(apply) = apps.new {
+            if let Err(error) = self.apply(apply) {
+                tracing::error!("cannot run the apps: {error}");
+            }
+            self.link.delete(crate::records::APPLY);
+        }
+    }
+
+    fn daemon(&self) -> Daemon {
+        Daemon {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            keeper_pid: self.link.keeper_pid(),
+            uptime_s: self.started.elapsed().as_secs(),
+        }
+    }
+
+    fn status(&self, selectors: &[String]) -> Answered<Status> {
+        let all = ["all".to_owned()];
+        let selected = self.registry.select(if selectors.is_empty() { &all } else { selectors })?;
+        let facts = self.facts();
+        let apps = self
+            .registry
+            .iter()
+            .filter_map(|(_, entry)| {
+                let slots = selected.get(&entry.id)?;
+                Some(snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts))
+            })
+            .collect();
+        Ok(Status { schema: SCHEMA, daemon: self.daemon(), apps })
+    }
+
+    fn describe(&self, selectors: &[String]) -> Answered<Describe> {
+        let selected = self.registry.select(selectors)?;
+        let facts = self.facts();
+        let apps = self
+            .registry
+            .iter()
+            .filter_map(|(_, entry)| {
+                let slots = selected.get(&entry.id)?;
+                let settings = &entry.settings;
+                let listeners: Vec<String> = settings.app.listen.iter().map(listener_name).collect();
+                let place =
+                    Place { slot: 0, instances: entry.instances, notify_socket: "", listeners: &listeners };
+                let environment = settings.environment(&place);
+                let text = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
+                let logs = (0..entry.instances).filter(|slot| slots.contains(*slot)).map(|slot| LogPaths {
+                    slot,
+                    out: text(settings.out_path(&self.log_dir, slot)),
+                    error: text(settings.error_path(&self.log_dir, slot)),
+                });
+                Some(Description {
+                    settings: without_values(&settings.app),
+                    env_names: environment
+                        .into_iter()
+                        .map(|(name, _)| name.to_string_lossy().into_owned())
+                        .collect(),
+                    status: snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts),
+                    logs: logs.collect(),
+                })
+            })
+            .collect();
+        Ok(Describe { apps })
+    }
+
+    fn logs(&self, query: LogQuery) -> Answered<Logs> {
+        let all = vec!["all".to_owned()];
+        let selectors = if query.selectors.is_empty() { all } else { query.selectors };
+        let selected = self.registry.select(&selectors)?;
+        let mut files = Vec::new();
+        for (name, entry) in self.registry.iter() {
+            let Some(slots) = selected.get(&entry.id) else { continue };
+            for slot in (0..entry.instances).filter(|slot| slots.contains(*slot)) {
+                let paths = [
+                    (Stream::Out, entry.settings.out_path(&self.log_dir, slot)),
+                    (Stream::Error, entry.settings.error_path(&self.log_dir, slot)),
+                ];
+                for (stream, path) in paths {
+                    if let Some(path) = path
+                        && query.stream.is_none_or(|wanted| wanted == stream)
+                    {
+                        files.push(LogFile { app: name.to_owned(), slot, stream, path });
+                    }
+                }
+            }
+        }
+        let selected =
+            selected.into_iter().map(|(id, slots)| (self.registry.name(id).to_owned(), slots)).collect();
+        let follow = query.follow.then(|| self.output.follow());
+        Ok(Logs { files, lines: query.lines, stream: query.stream, selected, follow })
+    }
+
+    fn apply(&mut self, apply: Apply) -> Answered<Answer> {
+        let Apply { apps, source, prune } = apply;
+        check(&apps)?;
+        let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
+        self.check_budget(
+            others.map(|(_, entry)| u64::from(entry.instances)).sum::<u64>()
+                + apps.iter().map(|app| u64::from(app.instances)).sum::<u64>(),
+        )?;
+        let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
+        let (mut draft, answer) = Draft::new();
+        for app in apps {
+            let known = self.registry.get(&app.name).map(|entry| entry.id);
+            if known.is_some_and(|id| self.core.is_busy(id)) {
+                draft.fail(5, failure(app.name, words::refusal(Refusal::Busy)));
+                continue;
+            }
+            if let Some(reason) = self.registry.conflict(&app) {
+                draft.fail(1, failure(app.name, reason));
+                continue;
+            }
+            let (name, instances) = (app.name.clone(), app.instances);
+            let (id, change) = self.note(app, source.clone());
+            draft.say(Progress::App { app: name, change, instances });
+            let operation = self.operations.begin(&mut draft, id);
+            self.declare(operation, id);
+        }
+        let missing: Vec<(AppId, String)> = self
+            .registry
+            .iter()
+            .filter(|(name, entry)| source.is_some() && entry.source == source && !names.contains(*name))
+            .map(|(name, entry)| (entry.id, name.to_owned()))
+            .collect();
+        for (id, app) in missing {
+            let change = if prune { Change::Deleted } else { Change::Missing };
+            draft.say(Progress::App { app, change, instances: 0 });
+            if prune {
+                let operation = self.operations.begin(&mut draft, id);
+                self.order(operation, id, Order::Delete { now: false });
+            }
+        }
+        self.operations.watch(draft);
+        Ok(answer)
+    }
+
+    /// Notes what an app is to be from now on, and tells what that changes.
+    fn note(&mut self, app: App, source: Option<std::path::PathBuf>) -> (AppId, Change) {
+        let Some(known) = self.registry.get(&app.name) else {
+            let instances = app.instances;
+            let id = self.registry.insert(Settings::new(app, 1), source, instances, BTreeSet::new());
+            return (id, Change::Created);
+        };
+        let id = known.id;
+        let online = self.core.app(id).is_some_and(|app| app.state == supervisor_core::AppState::Online);
+        let change = if known.settings.differ_from(&app) {
+            Change::Changed
+        } else if known.instances != app.instances {
+            Change::Scaled
+        } else if online && known.stopped.is_empty() {
+            Change::Unchanged
+        } else {
+            Change::Started
+        };
+        let generation = known.settings.generation + u64::from(change == Change::Changed);
+        if let Some(entry) = self.registry.by_id_mut(id) {
+            entry.instances = app.instances;
+            entry.stopped.clear();
+            entry.source = source;
+            if change == Change::Changed {
+                entry.settings = Settings::new(app, generation);
+            }
+        }
+        (id, change)
+    }
+
+    /// One operation for each selected app. `note` records what is wanted from
+    /// now on; it is passed over for an app that another order is about.
+    fn order_selected(
+        &mut self,
+        selected: Vec<(AppId, Slots)>,
+        change: Change,
+        mut note: impl FnMut(&mut Self, AppId, &Slots),
+        order: impl Fn(Slots) -> Order,
+    ) -> Answer {
+        let (mut draft, answer) = Draft::new();
+        let ends = matches!(change, Change::Stopped | Change::Deleted);
+        for (id, slots) in selected {
+            let app = self.registry.name(id).to_owned();
+            if !ends && self.core.is_busy(id) {
+                draft.fail(5, failure(app, words::refusal(Refusal::Busy)));
+                continue;
+            }
+            note(self, id, &slots);
+            let instances = self.registry.by_id(id).map_or(0, |entry| entry.instances);
+            draft.say(Progress::App { app, change, instances });
+            let operation = self.operations.begin(&mut draft, id);
+            self.order(operation, id, order(slots));
+        }
+        self.operations.watch(draft);
+        answer
+    }
+
+    fn select(&self, selectors: &[String]) -> Answered<Vec<(AppId, Slots)>> {
+        if selectors.is_empty() {
+            return Err(refuse(ErrorCode::Usage, "nothing is selected; `all` means everything".to_owned()));
+        }
+        Ok(self.registry.select(selectors)?.into_iter().collect())
+    }
+
+    fn start(&mut self, select: &Select) -> Answered<Answer> {
+        let selected = self.select(&select.selectors)?;
+        let note = |master: &mut Self, id, slots: &Slots| master.note_stopped(id, slots, false);
+        Ok(self.order_selected(selected, Change::Started, note, Order::Start))
+    }
+
+    fn stop(&mut self, select: &Select) -> Answered<Answer> {
+        let selected = self.select(&select.selectors)?;
+        let note = |master: &mut Self, id, slots: &Slots| master.note_stopped(id, slots, true);
+        let now = select.now;
+        Ok(self.order_selected(selected, Change::Stopped, note, |slots| Order::Stop { slots, now }))
+    }
+
+    fn restart(&mut self, select: &Select) -> Answered<Answer> {
+        let selected = self.select(&select.selectors)?;
+        let note = |master: &mut Self, id, slots: &Slots| master.note_stopped(id, slots, false);
+        let now = select.now;
+        Ok(self.order_selected(selected, Change::Restarted, note, |slots| Order::Restart { slots, now }))
+    }
+
+    fn delete(&mut self, select: &Select) -> Answered<Answer> {
+        let selected = self.select(&select.selectors)?;
+        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
+            let name = self.registry.name(*id);
+            let message = format!("a slot cannot be deleted; stop it, or use `scale {name} -1`");
+            return Err(refuse(ErrorCode::Usage, message));
+        }
+        let now = select.now;
+        Ok(self.order_selected(selected, Change::Deleted, |_, _, _| {}, |_| Order::Delete { now }))
+    }
+
+    fn scale(&mut self, scale: &Scale) -> Answered<Answer> {
+        let entry = self.registry.get(&scale.app).ok_or_else(|| self.registry.unknown(&scale.app))?;
+        let (id, before) = (entry.id, entry.instances);
+        let instances = scaled(before, &scale.instances)?;
+        let others = self.registry.iter().filter(|(_, entry)| entry.id != id);
+        self.check_budget(
+            others.map(|(_, entry)| u64::from(entry.instances)).sum::<u64>() + u64::from(instances),
+        )?;
+        let note = |master: &mut Self, id, _: &Slots| master.note_scaled(id, instances);
+        Ok(self.order_selected(vec![(id, Slots::All)], Change::Scaled, note, |_| Order::Scale(instances)))
+    }
+
+    fn signal(&self, send: &SendSignal) -> Answered<Signalled> {
+        let signal: Signal =
+            send.signal.parse().map_err(|error| refuse(ErrorCode::Usage, format!("{error}")))?;
+        let mut workers = 0;
+        for (id, slots) in self.select(&send.selectors)? {
+            let Some(app) = self.core.app(id) else { continue };
+            for (index, slot) in (0..).zip(app.slots).filter(|(index, _)| slots.contains(*index)) {
+                let Some(worker) = slot.worker else { continue };
+                match self.workers.signal(worker, signal) {
+                    Ok(()) => workers += 1,
+                    Err(error) => tracing::debug!("{}: {error}", SlotId { app: id, index }),
+                }
+            }
+        }
+        Ok(Signalled { workers })
+    }
+
+    /// Refuses more workers than there are descriptors for.
+    fn check_budget(&self, workers: u64) -> Answered<()> {
+        let Some(limit) = limits::get(Resource::Nofile).soft else { return Ok(()) };
+        let needed = workers.saturating_mul(FDS_PER_WORKER) + OWN_FDS;
+        if needed <= limit {
+            return Ok(());
+        }
+        let most = limit.saturating_sub(OWN_FDS) / FDS_PER_WORKER;
+        let message = format!(
+            "{workers} workers may need {needed} descriptors, but the daemon's limit is {limit}, enough for {most}; \
+             raise the hard limit of open files and start the daemon anew"
+        );
+        Err(refuse(ErrorCode::Busy, message))
+    }
+}
+
+/// Refuses what the command line would never send.
+fn check(apps: &[App]) -> Answered<()> {
+    let mut names = BTreeSet::new();
+    for app in apps {
+        let name = &app.name;
+        let bad = |what: &str| Err(refuse(ErrorCode::Usage, format!("app `{name}`: {what}")));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name == "all" {
+            return bad("a name is 1 to 64 letters, digits, `.`, `_` and `-`, and not `all`");
+        }
+        if !names.insert(name) {
+            return bad("it is there twice");
+        }
+        if app.command.is_empty() {
+            return bad("its command is empty");
+        }
+        if !app.cwd.is_absolute() {
+            return bad("its cwd is not absolute");
+        }
+        if app.listen.len() > supervisor_sys::spawn::MAX_FDS {
+            return bad("it has too many listeners");
+        }
+    }
+    Ok(())
+}
+
+/// The number of workers that `4`, `+2` or `-1` means.
+fn scaled(before: u32, text: &str) -> Answered<u32> {
+    let malformed =
+        || refuse(ErrorCode::Usage, format!("`{text}` is no number of workers; write 4, +2 or -1"));
+    let number = |digits: &str| {
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| digits.parse::<u32>().ok())
+            .flatten()
+            .ok_or_else(malformed)
+    };
+    if let Some(more) = text.strip_prefix('+') {
+        return before.checked_add(number(more)?).ok_or_else(malformed);
+    }
+    if let Some(fewer) = text.strip_prefix('-') {
+        let fewer = number(fewer)?;
+        let message = format!("there are {before} workers, {fewer} cannot be taken away");
+        return before.checked_sub(fewer).ok_or_else(|| refuse(ErrorCode::Usage, message));
+    }
+    number(text)
+}
+
+fn failure(app: String, reason: String) -> Failure {
+    Failure { app, slot: None, reason, last_lines: Vec::new() }
+}
+
+/// The settings without what may be secret.
+fn without_values(app: &App) -> App {
+    let mut app = app.clone();
+    app.inherited_env.clear();
+    app.env.clear();
+    app
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scaling_is_absolute_or_relative() {
+        assert_eq!(scaled(3, "5"), Ok(5));
+        assert_eq!(scaled(3, "+2"), Ok(5));
+        assert_eq!(scaled(3, "-3"), Ok(0));
+        for bad in ["", "+", "-4", "x", "+-1", "1.5", "99999999999"] {
+            assert_eq!(scaled(3, bad).unwrap_err().code, ErrorCode::Usage, "{bad}");
+        }
+    }
+}

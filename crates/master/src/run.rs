@@ -1,0 +1,204 @@
+//! The loop.
+
+use std::os::fd::AsFd;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use supervisor_core::Event;
+use supervisor_protocol::keeper::FromKeeper;
+use supervisor_sys::own;
+use supervisor_sys::poll::Interest;
+use supervisor_sys::signal::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+
+use crate::control::{self, Server};
+use crate::inherit::{self, Inheritance};
+use crate::master::Master;
+use crate::requests::answer;
+use crate::workers::News;
+use crate::{CONTROL_SOCKET, Options, clock, log};
+
+/// How often the keeper is told that the master is alive.
+const BEAT: Duration = Duration::from_secs(1);
+/// A second request to end means "now" only this long after the first: one
+/// Ctrl-C may reach us twice.
+const SECOND_SIGNAL: Duration = Duration::from_secs(1);
+/// Requests that wait for the loop.
+const REQUESTS: usize = 64;
+/// The poller's token of the keeper; workers' tokens are far below.
+const KEEPER: u64 = u64::MAX;
+
+/// Runs the master until everything has ended as ordered.
+///
+/// # Errors
+///
+/// What it cannot begin without: the log, the keeper's table, the control
+/// socket.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let result = runtime.block_on(serve(options));
+    // Threads that read log files for clients may still be at it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    // A name is a courtesy to people who look at `ps`.
+    let _ = own::set_name("sup-master");
+    own::limit_malloc_arenas();
+    let log_dir = &options.log_dir;
+    let _log = log::start(log_dir, options.foreground)
+        .with_context(|| format!("no log in {}", log_dir.display()))?;
+    let Inheritance { mut master, apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
+
+    master.poller.add(master.link.socket(), KEEPER, Interest::Read)?;
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe; an owned descriptor stays open for as long as it is watched"
+    )]
+    let news =
+        AsyncFd::with_interest(master.poller.as_fd().try_clone_to_owned()?, tokio::io::Interest::READABLE)?;
+    let socket = options.runtime_dir.join(CONTROL_SOCKET);
+    let listener =
+        control::bind(&socket).with_context(|| format!("no control socket at {}", socket.display()))?;
+    let (requests, mut inbox) = mpsc::channel(REQUESTS);
+    let server = Server::start(listener, requests);
+    let mut signals = Signals::new()?;
+    let mut ending = Ending::default();
+
+    master.begin(apps);
+    master.link.adopted();
+    tracing::info!("version {} serves at {}", env!("CARGO_PKG_VERSION"), socket.display());
+
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut events = Vec::new();
+    while !master.is_over() {
+        master.perform();
+        let deadline = master.next_deadline().map(|at| at.since(clock::now()));
+        let look = master.workers.next_look();
+        tokio::select! {
+            ready = news.readable() => {
+                master.poller.wait(&mut events, Some(Duration::ZERO))?;
+                if events.is_empty() {
+                    ready?.clear_ready();
+                }
+                for event in &events {
+                    match event.token {
+                        KEEPER => hear_keeper(&mut master, &mut ending),
+                        token => master.hear(News::from_token(token)),
+                    }
+                }
+            }
+            Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
+            number = signals.next() => obey(&mut master, number, &mut ending),
+            _ = beat.tick() => master.link.beat(),
+            () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
+            () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
+                master.look_after_lingering();
+            }
+            () = tokio::task::yield_now(), if master.is_busy() => {}
+        }
+    }
+
+    tracing::info!("everything has ended");
+    master.operations.finish_all();
+    server.finish().await;
+    let _ = std::fs::remove_file(&socket);
+    master.link.finish(0);
+    Ok(())
+}
+
+/// How far a request to end everything has come.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    since: Option<Instant>,
+}
+
+impl Ending {
+    /// Notes a request to end. Returns what it means: `Some(true)` to kill,
+    /// `Some(false)` to ask, `None` for the echo of an earlier one.
+    pub(crate) fn request(&mut self, now: bool) -> Option<bool> {
+        match self.since {
+            None => {
+                self.since = Some(Instant::now());
+                Some(now)
+            }
+            Some(since) if now || since.elapsed() >= SECOND_SIGNAL => Some(true),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The signals that mean something to the master itself, when a person sends
+/// them here instead of to the keeper.
+#[derive(Debug)]
+struct Signals {
+    sources: Vec<(i32, tokio::signal::unix::Signal)>,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let meant = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
+        let sources = meant
+            .into_iter()
+            .map(|meant| Ok((meant.as_raw(), signal(SignalKind::from_raw(meant.as_raw()))?)))
+            .collect::<std::io::Result<_>>()?;
+        Ok(Self { sources })
+    }
+
+    /// The next signal's number.
+    async fn next(&mut self) -> i32 {
+        std::future::poll_fn(|context| {
+            for (number, source) in &mut self.sources {
+                if let Poll::Ready(Some(())) = source.poll_recv(context) {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Does what a signal asks for.
+fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
+    match Signal::from_raw(number) {
+        Some(Signal::TERM | Signal::INT) => end(master, ending, false),
+        signal => {
+            let name = signal.map_or_else(|| number.to_string(), |signal| signal.to_string());
+            tracing::warn!("{name} has no meaning yet, nothing is done");
+        }
+    }
+}
+
+/// Ends everything; the second request does so at once.
+pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
+    if let Some(now) = ending.request(now) {
+        tracing::info!("{}", if now { "killing all workers" } else { "ending all workers" });
+        master.handle(Event::ShutdownOrdered { now });
+    }
+}
+
+/// Takes one message of the keeper.
+fn hear_keeper(master: &mut Master, ending: &mut Ending) {
+    match master.link.receive() {
+        Ok((FromKeeper::Signal { number }, _)) => obey(master, number, ending),
+        // A descendant of a worker that had lost its parent; workers are our
+        // own children, whose exits we see ourselves.
+        Ok((FromKeeper::Orphan(_), _)) => {}
+        Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
+            tracing::warn!("the keeper sent {message:?} out of turn");
+        }
+        Err(error) => {
+            tracing::error!("the keeper is gone ({error}); going on without it");
+            let _ = master.poller.remove(master.link.socket());
+            master.link.lose();
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! CPU and memory of the workers' process trees, on a thread of its own.
+//!
+//! Each second the resident memory, each two seconds the CPU time of every
+//! known process, through files that stay open; each five seconds one pass over
+//! `/proc` finds the trees' members. The proportional share (PSS) is exact but
+//! dear, so it is read for as many workers as fit into a thousandth of a core.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use supervisor_core::WorkerId;
+use supervisor_sys::Pid;
+use supervisor_sys::process::{self, CpuTimes, StatFile, StatmFile};
+use tokio::sync::watch;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Every how many ticks CPU time is read.
+const CPU_TICKS: u64 = 2;
+/// Every how many ticks the trees are looked at anew.
+const TREE_TICKS: u64 = 5;
+/// Processes of one tree whose files stay open; the others are opened anew
+/// each time.
+const KEPT: usize = 2;
+/// Processes of one tree that are looked at; the others are left out.
+const MEMBERS: usize = 1024;
+/// How long PSS is read in each tick.
+const PSS_BUDGET: Duration = Duration::from_millis(1);
+/// No worker's PSS is read more often.
+const PSS_EVERY: Duration = Duration::from_secs(30);
+
+/// What one worker uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Sample {
+    /// Of the whole tree; 100 is one core.
+    pub(crate) cpu_percent: Option<f64>,
+    /// Resident bytes of the whole tree.
+    pub(crate) memory: Option<u64>,
+    /// The proportional share of the main process, bytes.
+    pub(crate) pss: Option<u64>,
+}
+
+/// The latest samples.
+pub(crate) type Samples = HashMap<WorkerId, Sample>;
+
+enum Command {
+    Add(WorkerId, Pid),
+    Remove(WorkerId),
+}
+
+/// The master's side.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    commands: mpsc::Sender<Command>,
+    samples: watch::Receiver<Samples>,
+}
+
+impl Sampler {
+    /// Starts the thread. It ends when the handle is dropped.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (commands, inbox) = mpsc::channel();
+        let (publish, samples) = watch::channel(Samples::new());
+        let reader = Reader { workers: HashMap::new(), ticks: 0 };
+        thread::Builder::new().name("sampler".to_owned()).spawn(move || reader.run(&inbox, &publish))?;
+        Ok(Self { commands, samples })
+    }
+
+    pub(crate) fn add(&self, worker: WorkerId, pid: Pid) {
+        // The thread lives as long as this handle.
+        let _ = self.commands.send(Command::Add(worker, pid));
+    }
+
+    pub(crate) fn remove(&self, worker: WorkerId) {
+        let _ = self.commands.send(Command::Remove(worker));
+    }
+
+    pub(crate) fn samples(&self) -> watch::Ref<'_, Samples> {
+        self.samples.borrow()
+    }
+}
+
+/// A worker's processes, its main one first.
+struct Tree {
+    members: Vec<Member>,
+    sample: Sample,
+    cpu_at: Option<Instant>,
+    pss_at: Option<Instant>,
+}
+
+struct Member {
+    pid: Pid,
+    files: Option<(StatFile, StatmFile)>,
+    /// CPU time at the last look, clock ticks.
+    ticks: Option<u64>,
+}
+
+struct Reader {
+    workers: HashMap<WorkerId, Tree>,
+    ticks: u64,
+}
+
+impl Reader {
+    fn run(mut self, inbox: &mpsc::Receiver<Command>, publish: &watch::Sender<Samples>) {
+        let mut next = Instant::now() + TICK;
+        loop {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Command::Add(worker, pid)) => self.add(worker, pid),
+                Ok(Command::Remove(worker)) => {
+                    self.workers.remove(&worker);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick();
+                    publish.send_replace(self.workers.iter().map(|(id, tree)| (*id, tree.sample)).collect());
+                    next = Instant::now() + TICK;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn add(&mut self, worker: WorkerId, pid: Pid) {
+        let member = Member { pid, files: open(pid), ticks: None };
+        let tree = Tree { members: vec![member], sample: Sample::default(), cpu_at: None, pss_at: None };
+        self.workers.insert(worker, tree);
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks % TREE_TICKS == 1 {
+            self.find_members();
+        }
+        let read_cpu = self.ticks.is_multiple_of(CPU_TICKS);
+        let now = Instant::now();
+        for tree in self.workers.values_mut() {
+            tree.read_memory();
+            if read_cpu {
+                tree.read_cpu(now);
+            }
+        }
+        self.read_pss();
+    }
+
+    /// One pass over `/proc`: which processes descend from which worker.
+    fn find_members(&mut self) {
+        let Ok(processes) = process::process_table() else { return };
+        let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+        for process in &processes {
+            if let Some(parent) = process.parent {
+                children.entry(parent).or_default().push(process.pid);
+            }
+        }
+        for tree in self.workers.values_mut() {
+            tree.set_members(&children);
+        }
+    }
+
+    /// Reads the workers whose reading is the oldest, as many as the time that
+    /// is set aside for it allows.
+    fn read_pss(&mut self) {
+        let begin = Instant::now();
+        while begin.elapsed() < PSS_BUDGET {
+            let oldest = self.workers.values_mut().min_by_key(|tree| tree.pss_at);
+            let due = oldest.filter(|tree| tree.pss_at.is_none_or(|at| at.elapsed() >= PSS_EVERY));
+            let Some(tree) = due else { return };
+            tree.sample.pss = tree.members.first().and_then(|main| process::pss(main.pid).ok());
+            tree.pss_at = Some(Instant::now());
+        }
+    }
+}
+
+impl Tree {
+    fn set_members(&mut self, children: &HashMap<Pid, Vec<Pid>>) {
+        let Some(main) = self.members.first().map(|member| member.pid) else { return };
+        let mut pids = vec![main];
+        let mut next = 0;
+        while let Some(pid) = pids.get(next) {
+            pids.extend(children.get(pid).into_iter().flatten().take(MEMBERS.saturating_sub(pids.len())));
+            next += 1;
+        }
+        self.members.retain(|member| pids.contains(&member.pid));
+        for pid in pids {
+            if !self.members.iter().any(|member| member.pid == pid) {
+                let files = if self.members.len() < KEPT { open(pid) } else { None };
+                self.members.push(Member { pid, files, ticks: None });
+            }
+        }
+    }
+
+    fn read_memory(&mut self) {
+        let sizes = self.members.iter().filter_map(|member| match &member.files {
+            Some((_, statm)) => statm.read().ok(),
+            None => StatmFile::open(member.pid).and_then(|statm| statm.read()).ok(),
+        });
+        self.sample.memory = sizes.reduce(u64::saturating_add);
+    }
+
+    fn read_cpu(&mut self, now: Instant) {
+        let mut used = 0;
+        for member in &mut self.members {
+            let ticks = match &member.files {
+                Some((stat, _)) => stat.read().map(CpuTimes::total).ok(),
+                None => StatFile::open(member.pid).and_then(|stat| stat.read()).map(CpuTimes::total).ok(),
+            };
+            if let (Some(ticks), Some(before)) = (ticks, member.ticks) {
+                used += ticks.saturating_sub(before);
+            }
+            member.ticks = ticks;
+        }
+        if let Some(before) = self.cpu_at.replace(now) {
+            let seconds = now.duration_since(before).as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred ticks at most")]
+            let cores = used as f64 / process::clock_ticks() as f64 / seconds;
+            self.sample.cpu_percent = Some((cores * 1000.0).round() / 10.0);
+        }
+    }
+}
+
+fn open(pid: Pid) -> Option<(StatFile, StatmFile)> {
+    Some((StatFile::open(pid).ok()?, StatmFile::open(pid).ok()?))
+}

@@ -1,0 +1,220 @@
+//! One generation of an app's settings, with what is worked out from them once.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use supervisor_config::{App, ListenAddress, LogTarget, Ready};
+use supervisor_core::{Policy, ReadyWhen};
+use supervisor_sys::limits::{Limit, Resource};
+use supervisor_sys::signal::Signal;
+use supervisor_sys::spawn::Credentials;
+use supervisor_sys::user::User;
+
+/// Settings as workers are started with them.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) app: App,
+    pub(crate) generation: u64,
+    /// The user to run as; looked up when the first worker needs it.
+    identity: OnceCell<Option<Identity>>,
+}
+
+/// The user that an app's workers run as.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) credentials: Credentials,
+    name: Option<String>,
+    home: Option<PathBuf>,
+    shell: Option<PathBuf>,
+}
+
+/// What a worker's place adds to its environment.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) slot: u32,
+    pub(crate) instances: u32,
+    pub(crate) notify_socket: &'a str,
+    /// The names of the listeners passed from fd 3 on.
+    pub(crate) listeners: &'a [String],
+}
+
+impl Settings {
+    pub(crate) fn new(app: App, generation: u64) -> Rc<Self> {
+        Rc::new(Self { app, generation, identity: OnceCell::new() })
+    }
+
+    /// What the core needs to know of them.
+    pub(crate) fn policy(&self) -> Policy {
+        let app = &self.app;
+        Policy {
+            ready: match app.ready {
+                Ready::Started => ReadyWhen::Started,
+                Ready::Notify => ReadyWhen::Reported,
+            },
+            listen_timeout: app.listen_timeout,
+            min_uptime: app.min_uptime,
+            max_restarts: app.max_restarts,
+            restart_delay: app.restart_delay,
+            restart_backoff_percent: app.restart_backoff_percent,
+            breaker_retry: app.breaker_retry,
+            autorestart: app.autorestart,
+            stop_exit_codes: app.stop_exit_codes.clone(),
+            kill_timeout: app.kill_timeout,
+        }
+    }
+
+    /// Whether workers of these settings would differ from those of `other`.
+    /// The number of workers and the caller's environment do not count.
+    pub(crate) fn differ_from(&self, other: &App) -> bool {
+        let mut same = other.clone();
+        same.instances = self.app.instances;
+        same.inherited_env.clone_from(&self.app.inherited_env);
+        same != self.app
+    }
+
+    /// The signal that asks a worker to end.
+    pub(crate) fn kill_signal(&self) -> Signal {
+        Signal::from_raw(self.app.kill_signal).unwrap_or(Signal::TERM)
+    }
+
+    /// The user to run as; `None` keeps the daemon's.
+    ///
+    /// # Errors
+    ///
+    /// In words: the stage and the name that is unknown.
+    pub(crate) fn identity(&self) -> Result<Option<&Identity>, String> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity.as_ref());
+        }
+        let identity = look_up(self.app.user.as_deref(), self.app.group.as_deref())?;
+        Ok(self.identity.get_or_init(|| identity).as_ref())
+    }
+
+    /// The whole environment of one worker, except `LISTEN_PID`.
+    ///
+    /// The caller's, then the user's names when there is one, then the app's
+    /// own, then ours.
+    pub(crate) fn environment(&self, place: &Place<'_>) -> Vec<(OsString, OsString)> {
+        let app = &self.app;
+        let mut env: BTreeMap<&str, String> = BTreeMap::new();
+        env.extend(app.inherited_env.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        if let Some(Some(identity)) = self.identity.get() {
+            let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+            let facts = [
+                ("HOME", text(&identity.home)),
+                ("SHELL", text(&identity.shell)),
+                ("USER", identity.name.clone()),
+                ("LOGNAME", identity.name.clone()),
+            ];
+            env.extend(facts.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
+        env.extend(app.env.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        env.insert("SUPERVISOR_APP", app.name.clone());
+        env.insert("SUPERVISOR_INSTANCE", place.slot.to_string());
+        env.insert("SUPERVISOR_INSTANCES", place.instances.to_string());
+        env.insert("SUPERVISOR_GENERATION", self.generation.to_string());
+        env.insert(&app.instance_var, place.slot.to_string());
+        env.insert("NOTIFY_SOCKET", place.notify_socket.to_owned());
+        if !place.listeners.is_empty() {
+            env.insert("LISTEN_FDS", place.listeners.len().to_string());
+            env.insert("LISTEN_FDNAMES", place.listeners.join(":"));
+        }
+        env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    /// The limits to set: the daemon's raised limit of open files is taken
+    /// back, then the app's own.
+    ///
+    /// # Errors
+    ///
+    /// In words: a limit that this system does not know.
+    pub(crate) fn limits(&self, open_files: Limit) -> Result<Vec<(Resource, Limit)>, String> {
+        let mut limits = vec![(Resource::Nofile, open_files)];
+        for (name, limit) in &self.app.limits {
+            let resource = name.parse().map_err(|error| format!("limits: {error}"))?;
+            let limit = Limit { soft: limit.soft, hard: limit.hard };
+            limits.retain(|(other, _)| *other != resource);
+            limits.push((resource, limit));
+        }
+        Ok(limits)
+    }
+
+    /// Where a slot's standard output goes; `None` throws it away.
+    pub(crate) fn out_path(&self, log_dir: &Path, slot: u32) -> Option<PathBuf> {
+        self.log_path(&self.app.out_file, log_dir, "out", slot)
+    }
+
+    /// Where a slot's standard error goes; `None` throws it away.
+    pub(crate) fn error_path(&self, log_dir: &Path, slot: u32) -> Option<PathBuf> {
+        self.log_path(&self.app.error_file, log_dir, "error", slot)
+    }
+
+    fn log_path(&self, target: &LogTarget, log_dir: &Path, stream: &str, slot: u32) -> Option<PathBuf> {
+        match target {
+            LogTarget::Null => None,
+            LogTarget::Default => Some(log_dir.join(format!("{}-{stream}-{slot}.log", self.app.name))),
+            // One worker writes just the file that was named.
+            LogTarget::File(path) if self.app.instances == 1 && slot == 0 => Some(path.clone()),
+            LogTarget::File(path) => Some(with_slot(path, slot)),
+        }
+    }
+}
+
+/// `/var/log/web.log` → `/var/log/web-2.log`.
+fn with_slot(path: &Path, slot: u32) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{slot}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, String> {
+    if user.is_none() && group.is_none() {
+        return Ok(None);
+    }
+    // With a group of its own the user's entry gives the other groups only.
+    let spec = user.map(|user| group.map_or_else(|| user.to_owned(), |group| format!("{user}:{group}")));
+    let user = spec.map(|spec| User::lookup(&spec).map_err(|error| format!("user: {error}"))).transpose()?;
+    Ok(Some(match user {
+        Some(user) => {
+            Identity { credentials: user.credentials(), name: user.name, home: user.home, shell: user.shell }
+        }
+        None => {
+            let gid = supervisor_sys::user::lookup_group(group.unwrap_or_default())
+                .map_err(|error| format!("group: {error}"))?;
+            let uid = rustix::process::getuid().as_raw();
+            Identity {
+                credentials: Credentials { uid, gid, groups: vec![gid] },
+                name: None,
+                home: None,
+                shell: None,
+            }
+        }
+    }))
+}
+
+/// A listener's name in `LISTEN_FDNAMES`, where a colon separates the names:
+/// `tcp-8080`, `unix-web.sock`.
+pub(crate) fn listener_name(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp { address, .. } => format!("tcp-{}", address.port()),
+        ListenAddress::Unix(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("unix-{}", name.replace(':', "_"))
+        }
+    }
+}
+
+/// A listener's address as people write it.
+pub(crate) fn address_text(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp { address, .. } => address.to_string(),
+        ListenAddress::Unix(path) => path.display().to_string(),
+    }
+}

@@ -1,0 +1,132 @@
+//! What people and programs are told: the core's view, with pids, samples and
+//! addresses added.
+
+use supervisor_config::{ExecMode, ListenAddress};
+use supervisor_core::{AppSnapshot, AppState, SlotId, SlotSnapshot, SlotState, Slots, Timestamp};
+use supervisor_protocol::control::{
+    self, AppStatus, Instances, LastExit, Listener, Origin, WorkerState, WorkerStatus,
+};
+
+use tokio::sync::watch;
+
+use crate::listeners::Listeners;
+use crate::registry::Entry;
+use crate::sampler::Samples;
+use crate::settings::address_text;
+use crate::workers::Workers;
+use crate::{clock, words};
+
+/// Where the facts beside the core's are.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) workers: &'a Workers,
+    pub(crate) listeners: &'a Listeners,
+    pub(crate) samples: watch::Ref<'a, Samples>,
+}
+
+/// An app's status, with the selected slots.
+pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts<'_>) -> AppStatus {
+    let settings = &entry.settings.app;
+    let workers: Vec<WorkerStatus> = (0..)
+        .zip(&app.slots)
+        .filter(|(index, _)| slots.contains(*index))
+        .map(|(index, slot)| worker(SlotId { app: entry.id, index }, slot, facts))
+        .collect();
+    AppStatus {
+        name: settings.name.clone(),
+        namespace: settings.namespace.clone(),
+        state: app_state(app.state),
+        reason: reason(app, facts.now),
+        exec_mode: match settings.exec_mode {
+            ExecMode::Cluster => "cluster".to_owned(),
+            ExecMode::Fork => "fork".to_owned(),
+        },
+        generation: app.generation.0,
+        instances: Instances { wanted: app.wanted, ready: app.ready, running: app.running },
+        restarts: app.slots.iter().map(|slot| slot.restarts).sum(),
+        listeners: settings.listen.iter().map(listener).collect(),
+        workers,
+    }
+}
+
+/// Why an app is not as it should be: the latest ending of a slot that is not
+/// ready.
+fn reason(app: &AppSnapshot, now: Timestamp) -> Option<String> {
+    if !matches!(app.state, AppState::Errored | AppState::Degraded | AppState::Starting) {
+        return None;
+    }
+    let endings = app
+        .slots
+        .iter()
+        .filter(|slot| slot.state != SlotState::Ready)
+        .filter_map(|slot| slot.last_ending.as_ref());
+    let latest = endings.min_by_key(|ending| now.since(ending.at))?;
+    Some(words::ending(latest))
+}
+
+fn worker(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> WorkerStatus {
+    let process = snapshot.worker.and_then(|id| facts.workers.get(id));
+    let sample = snapshot.worker.and_then(|id| facts.samples.get(&id)).copied().unwrap_or_default();
+    WorkerStatus {
+        slot: slot.index,
+        id: snapshot.worker.map(|id| id.0),
+        pid: process.map(|process| process.pid.as_raw_pid().unsigned_abs()),
+        generation: snapshot.generation.0,
+        state: worker_state(snapshot.state),
+        uptime_s: snapshot.since.map(|since| seconds(facts.now.since(since))),
+        restarts: snapshot.restarts,
+        cpu_percent: sample.cpu_percent,
+        memory_bytes: sample.memory,
+        pss_bytes: sample.pss,
+        queue: facts.listeners.queue(slot),
+        in_rotation: facts.listeners.is_open(slot),
+        weight: None,
+        message: process.and_then(|process| process.message.clone()),
+        next_start_s: snapshot.next_start.map(|at| seconds(at.since(facts.now))),
+        last_exit: snapshot.last_ending.as_ref().map(|ending| {
+            let (code, signal) = match ending.exit {
+                Some(supervisor_core::Exit::Code(code)) => (Some(code), None),
+                Some(supervisor_core::Exit::Signal(number)) => (None, Some(words::signal(number))),
+                Some(supervisor_core::Exit::Unknown) | None => (None, None),
+            };
+            LastExit { code, signal, reason: words::ending(ending), at: clock::rfc3339(ending.at, facts.now) }
+        }),
+    }
+}
+
+/// Milliseconds are enough for people and keep the JSON short.
+fn seconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn listener(address: &ListenAddress) -> Listener {
+    let policy = match address {
+        ListenAddress::Tcp { .. } => "kernel",
+        ListenAddress::Unix(_) => "shared",
+    };
+    Listener { address: address_text(address), origin: Origin::Declared, policy: policy.to_owned() }
+}
+
+const fn app_state(state: AppState) -> control::AppState {
+    match state {
+        AppState::Online => control::AppState::Online,
+        AppState::Degraded => control::AppState::Degraded,
+        AppState::Starting => control::AppState::Starting,
+        AppState::Reloading => control::AppState::Reloading,
+        AppState::Stopping => control::AppState::Stopping,
+        AppState::Stopped => control::AppState::Stopped,
+        AppState::Errored => control::AppState::Errored,
+    }
+}
+
+const fn worker_state(state: SlotState) -> WorkerState {
+    match state {
+        SlotState::Starting => WorkerState::Starting,
+        SlotState::Ready => WorkerState::Ready,
+        SlotState::Stopping => WorkerState::Stopping,
+        SlotState::Stopped => WorkerState::Stopped,
+        SlotState::Backoff => WorkerState::Backoff,
+        SlotState::Errored => WorkerState::Errored,
+    }
+}

@@ -1,0 +1,263 @@
+//! The processes: from the core's [`WorkerId`] to a pidfd, and back from news
+//! of the kernel to events.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use supervisor_core::{Event, Exit, WorkerId};
+use supervisor_sys::pidfd::{self, Exit as ProcessExit};
+use supervisor_sys::poll::{Interest, Poller};
+use supervisor_sys::signal::Signal;
+use supervisor_sys::spawn::Child;
+use supervisor_sys::{Pid, fdpass, process};
+
+use crate::notify::{self, Word};
+use crate::records::WorkerRecord;
+use crate::settings::Settings;
+
+/// How often a group that outlives its leader is looked at.
+const LINGER: Duration = Duration::from_millis(20);
+/// Messages that one worker gets read at a time, so that none can hold the
+/// loop.
+const MESSAGES: usize = 16;
+
+/// A living worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) settings: Rc<Settings>,
+    /// What the keeper knows of it.
+    pub(crate) record: WorkerRecord,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    /// Where it sends `sd_notify(3)` messages.
+    pub(crate) notify: OwnedFd,
+    /// The last `STATUS=`.
+    pub(crate) message: Option<String>,
+    /// It was asked to end.
+    asked: bool,
+    /// Its process is gone, others of its group are not.
+    left: Option<Exit>,
+}
+
+/// What the poller tells of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Its process ended.
+    Ended(WorkerId),
+    /// It sent a message.
+    Said(WorkerId),
+}
+
+/// All living workers.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    alive: BTreeMap<WorkerId, Worker>,
+    /// Those whose group outlives them.
+    lingering: Vec<WorkerId>,
+    /// When the groups are looked at next.
+    look_at: Instant,
+}
+
+impl News {
+    /// The poller's token for it. Worker ids stay far below 2⁶³.
+    const fn token(self) -> u64 {
+        match self {
+            Self::Ended(worker) => worker.0 << 1,
+            Self::Said(worker) => worker.0 << 1 | 1,
+        }
+    }
+
+    /// What a token stands for.
+    pub(crate) const fn from_token(token: u64) -> Self {
+        let worker = WorkerId(token >> 1);
+        if token & 1 == 0 { Self::Ended(worker) } else { Self::Said(worker) }
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(settings: Rc<Settings>, record: WorkerRecord, child: Child, notify: OwnedFd) -> Self {
+        let Child { pid, pidfd } = child;
+        Self { settings, record, pid, pidfd, notify, message: None, asked: false, left: None }
+    }
+
+    /// Signals the process group that it leads.
+    fn signal_group(&self, signal: Signal) {
+        // The only failure is that nobody is left.
+        let _ = pidfd::signal_group(self.pid, signal);
+    }
+}
+
+impl Workers {
+    pub(crate) fn new() -> Self {
+        Self { alive: BTreeMap::new(), lingering: Vec::new(), look_at: Instant::now() }
+    }
+
+    pub(crate) fn get(&self, worker: WorkerId) -> Option<&Worker> {
+        self.alive.get(&worker)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.alive.is_empty()
+    }
+
+    /// When [`Self::look_after_lingering`] must be called.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        (!self.lingering.is_empty()).then_some(self.look_at)
+    }
+
+    /// Begins to follow a worker.
+    pub(crate) fn add(&mut self, id: WorkerId, worker: Worker, poller: &Poller) -> io::Result<()> {
+        poller.add(worker.pidfd.as_fd(), News::Ended(id).token(), Interest::Read)?;
+        poller.add(worker.notify.as_fd(), News::Said(id).token(), Interest::Read)?;
+        self.alive.insert(id, worker);
+        Ok(())
+    }
+
+    /// Asks a worker to end, with its app's signal.
+    pub(crate) fn terminate(&mut self, id: WorkerId) {
+        let Some(worker) = self.alive.get_mut(&id) else { return };
+        worker.asked = true;
+        let signal = worker.settings.kill_signal();
+        if worker.left.is_some() {
+            worker.signal_group(signal);
+        } else {
+            // The only failure is that it has just ended.
+            let _ = pidfd::send_signal(&worker.pidfd, signal);
+        }
+    }
+
+    /// Ends a worker at once, with its group and its descendants.
+    pub(crate) fn kill(&mut self, id: WorkerId) {
+        let Some(worker) = self.alive.get_mut(&id) else { return };
+        worker.asked = true;
+        // Those that left the group are found while they still have a parent.
+        let strays = strays(worker.pid).unwrap_or_default();
+        worker.signal_group(Signal::KILL);
+        for stray in strays {
+            // The only failure is that it has just ended.
+            let _ = pidfd::send_signal(&stray, Signal::KILL);
+        }
+    }
+
+    /// Sends a worker's main process a signal.
+    pub(crate) fn signal(&self, id: WorkerId, signal: Signal) -> io::Result<()> {
+        match self.alive.get(&id) {
+            Some(worker) if worker.left.is_none() => pidfd::send_signal(&worker.pidfd, signal),
+            Some(_) | None => Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error())),
+        }
+    }
+
+    /// Takes the exit of a worker's process. `record` is called with it after
+    /// it is certain and before the process is reaped.
+    ///
+    /// What is left of its group is killed at once when the worker ended by
+    /// itself, because its replacement must not meet it. A worker that was
+    /// asked to end may have been a launcher: the others get the signal too and
+    /// what is left of the time.
+    pub(crate) fn take_exit(
+        &mut self,
+        id: WorkerId,
+        poller: &Poller,
+        record: impl FnOnce(&Worker, Exit),
+    ) -> Option<Event> {
+        let worker = self.alive.get_mut(&id)?;
+        if worker.left.is_some() {
+            return None;
+        }
+        let exit = match pidfd::peek_exit(&worker.pidfd) {
+            Ok(None) => return None,
+            Ok(Some(ProcessExit::Code(code))) => Exit::Code(code),
+            Ok(Some(ProcessExit::Signal { number, .. })) => Exit::Signal(number),
+            // Somebody else has reaped it.
+            Err(_) => Exit::Unknown,
+        };
+        record(worker, exit);
+        // A closed pidfd leaves the poller too, but the keeper has another
+        // descriptor for the same one: it must be taken out.
+        let _ = poller.remove(worker.pidfd.as_fd());
+        if !worker.asked {
+            worker.signal_group(Signal::KILL);
+        }
+        let _ = pidfd::reap(&worker.pidfd);
+        if worker.asked && pidfd::group_exists(worker.pid) {
+            worker.signal_group(worker.settings.kill_signal());
+            worker.left = Some(exit);
+            self.lingering.push(id);
+            return None;
+        }
+        self.forget(id, poller);
+        Some(Event::WorkerExited { worker: id, exit })
+    }
+
+    /// Looks whether groups that outlived their leaders are gone.
+    pub(crate) fn look_after_lingering(&mut self, poller: &Poller) -> Vec<Event> {
+        self.look_at = Instant::now() + LINGER;
+        let alive = &self.alive;
+        let gone: Vec<WorkerId> = self
+            .lingering
+            .extract_if(.., |id| alive.get(id).is_none_or(|worker| !pidfd::group_exists(worker.pid)))
+            .collect();
+        gone.into_iter()
+            .filter_map(|id| {
+                let exit = self.alive.get(&id)?.left?;
+                self.forget(id, poller);
+                Some(Event::WorkerExited { worker: id, exit })
+            })
+            .collect()
+    }
+
+    fn forget(&mut self, id: WorkerId, poller: &Poller) {
+        if let Some(worker) = self.alive.remove(&id) {
+            let _ = poller.remove(worker.notify.as_fd());
+        }
+    }
+
+    /// Reads what a worker says. Only itself, root and the daemon's user are
+    /// believed.
+    pub(crate) fn hear(&mut self, id: WorkerId) -> Vec<Event> {
+        let Some(worker) = self.alive.get_mut(&id) else { return Vec::new() };
+        let own = rustix::process::getuid().as_raw();
+        let its = worker.settings.identity().ok().flatten().map_or(own, |identity| identity.credentials.uid);
+        let mut events = Vec::new();
+        let mut buffer = [0; notify::MAX_MESSAGE];
+        for _ in 0..MESSAGES {
+            let Ok(datagram) = fdpass::receive_from(&worker.notify, &mut buffer) else { break };
+            if !datagram.sender.is_some_and(|sender| [0, own, its].contains(&sender.uid)) {
+                continue;
+            }
+            for word in notify::parse(buffer.get(..datagram.len).unwrap_or_default()) {
+                match word {
+                    Word::Ready => events.push(Event::WorkerReady(id)),
+                    Word::Stopping => events.push(Event::WorkerLeaving(id)),
+                    Word::Extend(by) => events.push(Event::WorkerDelayed { worker: id, by }),
+                    Word::Status(status) => worker.message = Some(status),
+                    // Accepted; hangs are not looked for yet.
+                    Word::Watchdog => {}
+                }
+            }
+        }
+        events
+    }
+}
+
+/// The descendants of a process that may have left its group.
+fn strays(ancestor: Pid) -> io::Result<Vec<OwnedFd>> {
+    let table = process::process_table()?;
+    let mut family = vec![ancestor];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(table.iter().filter(|entry| entry.parent == Some(parent)).map(|entry| entry.pid));
+        next += 1;
+    }
+    let strays = table.iter().filter(|entry| entry.pid != ancestor && family.contains(&entry.pid));
+    Ok(strays
+        .filter_map(|entry| {
+            let pidfd = pidfd::open(entry.pid).ok()?;
+            // Still the process that was seen, not the next owner of its pid.
+            process::start_time(entry.pid).is_ok_and(|start| start == entry.start_time).then_some(pidfd)
+        })
+        .collect())
+}
