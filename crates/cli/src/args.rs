@@ -1,0 +1,497 @@
+//! The command line, as clap reads it: every command, option and example.
+
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit_code::ExitCode;
+
+const SELECTORS_HELP: &str = "A name, `name:slot`, a namespace, `all`, `/regex/`, or an ecosystem file";
+
+const GLOBAL: &str = "Options of every command";
+
+/// Runs copies of a program behind shared sockets and keeps them running.
+#[derive(Debug, Parser)]
+#[command(name = "supervisor", version, max_term_width = 100, after_help = ExitCode::help())]
+pub(crate) struct Args {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Say which daemon is asked, and more of what happens
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
+    pub(crate) verbose: bool,
+    /// When to use colours; `auto` obeys NO_COLOR
+    #[arg(
+        long, global = true, help_heading = GLOBAL, value_enum, value_name = "auto|always|never",
+        default_value_t = Color::Auto, hide_possible_values = true, hide_default_value = true
+    )]
+    pub(crate) color: Color,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Start(Start),
+    Run(Run),
+    Stop(Select),
+    Restart(Restart),
+    Delete(Delete),
+    Scale(Scale),
+    Status(Status),
+    Describe(Describe),
+    Signal(Signal),
+    Logs(Logs),
+    Ping(Ping),
+    Kill(Kill),
+    Check(Check),
+    Init(Init),
+    Completions(Completions),
+    #[command(hide = true)]
+    Keeper(Keeper),
+    #[command(hide = true)]
+    Master(Folders),
+}
+
+/// Start apps: those of a file, a program, or stopped ones by name
+///
+/// Starts the daemon first if none is running. A file's apps are made as the file says: new ones start, changed
+/// ones are replaced, unchanged ones stay untouched. Waits until every worker is ready and ends at the first that
+/// fails, with the cause; the daemon goes on trying.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor start                            the ecosystem file in this folder
+  supervisor start shop.yaml --env production
+  supervisor start ./app.js -i 4              a script, by its extension
+  supervisor start --listen 8080 -- ./server --quiet
+  supervisor start web                        an app that was stopped")]
+pub(crate) struct Start {
+    /// An ecosystem file, a program, or selectors; the file in this folder when left out
+    #[arg(value_name = "FILE|PROGRAM|NAME")]
+    pub(crate) targets: Vec<String>,
+    /// Only these apps of the file, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Delete the apps that the file does not have
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) prune: bool,
+    /// Add each app's `env_NAME` variables
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env_name: Option<String>,
+    /// Do not wait for the workers to be ready
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// A program and its arguments, or the arguments of a program named before
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// How to run a program that no file describes; last, for its heading
+    /// would be that of whatever follows.
+    #[command(flatten)]
+    pub(crate) app: AppOptions,
+}
+
+/// How to run a program that no file describes.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Options for a program")]
+pub(crate) struct AppOptions {
+    /// The app's name; the program's when left out
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The group of apps that it belongs to
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+    /// How many workers: a number, `max`, or `-1` for one less than there are CPUs
+    #[arg(short, long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) instances: Option<String>,
+    /// An address to serve: `8080`, `127.0.0.1:8080`, `unix:/path`; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+    /// The working directory
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// A file of `NAME=value` lines; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+}
+
+impl AppOptions {
+    /// The first option that was given, for a message.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let all = [
+            ("--name", self.name.is_some()),
+            ("--namespace", self.namespace.is_some()),
+            ("--instances", self.instances.is_some()),
+            ("--listen", !self.listen.is_empty()),
+            ("--cwd", self.cwd.is_some()),
+            ("--env-file", !self.env_file.is_empty()),
+        ];
+        all.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+}
+
+/// Run apps in the foreground, under systemd, in a container or at a terminal
+///
+/// Becomes the daemon: the process keeps its pid, and what happens goes to stderr. Ctrl-C or SIGTERM ends the
+/// workers gracefully; a second one ends them at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor run                              the ecosystem file in this folder
+  supervisor run shop.yaml --env production
+  supervisor run -i 2 --listen 8080 -- ./server")]
+pub(crate) struct Run {
+    /// An ecosystem file or a program; the file in this folder when left out
+    #[arg(value_name = "FILE|PROGRAM")]
+    pub(crate) target: Option<String>,
+    /// Add each app's `env_NAME` variables
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env_name: Option<String>,
+    /// A program and its arguments, or the arguments of a program named before
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// How to run a program that no file describes; last, for its heading
+    /// would be that of whatever follows.
+    #[command(flatten)]
+    pub(crate) app: AppOptions,
+}
+
+/// Stop apps; they stay declared and stopped, over a reboot too
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor stop web
+  supervisor stop web:2 --now
+  supervisor stop all")]
+pub(crate) struct Select {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// Kill the workers instead of letting them finish
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Restart apps slot by slot, with the same settings
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor restart web
+  supervisor restart web:0
+  supervisor restart all --now")]
+pub(crate) struct Restart {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// All slots at once
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Stop apps and forget them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor delete web
+  supervisor delete shop.yaml                 the apps that the file names")]
+pub(crate) struct Delete {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// Kill the workers instead of letting them finish
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Change how many workers an app has
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor scale web 4
+  supervisor scale web +2
+  supervisor scale web -1")]
+pub(crate) struct Scale {
+    /// The app's name
+    pub(crate) app: String,
+    /// The new number, or how many more or fewer
+    #[arg(value_name = "N|+N|-N", allow_hyphen_values = true, value_parser = instances_change)]
+    pub(crate) instances: String,
+}
+
+/// `4`, `+2` or `-1`, as the daemon takes it.
+fn instances_change(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u32>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("use a number such as 4, +2 or -1".to_owned())
+    }
+}
+
+/// Show apps and their workers
+#[derive(Debug, clap::Args)]
+#[command(visible_aliases = ["list", "ls"], after_help = "\
+Examples:
+  supervisor status
+  supervisor status web --watch
+  supervisor status --json | jq '.apps[].state'")]
+pub(crate) struct Status {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// The daemon's JSON, as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again every SECONDS until Ctrl-C
+    #[arg(
+        short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+        require_equals = true, conflicts_with = "json"
+    )]
+    pub(crate) watch: Option<NonZeroU16>,
+}
+
+/// Show everything that there is to know of an app
+///
+/// Values of environment variables are left out: they may hold secrets.
+#[derive(Debug, clap::Args)]
+#[command(
+    visible_alias = "show",
+    after_help = "\
+Examples:
+  supervisor describe web
+  supervisor describe web --json | jq '.apps[0].logs'"
+)]
+pub(crate) struct Describe {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// The daemon's JSON, as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Send a signal to workers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor signal HUP web
+  supervisor signal SIGUSR2 web:0 api")]
+pub(crate) struct Signal {
+    /// A signal's name or number
+    #[arg(value_parser = signal)]
+    pub(crate) signal: String,
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+}
+
+/// A signal as the daemon takes it: checked here, so that a slip ends as any
+/// other wrong argument does.
+fn signal(text: &str) -> Result<String, String> {
+    match text.parse::<supervisor_sys::signal::Signal>() {
+        Ok(signal) => Ok(signal.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Show what workers write
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor logs                             the last lines of every app
+  supervisor logs -f web:0
+  supervisor logs web --err --lines 100")]
+pub(crate) struct Logs {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// Go on with new lines until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last lines of each worker to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
+    pub(crate) lines: u32,
+    /// One JSON object a line, as the daemon gives it
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only standard error
+    #[arg(long, conflicts_with = "out")]
+    pub(crate) err: bool,
+    /// Only standard output
+    #[arg(long)]
+    pub(crate) out: bool,
+}
+
+/// Ask whether the daemon answers
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor ping
+  supervisor ping --json | jq .daemon.pid")]
+pub(crate) struct Ping {
+    /// The daemon's JSON, as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// End the daemon and all workers
+///
+/// What is declared stays so: the next daemon starts it again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor kill
+  supervisor kill --now")]
+pub(crate) struct Kill {
+    /// Kill the workers instead of letting them finish
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Check an ecosystem file and show what it means
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor check
+  supervisor check shop.yaml --env production --json")]
+pub(crate) struct Check {
+    /// The file; the ecosystem file in this folder when left out
+    pub(crate) file: Option<PathBuf>,
+    /// Add each app's `env_NAME` variables
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env_name: Option<String>,
+    /// The apps with every setting filled in; values of variables are masked
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show the values of variables
+    #[arg(long, requires = "json")]
+    pub(crate) reveal: bool,
+}
+
+/// Write a commented ecosystem file to begin with
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor init
+  supervisor init deploy/shop.yaml")]
+pub(crate) struct Init {
+    /// The file to write
+    #[arg(default_value = "ecosystem.yaml")]
+    pub(crate) file: PathBuf,
+    /// Overwrite a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor completions bash > ~/.local/share/bash-completion/completions/supervisor
+  supervisor completions zsh > ~/.zfunc/_supervisor")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// The keeper: holds sockets and records, starts the master
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keeper {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// A file with the `Apply` that the first master begins with, open as this
+    /// number
+    #[arg(long, value_name = "FD")]
+    pub(crate) apply_fd: Option<i32>,
+}
+
+/// The master: decides
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Folders {
+    /// See `Home`
+    #[arg(long)]
+    pub(crate) runtime_dir: PathBuf,
+    /// See `Home`
+    #[arg(long)]
+    pub(crate) state_dir: PathBuf,
+    /// See `Home`
+    #[arg(long)]
+    pub(crate) log_dir: PathBuf,
+    /// Stay with the terminal or the service manager
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(crate) foreground: bool,
+}
+
+impl Folders {
+    /// The options as they are passed on to another process of the daemon.
+    pub(crate) fn to_args(&self) -> Vec<OsString> {
+        let Folders { runtime_dir, state_dir, log_dir, foreground } = self;
+        let folders = [("--runtime-dir", runtime_dir), ("--state-dir", state_dir), ("--log-dir", log_dir)];
+        let mut args: Vec<OsString> =
+            folders.into_iter().flat_map(|(option, folder)| [option.into(), folder.into()]).collect();
+        if *foreground {
+            args.push("--foreground".into());
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("  supervisor {}", command.get_name());
+            assert!(help.starts_with("Examples:\n") && help.contains(&example), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn folders_are_passed_on() {
+        let text = "--runtime-dir /r --state-dir /s --log-dir /l --foreground";
+        let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
+        let Command::Master(folders) = args.command else { panic!("{args:?}") };
+        assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));
+    }
+
+    #[test]
+    fn numbers_may_have_a_sign() {
+        for text in ["4", "+2", "-1", "0"] {
+            let args = Args::try_parse_from(["supervisor", "scale", "web", text]).unwrap();
+            let Command::Scale(scale) = args.command else { panic!("{args:?}") };
+            assert_eq!(scale.instances, text);
+        }
+        for text in ["", "+", "max", "++1", "1.5", "99999999999"] {
+            Args::try_parse_from(["supervisor", "scale", "web", text]).unwrap_err();
+        }
+        let args = Args::try_parse_from(["supervisor", "start", "-i", "-1", "--", "x", "-v"]).unwrap();
+        let Command::Start(start) = args.command else { panic!("{args:?}") };
+        assert_eq!(start.app.instances.as_deref(), Some("-1"));
+        assert_eq!(start.command, ["x", "-v"]);
+        assert!(!args.global.verbose);
+    }
+}

@@ -1,0 +1,317 @@
+//! The control API's client side: HTTP/1.1 over the Unix socket of a home.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use supervisor_protocol::control::ErrorBody;
+use tokio::net::UnixStream;
+
+use crate::exit_code::{ExitCode, Failure};
+use crate::home::Home;
+
+/// The largest answer that is read whole: far more than a status of as many
+/// workers as a machine can have.
+const BODY_MAX: usize = 64 << 20;
+
+/// The largest line of a streamed answer.
+const LINE_MAX: usize = 4 << 20;
+
+/// How long the daemon may think about a question. It answers from snapshots.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A daemon that answers. Every request has a connection of its own, so a
+/// master that is replaced in between goes unnoticed.
+#[derive(Debug)]
+pub(crate) struct Client {
+    home: Home,
+}
+
+/// Why a home's daemon cannot be talked to.
+#[derive(Debug)]
+enum ConnectError {
+    /// Nobody listens there.
+    NoDaemon,
+    /// The socket or its folder belongs to somebody else.
+    Denied,
+    /// Anything else.
+    Other(io::Error),
+}
+
+/// What a search for a daemon found.
+#[derive(Debug)]
+pub(crate) enum Search {
+    /// The first home whose daemon accepts this caller.
+    Found(Client),
+    /// None runs, as far as the caller can see; perhaps one that is not for it.
+    Nothing {
+        /// A home that the caller may not look into.
+        denied: Option<Home>,
+    },
+}
+
+/// Looks for a daemon in these homes, in order.
+///
+/// # Errors
+/// When a socket is there and cannot be used for an unusual reason.
+pub(crate) async fn search(homes: &[Home]) -> Result<Search, Failure> {
+    let mut denied = None;
+    for home in homes {
+        match connect(home).await {
+            Ok(_) => return Ok(Search::Found(Client { home: home.clone() })),
+            Err(ConnectError::NoDaemon) => {}
+            Err(ConnectError::Denied) => denied = denied.or_else(|| Some(home.clone())),
+            Err(ConnectError::Other(error)) => return Err(unusual(home, error).into()),
+        }
+    }
+    Ok(Search::Nothing { denied })
+}
+
+/// The daemon of the first of these homes that has one.
+///
+/// # Errors
+/// [`ExitCode::NoDaemon`] when none has, [`ExitCode::Refused`] when the caller
+/// may not talk to the one that may be there.
+pub(crate) async fn find(homes: &[Home]) -> Result<Client, Failure> {
+    match search(homes).await? {
+        Search::Found(client) => Ok(client),
+        Search::Nothing { denied: Some(home) } => Err(denied(&home)),
+        Search::Nothing { denied: None } => {
+            let places = homes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            Err(no_daemon(&places))
+        }
+    }
+}
+
+async fn connect(home: &Home) -> Result<UnixStream, ConnectError> {
+    UnixStream::connect(home.control_socket()).await.map_err(|error| {
+        let kind = error.kind();
+        let nobody =
+            [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused, io::ErrorKind::NotADirectory];
+        if nobody.contains(&kind) {
+            ConnectError::NoDaemon
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ConnectError::Denied
+        } else {
+            ConnectError::Other(error)
+        }
+    })
+}
+
+fn no_daemon(places: &str) -> Failure {
+    Failure::new(
+        ExitCode::NoDaemon,
+        format!("no daemon is running in {places}; start one with `supervisor start FILE`"),
+    )
+}
+
+fn denied(home: &Home) -> Failure {
+    Failure::new(
+        ExitCode::Refused,
+        format!(
+            "cannot connect to the daemon in {home}: permission denied; \
+             it belongs to another user: try sudo, or set SUPERVISOR_HOME"
+        ),
+    )
+}
+
+fn unusual(home: &Home, error: io::Error) -> anyhow::Error {
+    anyhow!(error).context(format!("cannot connect to {}", home.control_socket().display()))
+}
+
+impl Client {
+    /// Where the daemon lives.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Asks for one JSON object, as the daemon wrote it.
+    ///
+    /// # Errors
+    /// The daemon's refusal with its code, or what went wrong on the way.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Failure> {
+        let answer = async { read_whole(self.send(Method::GET, path, Bytes::new()).await?).await };
+        within(answer).await
+    }
+
+    /// Sends an order that is answered with one JSON object.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
+        let body = encode(body)?;
+        within(async { read_whole(self.send(Method::POST, path, body).await?).await }).await
+    }
+
+    /// Asks for a stream of JSON objects, one a line.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn get_lines(&self, path: &str) -> Result<Lines, Failure> {
+        Ok(Lines::new(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+    }
+
+    /// Sends an order that is answered with a stream of JSON objects.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post_lines(&self, path: &str, body: &impl Serialize) -> Result<Lines, Failure> {
+        Ok(Lines::new(self.send(Method::POST, path, encode(body)?).await?.into_body()))
+    }
+
+    /// Sends a request and waits for the head of an answer that is no refusal.
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        let stream = connect(&self.home).await.map_err(|error| match error {
+            ConnectError::NoDaemon => no_daemon(&self.home.to_string()),
+            ConnectError::Denied => denied(&self.home),
+            ConnectError::Other(error) => unusual(&self.home, error).into(),
+        })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.context("cannot talk to the daemon")?;
+        // Moves the bytes until the body has been read; its errors reach the
+        // reader of the body too.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "supervisor")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .with_context(|| format!("cannot ask for {path}"))?;
+        let response = sender.send_request(request).await.context("the daemon did not answer")?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || {
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        Failure::new(ExitCode::Failed, format!("the daemon did not answer within {seconds}s"))
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn read_whole(response: Response<Incoming>) -> Result<Bytes, Failure> {
+    let body = Limited::new(response.into_body(), BODY_MAX).collect().await;
+    let body = body.map_err(|error| anyhow!(error).context("cannot read the daemon's answer"))?;
+    Ok(body.to_bytes())
+}
+
+/// What a 4xx or 5xx means.
+async fn refusal(response: Response<Incoming>) -> Failure {
+    let status = response.status();
+    let body = match read_whole(response).await {
+        Ok(body) => body,
+        Err(failure) => return failure,
+    };
+    match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { error }) => {
+            Failure { code: ExitCode::from_number(error.code.exit_code()), cause: error.into() }
+        }
+        Err(_) => Failure::new(ExitCode::Failed, format!("the daemon answered with HTTP status {status}")),
+    }
+}
+
+fn encode(body: &impl Serialize) -> anyhow::Result<Bytes> {
+    Ok(serde_json::to_vec(body).context("cannot write the request")?.into())
+}
+
+/// Reads the daemon's JSON.
+///
+/// # Errors
+/// When it is not what this version knows.
+pub(crate) fn decode<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(json).context("the daemon's answer is not one that this version knows")
+}
+
+/// A path with its query, each value escaped.
+pub(crate) fn with_query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = path.to_owned();
+    for (index, (name, value)) in pairs.into_iter().enumerate() {
+        text.push(if index == 0 { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    text.push(char::from(byte))
+                }
+                _ => text.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    text
+}
+
+/// A streamed answer, line by line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    /// What has arrived.
+    buffer: Vec<u8>,
+    /// Where the part of `buffer` begins that was not yet handed out.
+    start: usize,
+    /// Up to where `buffer` holds no line's end after `start`.
+    searched: usize,
+}
+
+impl Lines {
+    fn new(body: Incoming) -> Lines {
+        Lines { body, buffer: Vec::new(), start: 0, searched: 0 }
+    }
+
+    /// The next line without its end; `None` after the last one. Cancelling
+    /// the future loses nothing.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is longer than [`LINE_MAX`].
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(offset) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let end = self.searched + offset;
+                let line = self.buffer[self.start..end].to_vec();
+                self.start = end + 1;
+                self.searched = self.start;
+                return Ok(Some(line));
+            }
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            self.searched = self.buffer.len();
+            if self.searched > LINE_MAX {
+                bail!("the daemon sent a line of more than {LINE_MAX} bytes");
+            }
+            match self.body.frame().await {
+                None if self.buffer.is_empty() => return Ok(None),
+                None => bail!("the daemon's answer ends within a line"),
+                Some(frame) => {
+                    let frame = frame.context("the connection to the daemon broke")?;
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(with_query("/v1/status", []), "/v1/status");
+        assert_eq!(
+            with_query("/v1/logs", [("selector", "/^a b&c$/"), ("lines", "5")]),
+            "/v1/logs?selector=%2F%5Ea%20b%26c%24%2F&lines=5"
+        );
+        assert_eq!(with_query("/", [("selector", "ü:1")]), "/?selector=%C3%BC%3A1");
+    }
+}

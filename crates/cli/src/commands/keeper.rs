@@ -1,0 +1,39 @@
+//! The hidden `supervisor keeper`, which `start` starts and `run` becomes.
+
+use anyhow::{Context, anyhow};
+use supervisor_keeper::Error;
+use supervisor_sys::{inherited, own};
+
+use crate::args::Keeper;
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::home::Home;
+
+/// The table entry of what `run` wants to be applied.
+const APPLY_KEY: &str = "apply";
+
+pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
+    let Keeper { folders, apply_fd } = options;
+    // What else the starter had open ends here.
+    let mut inherited =
+        inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
+    let mut initial = Vec::new();
+    if let Some(fd) = apply_fd {
+        let missing = || Failure::new(ExitCode::Usage, format!("descriptor {fd} was not passed on"));
+        initial.push((APPLY_KEY.to_owned(), inherited.remove(&fd).ok_or_else(missing)?));
+    }
+    drop(inherited);
+    if !folders.foreground {
+        // Away from the terminal of whoever started it.
+        own::set_session().context("cannot leave the session")?;
+    }
+    // It must not keep a file system busy.
+    std::env::set_current_dir("/").context("cannot go to /")?;
+    let lock = Home::of(&folders).lock();
+    let master = ["supervisor".into(), "master".into()].into_iter().chain(folders.to_args()).collect();
+    match supervisor_keeper::run(supervisor_keeper::Options { lock, master, initial }) {
+        // What the master asked to end with.
+        Ok(code) => Ok(ExitCode::from_number(code)),
+        Err(error @ Error::Running { .. }) => Err(error).or_exit(ExitCode::Refused),
+        Err(error) => Err(error).or_exit(ExitCode::Failed),
+    }
+}

@@ -1,0 +1,40 @@
+//! `supervisor kill`
+
+use std::time::Duration;
+
+use supervisor_protocol::control;
+use tokio::time::{Instant, sleep};
+
+use super::find_daemon;
+use crate::args::Kill;
+use crate::exit_code::{ExitCode, Failure};
+use crate::order::{self, Scope};
+use crate::terminal::Terminal;
+
+/// How long the daemon may take to end once its workers are gone.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub(super) async fn kill(options: &Kill, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let client = find_daemon(terminal).await?;
+    let lines = client.post_lines("/v1/kill", &control::Kill { now: options.now }).await?;
+    // The daemon may be gone before it has said the last word, which is what
+    // was asked for.
+    let told = order::follow(lines, Scope::Part, terminal).await;
+    if let Ok(code) = told
+        && code != ExitCode::Done
+    {
+        return Ok(code);
+    }
+    let deadline = Instant::now() + END_TIMEOUT;
+    while client.home().is_locked()? {
+        if Instant::now() >= deadline {
+            let message = format!("the daemon in {} has not ended", client.home());
+            return Err(told.err().unwrap_or_else(|| Failure::new(ExitCode::Failed, message)));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Terminal::say("the daemon has ended");
+    Ok(ExitCode::Done)
+}

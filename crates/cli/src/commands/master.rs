@@ -1,0 +1,20 @@
+//! The hidden `supervisor master`, which the keeper starts.
+
+use anyhow::anyhow;
+use supervisor_keeper::MASTER_FD;
+use supervisor_sys::inherited;
+
+use crate::args::Folders;
+use crate::exit_code::{ExitCode, Failure};
+
+pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
+    let Folders { runtime_dir, state_dir: _, log_dir, foreground } = folders;
+    let mut inherited =
+        inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
+    let keeper = inherited.remove(&MASTER_FD).ok_or_else(|| {
+        Failure::new(ExitCode::Usage, "the master is started by the keeper, which passes a socket to it")
+    })?;
+    drop(inherited);
+    supervisor_master::run(supervisor_master::Options { keeper, runtime_dir, log_dir, foreground })?;
+    Ok(ExitCode::Done)
+}

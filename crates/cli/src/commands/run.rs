@@ -1,0 +1,112 @@
+//! `supervisor run`: this process becomes the daemon.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, anyhow};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use supervisor_protocol::control::{Apply, Ping};
+
+use super::block_on;
+use crate::args::Run;
+use crate::client::{decode, find};
+use crate::daemon;
+use crate::exit_code::{ExitCode, Failure, OrExit};
+use crate::home::{self, Home};
+use crate::load;
+use crate::target::{self, Target};
+use crate::terminal::Terminal;
+
+pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let homes = home::homes()?;
+    let home = homes.first().ok_or_else(|| Failure::new(ExitCode::Usage, "no home is known"))?;
+    let order = order(options, terminal)?;
+    home.create()?;
+    if home.is_locked().or_exit(ExitCode::Refused)? {
+        return Err(busy(home));
+    }
+    let order = write_order(&order)?;
+    // The one descriptor that is to survive the exec. This process has a single
+    // thread here, so nobody else can pass it on.
+    fcntl_setfd(&order, FdFlags::empty()).context("cannot pass the apps on")?;
+    let mut keeper = daemon::keeper(home, true)?;
+    keeper.arg("--apply-fd").arg(order.as_raw_fd().to_string());
+    terminal.explain(&format!("becoming the daemon in {home}"));
+    // A fresh program of the same pid: the memory that the file took is gone.
+    Err(anyhow!(keeper.exec()).context("cannot start the keeper").into())
+}
+
+fn order(options: Run, terminal: Terminal) -> Result<Apply, Failure> {
+    let Run { target, app, env_name, command } = options;
+    let target = target.map(|target| vec![target]).unwrap_or_default();
+    let program = match target::read(&target, command)? {
+        Target::File(path) => {
+            if let Some(option) = app.given() {
+                return Err(usage(format!("{option} does not go with an ecosystem file")));
+            }
+            let apps = load::file(&path, env_name.as_deref(), terminal)?;
+            return Ok(Apply { apps, source: Some(load::absolute(&path)?), prune: false });
+        }
+        Target::Program(program) | Target::Names(_, Some(program)) => program,
+        Target::Names(names, None) => {
+            return Err(usage(format!("there is no file {:?} here", names.join(" "))));
+        }
+    };
+    if env_name.is_some() {
+        return Err(usage("--env does not go with a program".to_owned()));
+    }
+    let app = load::command(program.words, program.script, app, terminal)?;
+    Ok(Apply { apps: vec![app], source: None, prune: false })
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(ExitCode::Usage, message)
+}
+
+/// A file in memory with the order as JSON, at its beginning.
+fn write_order(order: &Apply) -> anyhow::Result<OwnedFd> {
+    let json = serde_json::to_vec(order).context("cannot write the apps as JSON")?;
+    let fd = memfd_create("supervisor-apply", MemfdFlags::CLOEXEC).context("cannot make a file in memory")?;
+    let mut file = File::from(fd);
+    file.write_all(&json).and_then(|()| file.rewind()).context("cannot write to a file in memory")?;
+    Ok(file.into())
+}
+
+/// Another daemon has this home.
+fn busy(home: &Home) -> Failure {
+    let pid = block_on(async {
+        let answer = find(std::slice::from_ref(home)).await.ok()?.get("/v1/ping").await.ok()?;
+        let daemon = decode::<Ping>(&answer).ok()?.daemon;
+        Some(daemon.keeper_pid.unwrap_or(daemon.pid))
+    });
+    let who = match pid {
+        Ok(Some(pid)) => format!("pid {pid}"),
+        Ok(None) | Err(_) => "which does not answer".to_owned(),
+    };
+    Failure::new(
+        ExitCode::Refused,
+        format!(
+            "another daemon ({who}) runs in {home}: use `supervisor start` to give it the apps, \
+             `supervisor kill` to end it, or another SUPERVISOR_HOME"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_from_its_beginning() {
+        let mut file =
+            File::from(write_order(&Apply { apps: Vec::new(), source: None, prune: true }).unwrap());
+        let mut json = String::new();
+        file.read_to_string(&mut json).unwrap();
+        assert_eq!(json, r#"{"apps":[],"source":null,"prune":true}"#);
+    }
+}

@@ -1,0 +1,138 @@
+//! `supervisor start`
+
+use supervisor_config::App;
+use supervisor_protocol::control::{Apply, Select};
+
+use crate::args::Start;
+use crate::client::find;
+use crate::daemon;
+use crate::exit_code::{ExitCode, Failure};
+use crate::home::{self, Home};
+use crate::load;
+use crate::order::{self, Scope};
+use crate::target::{self, Program, Target};
+use crate::terminal::Terminal;
+
+pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let homes = home::homes()?;
+    let command = std::mem::take(&mut options.command);
+    match target::read(&options.targets, command)? {
+        Target::File(path) => {
+            reject("an ecosystem file", options.app.given())?;
+            let mut apps = load::file(&path, options.env_name.as_deref(), terminal)?;
+            keep_only(&mut apps, &options.only)?;
+            let source = Some(load::absolute(&path)?);
+            let scope = if options.only.is_empty() { Scope::Whole } else { Scope::Part };
+            let order = Apply { apps, source, prune: options.prune };
+            apply(&homes, order, scope, options.no_wait, terminal).await
+        }
+        Target::Program(program) => start_program(&homes, program, options, terminal).await,
+        Target::Names(_, Some(program)) if options.app.given().is_some() => {
+            start_program(&homes, program, options, terminal).await
+        }
+        Target::Names(names, program) => {
+            reject("the name of an app", options.app.given().or_else(|| file_option(&options)))?;
+            start_names(&homes, names, program, options, terminal).await
+        }
+    }
+}
+
+/// The first given option that only goes with a file.
+fn file_option(options: &Start) -> Option<&'static str> {
+    let all = [
+        ("--only", !options.only.is_empty()),
+        ("--prune", options.prune),
+        ("--env", options.env_name.is_some()),
+    ];
+    all.into_iter().find_map(|(name, given)| given.then_some(name))
+}
+
+fn reject(target: &str, option: Option<&str>) -> Result<(), Failure> {
+    match option {
+        None => Ok(()),
+        Some(option) => Err(Failure::new(ExitCode::Usage, format!("{option} does not go with {target}"))),
+    }
+}
+
+/// Keeps the apps with these names; all without any.
+fn keep_only(apps: &mut Vec<App>, names: &[String]) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    if let Some(unknown) = names.iter().find(|name| apps.iter().all(|app| app.name != **name)) {
+        let known: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+        let message = format!("--only {unknown}: the file has {}", known.join(", "));
+        return Err(Failure::new(ExitCode::Usage, message));
+    }
+    apps.retain(|app| names.contains(&app.name));
+    Ok(())
+}
+
+async fn start_program(
+    homes: &[Home],
+    program: Program,
+    options: Start,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    reject("a program", file_option(&options))?;
+    let Start { app, no_wait, .. } = options;
+    let app = load::command(program.words, program.script, app, terminal)?;
+    let order = Apply { apps: vec![app], source: None, prune: false };
+    apply(homes, order, Scope::Part, no_wait, terminal).await
+}
+
+async fn start_names(
+    homes: &[Home],
+    names: Vec<String>,
+    program: Option<Program>,
+    options: Start,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    let order = Select { selectors: names, now: false };
+    let failure = match start_declared(homes, &order, options.no_wait, terminal).await {
+        Err(failure) if matches!(failure.code, ExitCode::NoSuchApp | ExitCode::NoDaemon) => failure,
+        result => return result,
+    };
+    // No app has that name, or there is nobody who would know: the other reading.
+    if let Some(program) = program {
+        return start_program(homes, program, options, terminal).await;
+    }
+    Err(match order.selectors.as_slice() {
+        [name] => {
+            let Failure { code, cause } = failure;
+            Failure { code, cause: cause.context(format!("there is no file {name:?} here")) }
+        }
+        _ => failure,
+    })
+}
+
+async fn start_declared(
+    homes: &[Home],
+    order: &Select,
+    no_wait: bool,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    let lines = find(homes).await?.post_lines("/v1/start", order).await?;
+    if no_wait {
+        return order::accepted(lines, None, terminal).await;
+    }
+    order::follow(lines, Scope::Part, terminal).await
+}
+
+/// Hands apps to the daemon, which is started if need be.
+async fn apply(
+    homes: &[Home],
+    order: Apply,
+    scope: Scope,
+    no_wait: bool,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    let client = daemon::ensure(homes, terminal).await?;
+    terminal.explain(&format!("asking the daemon in {}", client.home()));
+    let lines = client.post_lines("/v1/apply", &order).await?;
+    if no_wait {
+        let names = order.apps.into_iter().map(|app| app.name).collect();
+        return order::accepted(lines, Some(names), terminal).await;
+    }
+    order::follow(lines, scope, terminal).await
+}

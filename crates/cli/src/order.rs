@@ -1,0 +1,160 @@
+//! Following an order on stderr: live lines on a terminal, plain ones elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar};
+use supervisor_protocol::control::Progress;
+
+use crate::client::{Lines, decode};
+use crate::exit_code::{ExitCode, Failure};
+use crate::progress::{News, Tracker};
+use crate::terminal::Terminal;
+
+/// How often a live line moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What an order is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything there is: what is left out is worth a word.
+    Whole,
+    /// Some apps.
+    Part,
+}
+
+/// Follows an order to its end and returns its exit code.
+///
+/// # Errors
+/// When the answer breaks off before its last line.
+pub(crate) async fn follow(mut lines: Lines, scope: Scope, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let mut tracker = Tracker::new(scope == Scope::Whole, terminal.error_color);
+    let mut display = Display::new(terminal);
+    while let Some(line) = lines.next().await? {
+        let Some(news) = tracker.note(decode::<Progress>(&line)?) else { continue };
+        display.show(&news, &tracker);
+        if let News::Done(code) = news {
+            let code = ExitCode::from_number(code);
+            if code == ExitCode::RolledBack {
+                Terminal::say("rolled back: the old version serves on");
+            } else if tracker.has_failed_start() {
+                Terminal::say("the daemon keeps trying; see `supervisor status`");
+            }
+            return Ok(code);
+        }
+    }
+    Err(broken_off())
+}
+
+/// Reads until the daemon has begun, and leaves the rest to it: it has told
+/// what the order means for each of `expected`, or done a first step. What
+/// fails by then is told.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) async fn accepted(
+    mut lines: Lines,
+    mut expected: Option<BTreeSet<String>>,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    let mut tracker = Tracker::new(false, terminal.error_color);
+    while let Some(line) = lines.next().await? {
+        match tracker.note(decode::<Progress>(&line)?) {
+            None => {}
+            Some(News::App(app)) => {
+                if let Some(expected) = &mut expected
+                    && expected.remove(&app)
+                    && expected.is_empty()
+                {
+                    return Ok(ExitCode::Done);
+                }
+            }
+            // What an order means is told before its steps.
+            Some(News::Step { .. }) => return Ok(ExitCode::Done),
+            Some(News::Failed { text, .. }) => {
+                Terminal::say(&text);
+                return Ok(ExitCode::Failed);
+            }
+            Some(News::Done(code)) => return Ok(ExitCode::from_number(code)),
+        }
+    }
+    Err(broken_off())
+}
+
+fn broken_off() -> Failure {
+    Failure::new(
+        ExitCode::Failed,
+        "the daemon's answer broke off before the order was over; see `supervisor status`",
+    )
+}
+
+/// Where the news of an order go: a line for each step, or one line an app
+/// that is rewritten as it goes on.
+#[derive(Debug)]
+struct Display {
+    live: Option<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    screen: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Display {
+    fn new(terminal: Terminal) -> Display {
+        // Details are steps, and steps are lines.
+        let live = terminal.error_redraws && !terminal.verbose;
+        Display { live: live.then(|| Live { screen: MultiProgress::new(), bars: BTreeMap::new() }) }
+    }
+
+    fn show(&mut self, news: &News, tracker: &Tracker) {
+        match &mut self.live {
+            Some(live) => live.show(news, tracker),
+            None => show_plain(news, tracker),
+        }
+    }
+}
+
+impl Live {
+    fn show(&mut self, news: &News, tracker: &Tracker) {
+        match news {
+            News::App(app) => {
+                let bar = self.screen.add(ProgressBar::new_spinner());
+                bar.set_message(tracker.current(app));
+                bar.enable_steady_tick(TICK);
+                self.bars.insert(app.clone(), bar);
+            }
+            News::Step { app, .. } => self.update(app, tracker),
+            News::Failed { app, text } => {
+                self.screen.suspend(|| Terminal::say(text));
+                self.update(app, tracker);
+            }
+            News::Done(_) => {
+                for (app, bar) in &self.bars {
+                    bar.finish_and_clear();
+                    self.screen.suspend(|| Terminal::say(&tracker.outcome(app)));
+                }
+            }
+        }
+    }
+
+    fn update(&self, app: &str, tracker: &Tracker) {
+        if let Some(bar) = self.bars.get(app) {
+            bar.set_message(tracker.current(app));
+        }
+    }
+}
+
+fn show_plain(news: &News, tracker: &Tracker) {
+    match news {
+        // What becomes of it is told in the end.
+        News::App(_) => {}
+        News::Step { text, .. } | News::Failed { text, .. } => Terminal::say(text),
+        News::Done(_) => {
+            for app in tracker.apps() {
+                Terminal::say(&tracker.outcome(app));
+            }
+        }
+    }
+}

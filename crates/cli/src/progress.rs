@@ -1,0 +1,259 @@
+//! An order's answer while it arrives: what each app is at, a line for each
+//! step, and the cause of a failure.
+
+use std::collections::BTreeMap;
+
+use supervisor_protocol::control::{Change, Failure, Progress, WorkerState};
+
+use crate::render::style::{BAD, GOOD, STRONG, paint, worker_state};
+use crate::render::text::{count, one_line};
+
+/// What the lines of an answer add up to. Steps in between may be missing when
+/// the reader was slow, so the end does not depend on them.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    apps: BTreeMap<String, Course>,
+    whole: bool,
+    color: bool,
+}
+
+/// One app in the course of an order.
+#[derive(Debug)]
+struct Course {
+    change: Change,
+    instances: u32,
+    slots: BTreeMap<u32, WorkerState>,
+    failed: bool,
+}
+
+/// What there is to tell after a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// An app is part of the order.
+    App(String),
+    /// Something happened in an app, told by a line.
+    Step {
+        /// The app.
+        app: String,
+        /// `web:2 ready`
+        text: String,
+    },
+    /// The order failed for an app; the text has several lines.
+    Failed {
+        /// The app.
+        app: String,
+        /// The cause, and the worker's last lines.
+        text: String,
+    },
+    /// The order is over, with this code.
+    Done(u8),
+}
+
+impl Tracker {
+    /// Nothing has arrived. `whole` says that the order is about all apps, so
+    /// that those which it leaves out are worth a word.
+    pub(crate) const fn new(whole: bool, color: bool) -> Tracker {
+        Tracker { apps: BTreeMap::new(), whole, color }
+    }
+
+    /// Notes a line of the answer; `None` if there is nothing to tell.
+    pub(crate) fn note(&mut self, progress: Progress) -> Option<News> {
+        Some(match progress {
+            Progress::App { change: Change::Missing, .. } if !self.whole => return None,
+            Progress::App { app, change, instances } => {
+                let course = Course { change, instances, slots: BTreeMap::new(), failed: false };
+                self.apps.insert(app.clone(), course);
+                News::App(app)
+            }
+            Progress::Worker { app, slot, state, detail } => {
+                if let Some(course) = self.apps.get_mut(&app) {
+                    course.slots.insert(slot, state);
+                }
+                let text = self.step(&app, slot, state, &detail);
+                News::Step { app, text }
+            }
+            Progress::Failed(failure) => {
+                if let Some(course) = self.apps.get_mut(&failure.app) {
+                    course.failed = true;
+                }
+                let text = self.failure(&failure);
+                News::Failed { app: failure.app, text }
+            }
+            Progress::Done { exit_code } => News::Done(exit_code),
+        })
+    }
+
+    /// The apps of the order, by name.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &str> {
+        self.apps.keys().map(String::as_str)
+    }
+
+    /// Whether the order asks for workers of an app that failed: the daemon
+    /// goes on trying to start them.
+    pub(crate) fn has_failed_start(&self) -> bool {
+        self.apps.values().any(|course| course.failed && starts_workers(course.change))
+    }
+
+    /// `web 3/4 ready`: where an app is while the order is under way.
+    pub(crate) fn current(&self, app: &str) -> String {
+        let Some(course) = self.apps.get(app) else { return String::new() };
+        if course.failed {
+            return self.outcome(app);
+        }
+        let name = paint(one_line(app), STRONG, self.color);
+        let among = |state| course.slots.values().filter(|known| **known == state).count();
+        match course.change {
+            Change::Unchanged | Change::Missing => self.outcome(app),
+            Change::Stopped | Change::Deleted => {
+                format!("{name} stopping, {} stopped", among(WorkerState::Stopped))
+            }
+            // Of a smaller app only the workers that go are heard of.
+            Change::Scaled => format!("{name} scaling to {}", course.instances),
+            Change::Created | Change::Changed | Change::Started | Change::Restarted => {
+                format!("{name} {}/{} ready", among(WorkerState::Ready), course.instances)
+            }
+        }
+    }
+
+    /// `web started, 4 workers ready`: what became of an app once the order is
+    /// over.
+    pub(crate) fn outcome(&self, app: &str) -> String {
+        let Some(course) = self.apps.get(app) else { return String::new() };
+        let name = paint(one_line(app), STRONG, self.color);
+        if course.failed {
+            return format!("{name} {}", paint("failed", BAD, self.color));
+        }
+        let good = |text: &str| paint(text, GOOD, self.color);
+        let workers = count(u64::from(course.instances), "worker");
+        match course.change {
+            Change::Created => format!("{name} {}, {workers} ready", good("started")),
+            Change::Changed => format!("{name} {}, {workers} ready", good("changed")),
+            // An order may be for some of the slots only.
+            Change::Started => format!("{name} {}", good("started")),
+            Change::Restarted => format!("{name} {}", good("restarted")),
+            Change::Scaled => format!("{name} {} to {workers}", good("scaled")),
+            Change::Stopped => format!("{name} {}", good("stopped")),
+            Change::Deleted => format!("{name} {}", good("deleted")),
+            Change::Unchanged => format!("{name} unchanged"),
+            Change::Missing => {
+                format!(
+                    "{name} is declared but no longer in this file: it stays as it is (--prune deletes it)"
+                )
+            }
+        }
+    }
+
+    fn step(&self, app: &str, slot: u32, state: WorkerState, detail: &str) -> String {
+        let (name, style) = worker_state(state);
+        let detail = one_line(detail);
+        // Details are sentences of their own, and often begin with the state.
+        let rest = match detail.strip_prefix(name) {
+            Some(rest) if rest.is_empty() || rest.starts_with(' ') => rest.to_owned(),
+            _ if detail.is_empty() => String::new(),
+            _ => format!(": {detail}"),
+        };
+        format!("{}:{slot} {}{rest}", one_line(app), paint(name, style, self.color))
+    }
+
+    fn failure(&self, failure: &Failure) -> String {
+        let slot = failure.slot.map(|slot| format!(":{slot}")).unwrap_or_default();
+        let failed = paint("failed", BAD, self.color);
+        let mut text = format!("{}{slot} {failed}: {}", one_line(&failure.app), one_line(&failure.reason));
+        for line in &failure.last_lines {
+            text.push_str("\n    ");
+            text.push_str(&one_line(line));
+        }
+        text
+    }
+}
+
+/// Whether workers are to be ready in the end.
+const fn starts_workers(change: Change) -> bool {
+    match change {
+        Change::Created | Change::Changed | Change::Started | Change::Restarted | Change::Scaled => true,
+        Change::Unchanged | Change::Missing | Change::Stopped | Change::Deleted => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(name: &str, change: Change) -> Progress {
+        Progress::App { app: name.to_owned(), change, instances: 2 }
+    }
+
+    fn worker(slot: u32, state: WorkerState, detail: &str) -> Progress {
+        Progress::Worker { app: "web".to_owned(), slot, state, detail: detail.to_owned() }
+    }
+
+    #[test]
+    fn a_start_counts_ready_workers() {
+        let mut tracker = Tracker::new(true, false);
+        assert_eq!(tracker.note(app("web", Change::Created)), Some(News::App("web".to_owned())));
+        assert_eq!(tracker.current("web"), "web 0/2 ready");
+        let step = |text: &str| Some(News::Step { app: "web".to_owned(), text: text.to_owned() });
+        assert_eq!(tracker.note(worker(0, WorkerState::Starting, "starting")), step("web:0 starting"));
+        assert_eq!(tracker.note(worker(0, WorkerState::Ready, "")), step("web:0 ready"));
+        let crash = worker(0, WorkerState::Backoff, "exited with\tcode 1\n");
+        let ready = worker(1, WorkerState::Ready, "ready after 1s");
+        assert_eq!(tracker.note(ready), step("web:1 ready after 1s"));
+        assert_eq!(tracker.current("web"), "web 2/2 ready");
+        assert_eq!(tracker.note(crash), step("web:0 backoff: exited with code 1"));
+        assert_eq!(tracker.current("web"), "web 1/2 ready");
+        assert_eq!(tracker.note(Progress::Done { exit_code: 0 }), Some(News::Done(0)));
+        assert_eq!(tracker.outcome("web"), "web started, 2 workers ready");
+        assert!(!tracker.has_failed_start());
+    }
+
+    #[test]
+    fn a_failure_shows_the_last_lines() {
+        let mut tracker = Tracker::new(true, false);
+        tracker.note(app("web", Change::Changed));
+        let news = tracker.note(Progress::Failed(Failure {
+            app: "web".to_owned(),
+            slot: Some(2),
+            reason: "exec /x/nodee: no such file or directory".to_owned(),
+            last_lines: vec!["one".to_owned(), "\x1b[31mtwo".to_owned()],
+        }));
+        let text = "web:2 failed: exec /x/nodee: no such file or directory\n    one\n    two".to_owned();
+        assert_eq!(news, Some(News::Failed { app: "web".to_owned(), text }));
+        assert_eq!(tracker.outcome("web"), "web failed");
+        assert!(tracker.has_failed_start());
+    }
+
+    #[test]
+    fn every_change_has_its_words() {
+        let check = |change, current: &str, outcome: &str| {
+            let mut tracker = Tracker::new(true, false);
+            tracker.note(app("web", change));
+            assert_eq!(tracker.current("web"), current);
+            assert_eq!(tracker.outcome("web"), outcome);
+        };
+        let missing = "web is declared but no longer in this file: it stays as it is (--prune deletes it)";
+        check(Change::Created, "web 0/2 ready", "web started, 2 workers ready");
+        check(Change::Changed, "web 0/2 ready", "web changed, 2 workers ready");
+        check(Change::Unchanged, "web unchanged", "web unchanged");
+        check(Change::Missing, missing, missing);
+        check(Change::Started, "web 0/2 ready", "web started");
+        check(Change::Stopped, "web stopping, 0 stopped", "web stopped");
+        check(Change::Restarted, "web 0/2 ready", "web restarted");
+        check(Change::Deleted, "web stopping, 0 stopped", "web deleted");
+        check(Change::Scaled, "web scaling to 2", "web scaled to 2 workers");
+    }
+
+    #[test]
+    fn an_order_for_some_apps_is_silent_about_the_others() {
+        let mut tracker = Tracker::new(false, false);
+        assert_eq!(tracker.note(app("web", Change::Missing)), None);
+        assert_eq!(tracker.apps().count(), 0);
+    }
+
+    #[test]
+    fn steps_of_unknown_apps_are_told_all_the_same() {
+        let mut tracker = Tracker::new(true, false);
+        let news = tracker.note(worker(0, WorkerState::Stopping, ""));
+        assert_eq!(news, Some(News::Step { app: "web".to_owned(), text: "web:0 stopping".to_owned() }));
+        assert_eq!(tracker.current("web"), "");
+    }
+}

@@ -1,0 +1,244 @@
+//! `describe`: one app's settings, addresses, workers and logs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use supervisor_config::{App, ExecMode, Limit, Ready};
+use supervisor_protocol::control::{AppStatus, Description, LogPaths, Origin};
+use supervisor_sys::signal::Signal;
+
+use super::Canvas;
+use super::status::{apps, last_exit};
+use super::style::{QUIET, STRONG, app_state, paint};
+use super::text::{one_line, wrap};
+use super::units;
+
+/// The width of the names of the fields.
+const LABEL: usize = 13;
+
+/// All that is known of these apps, a blank line between two.
+pub(crate) fn render(descriptions: &[Description], canvas: Canvas) -> String {
+    let texts: Vec<String> = descriptions.iter().map(|one| description(one, canvas)).collect();
+    texts.join("\n")
+}
+
+fn description(description: &Description, canvas: Canvas) -> String {
+    let Description { settings, env_names, status, logs } = description;
+    let mut page = Page { text: String::new(), canvas };
+    page.heading(&settings.name);
+    state(&mut page, status);
+    page.field("namespace", &settings.namespace);
+    page.field("command", &command_line(&settings.command));
+    page.field("folder", &settings.cwd.display().to_string());
+    page.field("mode", mode(settings.exec_mode));
+    for listener in &status.listeners {
+        let origin = match listener.origin {
+            Origin::Declared => "declared",
+            Origin::Captured => "captured",
+        };
+        page.field("listens on", &format!("{} ({origin}, {})", listener.address, listener.policy));
+    }
+    page.field("ready", &ready(settings));
+    page.field("restarts", &restarts(settings));
+    page.field("stops with", &stop(settings));
+    rights(&mut page, settings);
+    page.words("environment", env_names);
+    for paths in logs {
+        log_paths(&mut page, paths);
+    }
+    for worker in &status.workers {
+        if let Some(exit) = &worker.last_exit {
+            page.field("last exit", &format!("{}: {}", worker.slot, last_exit(exit, canvas.now)));
+        }
+    }
+    page.text.push('\n');
+    page.text.push_str(&apps([status], canvas));
+    page.text
+}
+
+struct Page {
+    text: String,
+    canvas: Canvas,
+}
+
+impl Page {
+    fn heading(&mut self, name: &str) {
+        self.text.push_str(&paint(one_line(name), STRONG, self.canvas.color));
+        self.text.push('\n');
+    }
+
+    /// A named value; nothing for an empty one.
+    fn field(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            self.painted(label, &one_line(value));
+        }
+    }
+
+    /// Many short values, on as many lines as they need.
+    fn words(&mut self, label: &str, words: &[String]) {
+        let room = self.canvas.width.saturating_sub(LABEL + 4);
+        let lines = wrap(words.iter().map(String::as_str), room);
+        for (index, line) in lines.iter().enumerate() {
+            self.field(if index == 0 { label } else { "" }, line);
+        }
+    }
+
+    fn painted(&mut self, label: &str, value: &str) {
+        let label = paint(format_args!("{label:LABEL$}"), QUIET, self.canvas.color);
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "  {label}  {value}");
+    }
+}
+
+fn state(page: &mut Page, status: &AppStatus) {
+    let (name, style) = app_state(status.state);
+    let reason = status.reason.as_deref().map(|reason| format!(": {}", one_line(reason))).unwrap_or_default();
+    let state = paint(name, style, page.canvas.color);
+    page.painted("state", &format!("{state}{reason}"));
+    let instances = status.instances;
+    page.field(
+        "workers",
+        &format!("{} ready of {} wanted, {} running", instances.ready, instances.wanted, instances.running),
+    );
+    page.field("generation", &status.generation.to_string());
+}
+
+/// The words as they would be typed into a shell.
+pub(crate) fn command_line(words: &[String]) -> String {
+    shell_words::join(words)
+}
+
+/// The mode's name in a file.
+pub(crate) const fn mode(mode: ExecMode) -> &'static str {
+    match mode {
+        ExecMode::Cluster => "cluster",
+        ExecMode::Fork => "fork",
+    }
+}
+
+fn ready(app: &App) -> String {
+    match app.ready {
+        Ready::Started => format!("after living for {}", units::setting(app.min_uptime)),
+        Ready::Notify => format!(
+            "when it says READY=1, within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
+    }
+}
+
+fn restarts(app: &App) -> String {
+    if !app.autorestart {
+        return "never by itself".to_owned();
+    }
+    let factor = f64::from(app.restart_backoff_percent) / 100.0;
+    let mut text = format!(
+        "after {} ×{factor}, errored after {} unstable lives",
+        units::setting(app.restart_delay),
+        app.max_restarts
+    );
+    if app.breaker_retry != Duration::ZERO {
+        text.push_str(&format!(", then tried every {}", units::setting(app.breaker_retry)));
+    }
+    if !app.stop_exit_codes.is_empty() {
+        let codes: Vec<String> = app.stop_exit_codes.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("; not after exit code {}", codes.join(", ")));
+    }
+    text
+}
+
+fn stop(app: &App) -> String {
+    let signal = Signal::from_raw(app.kill_signal)
+        .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
+    format!("{signal}, SIGKILL after {}", units::setting(app.kill_timeout))
+}
+
+fn rights(page: &mut Page, app: &App) {
+    page.field("user", app.user.as_deref().unwrap_or_default());
+    page.field("group", app.group.as_deref().unwrap_or_default());
+    page.field("umask", &app.umask.map(|umask| format!("{umask:04o}")).unwrap_or_default());
+    page.field("nice", &app.nice.map(|nice| nice.to_string()).unwrap_or_default());
+    page.field("oom score", &app.oom_score_adj.map(|score| score.to_string()).unwrap_or_default());
+    for (name, limit) in &app.limits {
+        let Limit { soft, hard } = limit;
+        page.field("limit", &format!("{name} {}:{}", bound(*soft), bound(*hard)));
+    }
+}
+
+fn bound(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
+
+fn log_paths(page: &mut Page, paths: &LogPaths) {
+    let nowhere = "(thrown away)";
+    let out = paths.out.as_deref().unwrap_or(nowhere);
+    let error = paths.error.as_deref().unwrap_or(nowhere);
+    page.field("log", &format!("{}: {out}", paths.slot));
+    if error != out {
+        page.field("error log", &format!("{}: {error}", paths.slot));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use supervisor_config::{ListenAddress, LogTarget};
+
+    use super::*;
+    use crate::render::status::tests::{canvas, example};
+
+    /// An app with something in most fields.
+    pub(crate) fn app() -> App {
+        App {
+            name: "web".to_owned(),
+            namespace: "default".to_owned(),
+            command: ["node", "server.js", "--title", "two words"].map(str::to_owned).to_vec(),
+            cwd: PathBuf::from("/srv/web"),
+            exec_mode: ExecMode::Cluster,
+            instances: 3,
+            inherited_env: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
+            env: BTreeMap::from([("PASSWORD".to_owned(), "hunter2".to_owned())]),
+            instance_var: "NODE_APP_INSTANCE".to_owned(),
+            listen: vec![ListenAddress::Tcp { address: "[::]:8080".parse().unwrap(), dual_stack: true }],
+            backlog: 511,
+            ready: Ready::Notify,
+            listen_timeout: Duration::from_secs(30),
+            min_uptime: Duration::from_secs(1),
+            max_restarts: 16,
+            restart_delay: Duration::from_millis(100),
+            restart_backoff_percent: 150,
+            breaker_retry: Duration::from_secs(60),
+            autorestart: true,
+            stop_exit_codes: vec![0, 3],
+            kill_signal: 15,
+            kill_timeout: Duration::from_millis(1600),
+            user: Some("www-data".to_owned()),
+            group: None,
+            umask: Some(0o022),
+            nice: Some(-5),
+            limits: BTreeMap::from([("nofile".to_owned(), Limit { soft: Some(4096), hard: None })]),
+            oom_score_adj: None,
+            out_file: LogTarget::Default,
+            error_file: LogTarget::Null,
+        }
+    }
+
+    #[test]
+    fn everything_of_an_app() {
+        let status = example().apps.pop().unwrap();
+        let logs = (0..2)
+            .map(|slot| LogPaths {
+                slot,
+                out: Some(format!("/var/log/supervisor-cluster/web-out-{slot}.log")),
+                error: None,
+            })
+            .collect();
+        let env_names =
+            ["HOME", "LANG", "NODE_ENV", "PASSWORD", "PATH", "SUPERVISOR_APP", "SUPERVISOR_INSTANCE"];
+        let env_names = env_names.map(str::to_owned).to_vec();
+        let description = Description { settings: app(), env_names, status, logs };
+        insta::assert_snapshot!(render(&[description], canvas(80, false)));
+    }
+}

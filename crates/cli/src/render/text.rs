@@ -1,0 +1,67 @@
+//! Foreign text made harmless and short.
+
+/// Text of a worker or of a file as one line without control characters, so
+/// that nobody moves the reader's cursor.
+pub(crate) fn one_line(text: &str) -> String {
+    let plain = anstream::adapter::strip_str(text).to_string();
+    plain.trim_end().chars().map(|c| if c == '\t' { ' ' } else { c }).map(visible).collect()
+}
+
+fn visible(c: char) -> char {
+    if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
+}
+
+/// The first `width` characters; `…` stands for the rest.
+pub(crate) fn truncate(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// Words as lines of at most `width` characters; a longer word has its own.
+pub(crate) fn wrap<'a>(words: impl IntoIterator<Item = &'a str>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// `1 worker`, `2 workers`
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_pass() {
+        assert_eq!(one_line("\x1b[31mred\x1b[0m\tand\x07 more\r\n"), "red and more");
+        assert_eq!(one_line("a\nb"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn words_are_wrapped() {
+        assert_eq!(wrap([], 5), Vec::<String>::new());
+        assert_eq!(wrap(["a", "bc", "de", "much-longer", "f"], 4), ["a bc", "de", "much-longer", "f"]);
+    }
+
+    #[test]
+    fn long_text_ends_in_an_ellipsis() {
+        assert_eq!(truncate("worker", 6), "worker");
+        assert_eq!(truncate("worker", 5), "work…");
+        assert_eq!(truncate("wörker", 4), "wör…");
+        assert_eq!(truncate("worker", 0), "…");
+    }
+}
