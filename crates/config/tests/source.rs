@@ -1,5 +1,7 @@
 //! Files that cannot be read, and files that are too much.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail them")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

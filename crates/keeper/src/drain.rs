@@ -1,37 +1,53 @@
 //! Workers' output while no master reads it.
 
+use std::fs::File;
+use std::io;
 use std::time::{Duration, Instant};
 
+use rustix::pipe::{SpliceFlags, splice};
 use supervisor_protocol::keeper::FdRole;
 
+use crate::log::say;
 use crate::table::Table;
 
 /// How long nobody may read before the keeper does.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it does then.
-const EVERY: Duration = Duration::from_millis(100);
-/// What is read of one pipe at a time, bytes.
-const PIECE: usize = 64 * 1024;
+/// How soon it looks again after there was something, and after there was
+/// nothing.
+const BUSY: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_millis(100);
+/// The most that is taken from one pipe at a time, bytes: what a pipe holds at
+/// most, unless root has raised that.
+const PIECE: usize = 1 << 20;
 
 /// When to drain, and how much was drained.
 #[derive(Debug)]
 pub(crate) struct Drain {
+    /// `/dev/null`, to be written.
+    null: File,
     /// `None` while a master reads.
     due: Option<Instant>,
-    lost: u64,
+    /// Bytes thrown away; `None` until there was a pipe to drain.
+    lost: Option<u64>,
 }
 
 impl Drain {
     /// Nobody reads yet.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { due: Some(now + PATIENCE), lost: 0 }
+    ///
+    /// # Errors
+    ///
+    /// When `/dev/null` cannot be opened.
+    pub(crate) fn new(now: Instant) -> io::Result<Self> {
+        let null = File::options().write(true).open("/dev/null")?;
+        Ok(Self { null, due: Some(now + PATIENCE), lost: None })
     }
 
-    /// A master reads from now on. Returns how many bytes were thrown away
-    /// before.
-    pub(crate) fn stop(&mut self) -> u64 {
+    /// A master reads from now on.
+    pub(crate) fn stop(&mut self) {
         self.due = None;
-        std::mem::take(&mut self.lost)
+        if let Some(lost) = self.lost.take() {
+            say!("the master reads workers' output again; {lost} bytes of it were thrown away");
+        }
     }
 
     /// Nobody reads any more.
@@ -43,16 +59,58 @@ impl Drain {
         self.due
     }
 
-    /// Reads a piece of each pipe, if it is time. The pipes are non-blocking:
-    /// the master has made them so.
+    /// Empties each pipe, if it is time.
     pub(crate) fn run(&mut self, table: &Table, now: Instant) {
         if self.due.is_none_or(|due| now < due) {
             return;
         }
-        let mut buffer = vec![0; PIECE];
-        for pipe in table.with_role(FdRole::Drain) {
-            self.lost += rustix::io::read(pipe, &mut buffer[..]).unwrap_or(0) as u64;
+        let mut drained = 0;
+        let mut pipes = table.with_role(FdRole::Drain).peekable();
+        if self.lost.is_none() && pipes.peek().is_some() {
+            say!("no master reads workers' output: throwing it away, so that they need not wait");
+            self.lost = Some(0);
         }
-        self.due = Some(now + EVERY);
+        for pipe in pipes {
+            // Unlike read(2), this never waits, whether O_NONBLOCK is set or
+            // not, and though a new master may already read beside us.
+            drained += splice(pipe, None, &self.null, None, PIECE, SpliceFlags::NONBLOCK).unwrap_or(0) as u64;
+        }
+        self.lost = self.lost.map(|lost| lost + drained);
+        self.due = Some(now + if drained > 0 { BUSY } else { IDLE });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::table::Entry;
+
+    #[test]
+    fn blocking_pipes_are_emptied_without_waiting() {
+        let mut table = Table::new(usize::MAX);
+        let mut writers = Vec::new();
+        for key in ["empty", "full", "not to be drained"] {
+            let (reader, writer) = io::pipe().unwrap();
+            let role = if key.starts_with("not") { FdRole::Hold } else { FdRole::Drain };
+            table.put(key, Entry { record: Box::default(), fds: Box::new([(role, OwnedFd::from(reader))]) });
+            writers.push(writer);
+        }
+        writers[1].write_all(&[0; 65_536]).unwrap();
+        writers[2].write_all(b"x").unwrap();
+
+        let begin = Instant::now();
+        let mut drain = Drain::new(begin).unwrap();
+        drain.run(&table, begin);
+        assert_eq!(drain.lost, None, "too early");
+        drain.run(&table, begin + PATIENCE);
+        assert_eq!(drain.lost, Some(65_536));
+        assert_eq!(drain.deadline(), Some(begin + PATIENCE + BUSY));
+        drain.run(&table, begin + PATIENCE + BUSY);
+        assert_eq!(drain.lost, Some(65_536));
+        drain.stop();
+        assert_eq!((drain.lost, drain.deadline()), (None, None));
     }
 }

@@ -1,30 +1,37 @@
 //! The loop.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
+use supervisor_sys::fdpass::{self, Received};
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
-use supervisor_sys::{Pid, fdpass, process, socket};
+use supervisor_sys::{Pid, process};
 
 use crate::Error;
 use crate::drain::Drain;
+use crate::ending::Ending;
 use crate::error::system;
-use crate::master::{Cradle, Master, Restarts};
+use crate::log::say;
+use crate::master::{Cradle, Master};
+use crate::news::News;
+use crate::notify::ServiceManager;
+use crate::restarts::Restarts;
 use crate::signals::Signals;
 use crate::table::{Entry, Table};
 
-/// Statuses of orphans that are remembered for the next master.
-const ORPHANS: usize = 4096;
-/// How long a master that has finished may take to leave.
+/// How long a master that is to leave may take to do so.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// A second TERM counts only this long after the first.
-const SECOND_SIGNAL: Duration = Duration::from_secs(1);
+/// The most messages that are taken in a turn of the loop: signals and children
+/// have their turn, too.
+const BURST: usize = 64;
+/// The exit code when the keeper had to end everything itself.
+const ALONE: u8 = 1;
 
+/// The poller's tokens.
 const SIGNALS: u64 = 0;
-const MASTER: u64 = 1;
+pub(crate) const MASTER: u64 = 1;
 
 /// Everything that the keeper has.
 #[derive(Debug)]
@@ -33,42 +40,55 @@ pub(crate) struct Keeper {
     signals: Signals,
     table: Table,
     hello: Hello,
+    service_manager: ServiceManager,
     poller: Poller,
     master: Option<Master>,
     /// When the next master is started, while there is none.
     start_at: Option<Instant>,
+    /// Since when no master serves; `None` while one does.
+    unserved_since: Option<Instant>,
     restarts: Restarts,
     /// A master has been started.
     begun: bool,
     drain: Drain,
-    orphans: VecDeque<Orphan>,
-    /// When everything was first asked to end.
-    ending_since: Option<Instant>,
-    /// Everything has ended: the exit code, and how long to wait for the
-    /// master.
-    finished: Option<(u8, Instant)>,
+    news: News,
+    ending: Ending,
+    finish: Option<Finish>,
+    /// Room for a packet.
     buffer: Box<[u8]>,
+}
+
+/// The end of the keeper: once the master has left.
+#[derive(Debug, Clone, Copy)]
+struct Finish {
+    code: u8,
+    /// How long to wait for it.
+    until: Instant,
+    /// Workers may be left, to be killed.
+    kill: bool,
 }
 
 impl Keeper {
     pub(crate) fn new(cradle: Cradle, signals: Signals, table: Table, hello: Hello) -> Result<Self, Error> {
-        let poller = Poller::new().map_err(system("epoll"))?;
-        poller.add(&signals, SIGNALS, Interest::Read).map_err(system("epoll"))?;
+        let poller = Poller::new().map_err(system("epoll_create"))?;
+        poller.add(&signals, SIGNALS, Interest::Read).map_err(system("epoll_ctl"))?;
         let now = Instant::now();
         Ok(Self {
             cradle,
             signals,
             table,
             hello,
+            service_manager: ServiceManager::from_env(),
             poller,
             master: None,
             start_at: Some(now),
+            unserved_since: Some(now),
             restarts: Restarts::default(),
             begun: false,
-            drain: Drain::new(now),
-            orphans: VecDeque::new(),
-            ending_since: None,
-            finished: None,
+            drain: Drain::new(now).map_err(system("opening /dev/null"))?,
+            news: News::default(),
+            ending: Ending::default(),
+            finish: None,
             buffer: vec![0; MAX_PACKET].into(),
         })
     }
@@ -78,169 +98,204 @@ impl Keeper {
         let mut events = Vec::new();
         loop {
             let now = Instant::now();
-            if let Some(code) = self.is_over(now) {
-                return Ok(code);
-            }
             self.start_master(now)?;
             self.end_silent_master(now);
+            self.end_alone_when_due(now);
             self.drain.run(&self.table, now);
+            self.send_to_master(now);
+            if let Some(finish) = self.finish
+                && (self.master.is_none() || now >= finish.until)
+            {
+                return Ok(self.leave(finish));
+            }
             let timeout = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            self.poller.wait(&mut events, timeout).map_err(system("epoll"))?;
+            self.poller.wait(&mut events, timeout).map_err(system("epoll_wait"))?;
             for event in &events {
                 match event.token {
-                    SIGNALS => {
-                        if let Some(code) = self.take_signals() {
-                            return Ok(code);
-                        }
-                    }
-                    _ => self.hear_master(),
+                    SIGNALS => self.take_signals(),
+                    _ => drop(self.hear_master()),
                 }
             }
-            self.send_to_master();
         }
     }
 
+    /// When something is to be done, though nothing happens.
     fn deadline(&self) -> Option<Instant> {
-        let silent = self.master.as_ref().map(|master| master.silent_at);
-        let farewell = self.finished.map(|(_, until)| until);
-        [silent, farewell, self.start_at, self.drain.deadline()].into_iter().flatten().min()
-    }
-
-    fn is_over(&self, now: Instant) -> Option<u8> {
-        let (code, until) = self.finished?;
-        (self.master.is_none() || now >= until).then_some(code)
+        let master = self.master.as_ref();
+        let deadlines = [
+            master.map(|master| master.silence.deadline()),
+            master.and_then(Master::retry),
+            self.finish.map(|finish| finish.until),
+            self.ending.deadline(self.unserved_since),
+            self.start_at,
+            self.drain.deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Starts the next master when it is time.
     fn start_master(&mut self, now: Instant) -> Result<(), Error> {
-        if self.finished.is_some() || self.start_at.is_none_or(|at| now < at) {
+        if self.finish.is_some() || self.start_at.is_none_or(|at| now < at) {
             return Ok(());
         }
         self.start_at = None;
-        let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
-        socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
-        match self.cradle.start(ours, &theirs, now) {
-            Ok(mut master) => {
-                self.poller.add(&master.socket, MASTER, Interest::Read).map_err(system("epoll"))?;
+        match self.cradle.start(&self.poller, MASTER, now) {
+            Ok(master) => {
                 // It has not heard yet that everything is to end.
-                if self.ending_since.is_some() {
-                    master.tell(FromKeeper::Signal { number: Signal::TERM.as_raw() });
+                if self.ending.is_asked() {
+                    self.news.add_signal(Signal::TERM);
                 }
                 self.master = Some(master);
                 self.begun = true;
                 Ok(())
             }
             // The first one tells whether it can work here at all. Later ones
-            // are worth another try: memory or processes may be short.
-            Err(error) if !self.begun => Err(Error::Spawn(error)),
+            // are worth another try: descriptors, memory or processes may be
+            // short for a while, and workers depend on us.
+            Err(error) if !self.begun => Err(error),
             Err(error) => {
-                eprintln!("keeper: cannot start a master: {error}");
-                self.start_at = Some(now + self.restarts.after(false).max(Duration::from_millis(100)));
+                let pause = self.restarts.after_no_start();
+                say!("cannot start a master: {error}; trying again in {pause:?}");
+                self.start_at = Some(now + pause);
                 Ok(())
             }
         }
     }
 
+    /// Kills a master that hangs. Its end comes as SIGCHLD.
     fn end_silent_master(&mut self, now: Instant) {
-        if let Some(master) = self.master.as_mut().filter(|master| now >= master.silent_at) {
-            eprintln!("keeper: master {} does not answer any more; replacing it", master.pid);
-            // Its end comes as SIGCHLD.
-            let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
-            master.heard(now);
+        if self.master.as_ref().is_none_or(|master| now < master.silence.deadline()) {
+            return;
         }
+        // What it said may be waiting: it is us who may have been slow.
+        self.hear_master();
+        if let Some(master) = &mut self.master
+            && master.silence.is_too_long(now)
+        {
+            say!("master {} does not answer any more: killing it", master.pid);
+            let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
+            master.silence.broken(now);
+        }
+    }
+
+    /// Gives up waiting for a master to end everything.
+    fn end_alone_when_due(&mut self, now: Instant) {
+        if self.ending.deadline(self.unserved_since).is_some_and(|at| now >= at) {
+            self.end_alone(now, "no master serves to end everything");
+        }
+    }
+
+    /// Ends the master and then, when it can start no more, the workers.
+    fn end_alone(&mut self, now: Instant, why: &str) {
+        if self.finish.is_some() {
+            return;
+        }
+        say!("{why}: killing all workers");
+        if let Some(master) = &self.master {
+            let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
+        }
+        self.finish = Some(Finish { code: ALONE, until: now + FAREWELL, kill: true });
+    }
+
+    /// The last acts. Returns the exit code.
+    fn leave(&mut self, finish: Finish) -> u8 {
+        if let Some(master) = &self.master {
+            say!("master {} does not leave: killing it", master.pid);
+            let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
+        }
+        if finish.kill {
+            for worker in self.table.with_role(FdRole::Process) {
+                let _ = pidfd::send_signal(worker, Signal::KILL);
+            }
+        }
+        self.reap();
+        finish.code
     }
 
     /// Sends the master what it is to get, as far as it reads.
-    fn send_to_master(&mut self) {
-        let Some(master) = &mut self.master else { return };
-        let interest = match master.send(&self.hello, &self.table, &self.orphans) {
-            Ok(false) => Interest::Read,
-            Ok(true) => Interest::ReadWrite,
-            // It has ended: SIGCHLD comes.
-            Err(_) => {
-                let _ = self.poller.remove(&master.socket);
-                return;
-            }
-        };
-        // The only failure is that it was taken out of the set before.
-        let _ = self.poller.modify(&master.socket, MASTER, interest);
-    }
-
-    /// Takes what the master sends, until there is nothing more.
-    fn hear_master(&mut self) {
-        while let Some(master) = &mut self.master {
-            let received = match fdpass::receive(&master.socket, &mut self.buffer) {
-                Ok(received) if received.len > 0 => received,
-                Ok(_) => {
-                    // It has closed its end: SIGCHLD comes, if it has not.
-                    let _ = self.poller.remove(&master.socket);
-                    return;
-                }
-                Err(_) => return,
-            };
-            master.heard(Instant::now());
-            let packet = self.buffer.get(..received.len).unwrap_or_default();
-            match ToKeeper::decode(packet) {
-                Ok(_) if received.truncated => {
-                    eprintln!("keeper: a message came without all of its descriptors")
-                }
-                Ok(ToKeeper::Put { key, record, roles }) if roles.len() == received.fds.len() => {
-                    let fds = roles.into_iter().zip(received.fds).collect();
-                    if !self.table.put(&key, Entry { record: record.into(), fds }) {
-                        eprintln!("keeper: no room for {key}");
-                    }
-                }
-                Ok(ToKeeper::Put { key, .. }) => eprintln!("keeper: {key} came without its descriptors"),
-                Ok(ToKeeper::Delete { key }) => self.table.delete(&key),
-                Ok(ToKeeper::Beat) => {}
-                Ok(ToKeeper::Adopted) => {
-                    master.serves = true;
-                    let lost = self.drain.stop();
-                    if lost > 0 {
-                        eprintln!("keeper: {lost} bytes of output were lost while no master read");
-                    }
-                }
-                Ok(ToKeeper::Finish { exit_code }) => {
-                    self.finished = Some((exit_code, Instant::now() + FAREWELL));
-                }
-                Err(error) => eprintln!("keeper: not understood: {error}"),
-            }
+    fn send_to_master(&mut self, now: Instant) {
+        if let Some(master) = &mut self.master {
+            master.send(&self.hello, &self.table, &mut self.news, &self.poller, now);
         }
     }
 
-    /// Passes signals on and reaps children. Returns the exit code when the
-    /// keeper must leave at once.
-    fn take_signals(&mut self) -> Option<u8> {
+    /// Takes what the master has sent. Returns whether there may be more.
+    fn hear_master(&mut self) -> bool {
+        for _ in 0..BURST {
+            let Some(master) = &mut self.master else { return false };
+            match fdpass::receive(&master.socket, &mut self.buffer) {
+                Ok(received) if received.len > 0 => {
+                    let now = Instant::now();
+                    master.silence.broken(now);
+                    self.take_message(received, now);
+                }
+                Ok(_) => {
+                    // It has closed its end: SIGCHLD comes, if it has not, or
+                    // the silence ends it. It fails for one taken out before.
+                    let _ = self.poller.remove(&master.socket);
+                    return false;
+                }
+                // The kernel says once that it left something of ours unread.
+                // What it had sent comes behind that.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Does what a message says.
+    fn take_message(&mut self, received: Received, now: Instant) {
+        let Received { len, fds, truncated } = received;
+        match ToKeeper::decode(self.buffer.get(..len).unwrap_or_default()) {
+            Ok(ToKeeper::Put { key, record, roles }) => {
+                if truncated || roles.len() != fds.len() {
+                    let (got, meant) = (fds.len(), roles.len());
+                    say!("{key:?} is not stored: {got} of its {meant} descriptors have come");
+                    return;
+                }
+                let fds = roles.into_iter().zip(fds).collect();
+                if !self.table.put(&key, Entry { record: record.into(), fds }) {
+                    let (entries, fds) = self.table.size();
+                    say!("{key:?} is not stored: no room beside {entries} entries with {fds} descriptors");
+                }
+            }
+            Ok(ToKeeper::Delete { key }) => self.table.delete(&key),
+            Ok(ToKeeper::Beat) => {}
+            Ok(ToKeeper::Adopted) => {
+                self.unserved_since = None;
+                self.drain.stop();
+                if let Some(master) = &mut self.master {
+                    master.serves = true;
+                }
+            }
+            Ok(ToKeeper::Notify { text }) => {
+                if let Err(error) = self.service_manager.tell(&text) {
+                    say!("cannot tell the service manager: {error}");
+                }
+            }
+            Ok(ToKeeper::Finish { exit_code }) if self.finish.is_none() => {
+                self.finish = Some(Finish { code: exit_code, until: now + FAREWELL, kill: false });
+            }
+            Ok(ToKeeper::Finish { .. }) => {}
+            Err(error) => say!("a message of the master is not understood: {error}"),
+        }
+    }
+
+    /// Passes signals on and reaps children.
+    fn take_signals(&mut self) {
+        let now = Instant::now();
         for signal in self.signals.take() {
-            if matches!(signal, Signal::TERM | Signal::INT) && self.must_end_alone() {
-                return Some(1);
+            if matches!(signal, Signal::TERM | Signal::INT)
+                && self.ending.ask(now, self.unserved_since.is_none())
+            {
+                self.end_alone(now, "asked again to end, and no master serves");
             }
-            if let Some(master) = &mut self.master {
-                master.tell(FromKeeper::Signal { number: signal.as_raw() });
-            }
+            self.news.add_signal(signal);
         }
         if self.signals.take_child() {
             self.reap();
         }
-        None
-    }
-
-    /// Notes a request to end. When it is the second one and no master serves,
-    /// all workers are killed here.
-    fn must_end_alone(&mut self) -> bool {
-        let since = *self.ending_since.get_or_insert_with(Instant::now);
-        let served = self.master.as_ref().is_some_and(|master| master.serves);
-        if served || since.elapsed() < SECOND_SIGNAL {
-            return false;
-        }
-        eprintln!("keeper: asked twice to end and no master serves: killing all workers");
-        if let Some(master) = &self.master {
-            let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
-        }
-        for worker in self.table.with_role(FdRole::Process) {
-            let _ = pidfd::send_signal(worker, Signal::KILL);
-        }
-        true
     }
 
     /// Reaps every child that has ended: the master, or one that came to us
@@ -260,35 +315,32 @@ impl Keeper {
 
     fn bury_master(&mut self, exit: Exit) {
         // What it sent before it ended counts.
-        self.hear_master();
+        while self.hear_master() {}
         let Some(master) = self.master.take() else { return };
+        // It fails when the end of its messages was seen.
         let _ = self.poller.remove(&master.socket);
-        if self.finished.is_some() {
+        if self.finish.is_some() {
             return;
         }
         let now = Instant::now();
         let pause = self.restarts.after(master.serves);
-        eprintln!("keeper: master {} ended ({exit}); the next one starts in {pause:?}", master.pid);
+        let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
+        say!("master {} ended ({exit}); the next one starts {when}", master.pid);
         self.start_at = Some(now + pause);
+        self.unserved_since.get_or_insert(now);
         self.drain.start(now);
     }
 
-    /// Notes how an orphan ended, before it is reaped.
+    /// Notes how an orphan ended, before it is reaped: its start time is still
+    /// to be read.
     fn remember(&mut self, pid: Pid, exit: Exit) {
-        let orphan = Orphan {
+        self.news.add_orphan(Orphan {
             pid: pid.as_raw_pid().unsigned_abs(),
             start_time: process::start_time(pid).unwrap_or(0),
             exit: match exit {
                 Exit::Code(code) => OrphanExit::Code(code),
                 Exit::Signal { number, .. } => OrphanExit::Signal(number),
             },
-        };
-        if self.orphans.len() == ORPHANS {
-            self.orphans.pop_front();
-        }
-        self.orphans.push_back(orphan);
-        if let Some(master) = &mut self.master {
-            master.tell(FromKeeper::Orphan(orphan));
-        }
+        });
     }
 }

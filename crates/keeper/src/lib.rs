@@ -11,22 +11,40 @@
 //! - It keeps a table, key → (small record, descriptors), that the master
 //!   writes over a `SOCK_SEQPACKET` pair. Stored means sent: a packet in the
 //!   keeper's socket survives its sender. The next master gets the whole table
-//!   first. The old master's packets are read to the end before that, and
-//!   during the hand-over only the new one writes, so both see the same.
+//!   first, in the order of the keys and at the pace at which it reads. The old
+//!   master's packets are read to the end before that, and during the hand-over
+//!   only the new one writes, so both see the same; what it stores before the
+//!   end of the table may come back to it.
 //! - It is the child subreaper: workers whose master died, and descendants that
 //!   lost their parent, become its children. It reaps them, and tells the
 //!   master how they ended.
+//! - It passes signals on to the master. TERM and INT wait for one that serves;
+//!   asked again while there is none, the keeper kills all workers itself.
+//! - A master that says nothing for ten seconds is killed, and so replaced.
 //! - When no master reads the workers' output for a second, it drains the
 //!   pipes: workers must not block.
 //!
-//! It is one thread in one loop, without an async runtime, and what others can
-//! fill is bounded: the table, the statuses, the signals that wait.
+//! It is one thread in one loop, without an async runtime, and never waits for
+//! anything but the next event: not for a master that does not read, an empty
+//! pipe or a terminal. What others can fill is bounded: the table and its
+//! descriptors, the ends of orphans, the signals that wait. A lack of
+//! descriptors, memory or processes delays the next master; it does not end the
+//! keeper.
+//!
+//! The loop is in `keeper`; what it decides by is in small parts without system
+//! calls: `table`, `news`, `restarts`, `silence`, `ending`.
 
 mod drain;
+mod ending;
 mod error;
 mod keeper;
+mod log;
 mod master;
+mod news;
+mod notify;
+mod restarts;
 mod signals;
+mod silence;
 mod start;
 mod table;
 
@@ -38,6 +56,9 @@ pub use error::Error;
 pub use start::run;
 
 /// What a keeper is started with.
+///
+/// Its environment goes on to the master, but for `NOTIFY_SOCKET`. What else it
+/// has open is the caller's to close before: the keeper lives long.
 #[derive(Debug)]
 pub struct Options {
     /// The file whose lock makes the daemon the only one of its home.

@@ -1,39 +1,45 @@
-//! The master as the keeper's child: how it is started, what waits for it, and
-//! when the next one comes.
+//! The master as the keeper's child: how it is started, and what it is sent.
 
-use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, Orphan};
-use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, SpawnError};
-use supervisor_sys::{Pid, fdpass};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello};
+use supervisor_sys::poll::{Interest, Poller};
+use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program};
+use supervisor_sys::{Pid, fdpass, socket};
 
+use crate::Error;
+use crate::error::system;
+use crate::news::News;
+use crate::notify;
+use crate::silence::Silence;
 use crate::table::Table;
 
-/// A master that says nothing for this long hangs.
-const SILENCE: Duration = Duration::from_secs(10);
-/// One that has not said anything yet may take this long.
-const BEGINNING: Duration = Duration::from_secs(30);
-/// News that waits while the master does not read.
-const WAITING: usize = 64;
+/// The most messages to one master in a turn of the loop.
+const BURST: usize = 256;
+/// When to try again after the kernel had no room for a message that does not
+/// show as a full buffer: memory, or descriptors under way.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A running master.
 #[derive(Debug)]
 pub(crate) struct Master {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
-    /// Our end of the pair; non-blocking.
+    /// Our end of the pair; non-blocking, and in the poller.
     pub(crate) socket: OwnedFd,
     /// It has said that it serves.
     pub(crate) serves: bool,
-    /// When it is taken to hang.
-    pub(crate) silent_at: Instant,
+    pub(crate) silence: Silence,
     step: Step,
-    /// News for a master that has the table.
-    waiting: VecDeque<FromKeeper>,
+    /// The first orphan that it has not been told of.
+    orphan: u64,
+    /// What the poller waits for.
+    interest: Interest,
+    retry: Option<Instant>,
 }
 
 /// What a master gets next.
@@ -44,10 +50,12 @@ enum Step {
     Entry {
         after: Option<String>,
     },
-    /// The remembered status with this index.
-    Orphan(usize),
-    TableEnd,
+    /// The orphans so far, then the end of the table.
+    Orphans,
+    /// Whatever happens.
     News,
+    /// Nothing: it has closed its end.
+    Nothing,
 }
 
 /// What every master is started with.
@@ -56,23 +64,28 @@ pub(crate) struct Cradle {
     pub(crate) launcher: Launcher,
     /// The binary that the keeper was started from.
     pub(crate) binary: OwnedFd,
-    pub(crate) args: Vec<std::ffi::OsString>,
+    pub(crate) args: Vec<OsString>,
     pub(crate) null: File,
 }
 
 impl Cradle {
     /// Starts a master in a process group of its own, so that a terminal's
-    /// Ctrl-C reaches the keeper only.
-    pub(crate) fn start(
-        &mut self,
-        ours: OwnedFd,
-        theirs: &OwnedFd,
-        now: Instant,
-    ) -> Result<Master, SpawnError> {
+    /// Ctrl-C reaches the keeper only. Its messages are announced by `poller`
+    /// under `token`.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors, memory or processes are short; nothing is left behind.
+    pub(crate) fn start(&mut self, poller: &Poller, token: u64, now: Instant) -> Result<Master, Error> {
+        let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
+        socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
+        // Closing it, should the spawn fail, takes it out again: it has no
+        // duplicate.
+        poller.add(&ours, token, Interest::Read).map_err(system("epoll_ctl"))?;
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let stdio = [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let plan = Plan {
-            env: std::env::vars_os().collect(),
+            env: std::env::vars_os().filter(|(name, _)| name != notify::VARIABLE).collect(),
             fds: vec![theirs.as_fd()],
             process_group: ProcessGroup::NewGroup,
             ..Plan::new(Program::Binary(self.binary.as_fd()), self.args.clone(), stdio)
@@ -83,121 +96,112 @@ impl Cradle {
             pidfd: child.pidfd,
             socket: ours,
             serves: false,
-            silent_at: now + BEGINNING,
+            silence: Silence::new(now),
             step: Step::Hello,
-            waiting: VecDeque::new(),
+            orphan: 0,
+            interest: Interest::Read,
+            retry: None,
         })
     }
 }
 
 impl Master {
-    /// Notes a sign of life.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.silent_at = now + SILENCE;
+    /// When to [`send`](Self::send) again, though nothing happens.
+    pub(crate) fn retry(&self) -> Option<Instant> {
+        self.retry
     }
 
-    /// Tells it something once it has the table. News beyond what a master
-    /// that does not read may leave waiting is lost.
-    pub(crate) fn tell(&mut self, news: FromKeeper) {
-        if self.waiting.len() < WAITING {
-            self.waiting.push_back(news);
-        }
-    }
-
-    /// Sends what it is to get, as far as it reads. Returns whether more waits.
+    /// Sends what it is to get, as far as it reads, and has the poller wait for
+    /// the rest.
+    ///
+    /// First comes the table, an entry at a time: only the place in it is kept.
+    /// Entries that change meanwhile were changed by this very master.
     pub(crate) fn send(
         &mut self,
         hello: &Hello,
         table: &Table,
-        orphans: &VecDeque<Orphan>,
-    ) -> io::Result<bool> {
-        loop {
-            let mut fds: Vec<BorrowedFd<'_>> = Vec::new();
-            let (message, next) = match &self.step {
-                Step::Hello => (FromKeeper::Hello(*hello), Step::Entry { after: None }),
-                Step::Entry { after } => match table.after(after.as_deref()) {
-                    Some((key, entry)) => {
-                        fds.extend(entry.fds.iter().map(|(_, fd)| fd.as_fd()));
-                        let roles: Vec<FdRole> = entry.fds.iter().map(|(role, _)| *role).collect();
-                        let message =
-                            FromKeeper::Entry { key: key.to_owned(), record: entry.record.to_vec(), roles };
-                        (message, Step::Entry { after: Some(key.to_owned()) })
+        news: &mut News,
+        poller: &Poller,
+        now: Instant,
+    ) {
+        self.retry = None;
+        let mut interest = Interest::ReadWrite;
+        for _ in 0..BURST {
+            match self.send_next(hello, table, news) {
+                Ok(true) => {}
+                Ok(false) => {
+                    interest = Interest::Read;
+                    break;
+                }
+                Err(error) => {
+                    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are lacks that pass")]
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => {}
+                        // The end of its messages tells that it has gone.
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                            self.step = Step::Nothing;
+                            interest = Interest::Read;
+                        }
+                        _ => {
+                            self.retry = Some(now + RETRY);
+                            interest = Interest::Read;
+                        }
                     }
-                    None => {
-                        self.step = Step::Orphan(0);
-                        continue;
-                    }
-                },
-                Step::Orphan(index) => match orphans.get(*index) {
-                    Some(orphan) => (FromKeeper::Orphan(*orphan), Step::Orphan(index + 1)),
-                    None => {
-                        self.step = Step::TableEnd;
-                        continue;
-                    }
-                },
-                Step::TableEnd => (FromKeeper::TableEnd, Step::News),
-                Step::News => match self.waiting.front() {
-                    Some(news) => (news.clone(), Step::News),
-                    None => return Ok(false),
-                },
-            };
-            match fdpass::send(&self.socket, &message.encode(), &fds) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(error) => return Err(error),
+                    break;
+                }
             }
-            if matches!(self.step, Step::News) {
-                self.waiting.pop_front();
+        }
+        if interest != self.interest {
+            self.interest = interest;
+            // It fails only for one that has closed its end and was taken out.
+            let _ = poller.modify(&self.socket, crate::keeper::MASTER, interest);
+        }
+    }
+
+    /// Sends one message. Returns whether there was one.
+    fn send_next(&mut self, hello: &Hello, table: &Table, news: &mut News) -> io::Result<bool> {
+        match &self.step {
+            Step::Hello => {
+                self.put(&FromKeeper::Hello(*hello), &[])?;
+                self.step = Step::Entry { after: None };
             }
-            self.step = next;
+            Step::Entry { after } => match table.after(after.as_deref()) {
+                Some((key, entry)) => {
+                    let fds: Vec<BorrowedFd<'_>> = entry.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
+                    let roles: Vec<FdRole> = entry.fds.iter().map(|(role, _)| *role).collect();
+                    let record = entry.record.to_vec();
+                    self.put(&FromKeeper::Entry { key: key.to_owned(), record, roles }, &fds)?;
+                    self.step = Step::Entry { after: Some(key.to_owned()) };
+                }
+                None => self.step = Step::Orphans,
+            },
+            Step::Orphans => {
+                if !self.send_orphan(news)? {
+                    self.put(&FromKeeper::TableEnd, &[])?;
+                    self.step = Step::News;
+                }
+            }
+            Step::News => match news.signal() {
+                Some(signal) => {
+                    self.put(&FromKeeper::Signal { number: signal.as_raw() }, &[])?;
+                    news.signal_sent();
+                }
+                None => return self.send_orphan(news),
+            },
+            Step::Nothing => return Ok(false),
         }
-    }
-}
-
-/// When the next master comes.
-#[derive(Debug, Default)]
-pub(crate) struct Restarts {
-    /// Masters in a row that never served.
-    failures: u32,
-}
-
-impl Restarts {
-    /// The pause after a master has ended: none for one that had served, and
-    /// for the first ones that had not.
-    pub(crate) fn after(&mut self, served: bool) -> Duration {
-        const FREE: u32 = 3;
-        const FIRST: Duration = Duration::from_millis(100);
-        const LONGEST: Duration = Duration::from_secs(15);
-        self.failures = if served { 0 } else { self.failures.saturating_add(1) };
-        match self.failures.checked_sub(FREE) {
-            None => Duration::ZERO,
-            Some(more) => FIRST.saturating_mul(2_u32.saturating_pow(more)).min(LONGEST),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_master_that_served_is_replaced_at_once() {
-        let mut restarts = Restarts::default();
-        for _ in 0..1000 {
-            assert_eq!(restarts.after(true), Duration::ZERO);
-        }
+        Ok(true)
     }
 
-    #[test]
-    fn masters_that_never_serve_are_slowed_down() {
-        let mut restarts = Restarts::default();
-        let pauses: Vec<u128> = (0..6).map(|_| restarts.after(false).as_millis()).collect();
-        assert_eq!(pauses, [0, 0, 100, 200, 400, 800]);
-        for _ in 0..100 {
-            restarts.after(false);
-        }
-        assert_eq!(restarts.after(false), Duration::from_secs(15));
-        assert_eq!(restarts.after(true), Duration::ZERO);
-        assert_eq!(restarts.after(false), Duration::ZERO);
+    /// Tells of the next orphan. Returns whether there was one.
+    fn send_orphan(&mut self, news: &News) -> io::Result<bool> {
+        let Some((number, orphan)) = news.orphan(self.orphan) else { return Ok(false) };
+        self.put(&FromKeeper::Orphan(orphan), &[])?;
+        self.orphan = number + 1;
+        Ok(true)
+    }
+
+    fn put(&self, message: &FromKeeper, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        fdpass::send(&self.socket, &message.encode(), fds)
     }
 }

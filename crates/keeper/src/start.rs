@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use supervisor_protocol::keeper::{FdRole, Hello};
-use supervisor_sys::limits::raise_nofile;
+use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::lock::{Lock, LockError};
 use supervisor_sys::own;
 use supervisor_sys::signal::{self, Signal};
@@ -20,6 +21,9 @@ use crate::{Error, Options};
 /// Open files that a daemon of root allows itself, as far as `fs.nr_open` lets
 /// it.
 const NOFILE: u64 = 1 << 20;
+/// Descriptors that are not for the table: those of one message under way, the
+/// launcher's, the keeper's own.
+const RESERVE: usize = 512;
 /// The daemon should be the last to go when memory runs out.
 const OOM_SCORE_ADJ: i32 = -900;
 
@@ -43,7 +47,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
     own::become_subreaper().map_err(system("prctl PR_SET_CHILD_SUBREAPER"))?;
     signal::ignore(Signal::PIPE).map_err(system("ignoring SIGPIPE"))?;
     let signals = Signals::new().map_err(system("catching signals"))?;
-    let nofile = raise_nofile(NOFILE).map_err(system("raising the limit of open files"))?;
+    let nofile = limits::raise_nofile(NOFILE).map_err(system("raising the limit of open files"))?;
     let oom_score_adj = protect();
 
     let binary = openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -54,9 +58,11 @@ pub fn run(options: Options) -> Result<u8, Error> {
         args: options.master,
         null: File::open("/dev/null").map_err(system("opening /dev/null"))?,
     };
-    let mut table = Table::default();
+    let mut table = Table::new(room());
     for (key, fd) in options.initial {
-        table.put(&key, Entry { record: Box::default(), fds: Box::new([(FdRole::Hold, fd)]) });
+        if !table.put(&key, Entry { record: Box::default(), fds: Box::new([(FdRole::Hold, fd)]) }) {
+            return Err(system("holding what it was started with")(Errno::MFILE.into()));
+        }
     }
     let hello = Hello {
         keeper_pid: std::process::id(),
@@ -65,6 +71,12 @@ pub fn run(options: Options) -> Result<u8, Error> {
         oom_score_adj,
     };
     Keeper::new(cradle, signals, table, hello)?.run()
+}
+
+/// How many descriptors the table may hold under the limit in force.
+fn room() -> usize {
+    let limit = limits::get(Resource::Nofile).soft.unwrap_or(NOFILE);
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVE)
 }
 
 /// Lowers the out-of-memory score as root. Returns the former value, if it

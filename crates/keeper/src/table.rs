@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use supervisor_protocol::keeper::FdRole;
 
-/// The most entries. The limit of open files is usually reached before.
+/// The most entries. The budget of descriptors is usually used up before.
 const MAX_ENTRIES: usize = 65_536;
 
 /// A record and the descriptors that belong to it.
@@ -18,39 +18,58 @@ pub(crate) struct Entry {
 }
 
 /// Entries by their keys.
-#[derive(Debug, Default)]
-pub(crate) struct Table(BTreeMap<Box<str>, Entry>);
+#[derive(Debug)]
+pub(crate) struct Table {
+    entries: BTreeMap<Box<str>, Entry>,
+    /// Descriptors in all entries.
+    fds: usize,
+    max_fds: usize,
+}
 
 impl Table {
+    /// An empty table that will hold at most so many descriptors.
+    pub(crate) fn new(max_fds: usize) -> Self {
+        Self { entries: BTreeMap::new(), fds: 0, max_fds }
+    }
+
     /// Holds an entry in place of the one with the same key, whose descriptors
-    /// are closed. Returns whether there was room.
+    /// are closed. Returns whether there was room; without, nothing changes.
     pub(crate) fn put(&mut self, key: &str, entry: Entry) -> bool {
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(key) {
+        let former = self.entries.get(key);
+        let entries = self.entries.len() + usize::from(former.is_none());
+        let fds = self.fds - former.map_or(0, |former| former.fds.len()) + entry.fds.len();
+        if entries > MAX_ENTRIES || fds > self.max_fds {
             return false;
         }
-        self.0.insert(key.into(), entry);
+        self.fds = fds;
+        self.entries.insert(key.into(), entry);
         true
     }
 
     /// Forgets an entry and closes its descriptors.
     pub(crate) fn delete(&mut self, key: &str) {
-        self.0.remove(key);
+        if let Some(entry) = self.entries.remove(key) {
+            self.fds -= entry.fds.len();
+        }
     }
 
     /// The first entry whose key comes after this one; the very first for
     /// `None`.
     pub(crate) fn after(&self, key: Option<&str>) -> Option<(&str, &Entry)> {
         let start = key.map_or(Bound::Unbounded, Bound::Excluded);
-        self.0.range::<str, _>((start, Bound::Unbounded)).next().map(|(key, entry)| (&**key, entry))
+        let mut later = self.entries.range::<str, _>((start, Bound::Unbounded));
+        later.next().map(|(key, entry)| (&**key, entry))
     }
 
     /// All descriptors of one role.
     pub(crate) fn with_role(&self, wanted: FdRole) -> impl Iterator<Item = &OwnedFd> {
-        self.0
-            .values()
-            .flat_map(|entry| &entry.fds)
-            .filter(move |(role, _)| *role == wanted)
-            .map(|(_, fd)| fd)
+        let fds = self.entries.values().flat_map(|entry| &entry.fds);
+        fds.filter(move |(role, _)| *role == wanted).map(|(_, fd)| fd)
+    }
+
+    /// How many entries there are, and how many descriptors in them.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.fds)
     }
 }
 
@@ -58,8 +77,9 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn entry(record: &[u8]) -> Entry {
-        Entry { record: record.into(), fds: Box::default() }
+    fn entry(record: &[u8], roles: &[FdRole]) -> Entry {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Entry { record: record.into(), fds: roles.iter().map(|role| (*role, null())).collect() }
     }
 
     fn keys(table: &Table) -> Vec<&str> {
@@ -72,35 +92,50 @@ mod tests {
 
     #[test]
     fn entries_are_walked_in_order_of_their_keys() {
-        let mut table = Table::default();
+        let mut table = Table::new(0);
         for key in ["b", "a", "c"] {
-            assert!(table.put(key, entry(b"1")));
+            assert!(table.put(key, entry(b"1", &[])));
         }
         assert_eq!(keys(&table), ["a", "b", "c"]);
         table.delete("b");
         table.delete("nothing");
         assert_eq!(keys(&table), ["a", "c"]);
+        assert_eq!(table.after(Some("b")).unwrap().0, "c", "the place of one that is gone");
     }
 
     #[test]
     fn an_entry_is_replaced_whole() {
-        let mut table = Table::default();
-        let pipe = std::fs::File::open("/dev/null").unwrap();
-        let fds = Box::new([(FdRole::Drain, OwnedFd::from(pipe))]);
-        table.put("a", Entry { record: b"1"[..].into(), fds });
+        let mut table = Table::new(9);
+        table.put("a", entry(b"1", &[FdRole::Drain]));
         assert_eq!(table.with_role(FdRole::Drain).count(), 1);
-        table.put("a", entry(b"2"));
+        table.put("a", entry(b"2", &[]));
         assert_eq!(table.with_role(FdRole::Drain).count(), 0);
         assert_eq!(&*table.after(None).unwrap().1.record, b"2");
+        assert_eq!(table.size(), (1, 0));
     }
 
     #[test]
-    fn it_is_bounded() {
-        let mut table = Table::default();
+    fn entries_are_bounded() {
+        let mut table = Table::new(0);
         for number in 0..MAX_ENTRIES {
-            assert!(table.put(&number.to_string(), entry(b"")));
+            assert!(table.put(&number.to_string(), entry(b"", &[])));
         }
-        assert!(!table.put("one more", entry(b"")));
-        assert!(table.put("0", entry(b"known keys still change")));
+        assert!(!table.put("one more", entry(b"", &[])));
+        assert!(table.put("0", entry(b"known keys still change", &[])));
+    }
+
+    #[test]
+    fn descriptors_are_bounded() {
+        use FdRole::{Drain, Hold, Process};
+        let mut table = Table::new(4);
+        assert!(table.put("a", entry(b"1", &[Hold, Hold, Drain])));
+        assert!(!table.put("b", entry(b"1", &[Hold, Hold])));
+        assert!(!table.put("a", entry(b"2", &[Hold; 5])));
+        assert_eq!(&*table.after(None).unwrap().1.record, b"1", "refused whole");
+        assert!(table.put("a", entry(b"3", &[Process, Drain])));
+        assert!(table.put("b", entry(b"1", &[Hold, Hold])));
+        assert_eq!(table.size(), (2, 4));
+        table.delete("a");
+        assert_eq!(table.size(), (1, 2));
     }
 }

@@ -20,6 +20,8 @@ pub const VERSION: u8 = 1;
 pub const MAX_KEY: usize = 160;
 /// The longest record, bytes.
 pub const MAX_RECORD: usize = 4096;
+/// The longest text for the service manager, bytes.
+pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
 /// Enough for every packet, bytes.
@@ -58,6 +60,12 @@ pub enum ToKeeper {
     Beat,
     /// The master has read the table and serves.
     Adopted,
+    /// Pass this on to the service manager: lines of `sd_notify(3)`, which must
+    /// come from the process that it knows. Nothing happens without one.
+    Notify {
+        /// At most [`MAX_TEXT`] bytes.
+        text: String,
+    },
     /// Everything has ended as ordered: leave with this code.
     Finish {
         /// The keeper's exit code.
@@ -138,7 +146,7 @@ pub enum Error {
     /// The packet ends too early, or goes on too long.
     #[error("wrong length")]
     Length,
-    /// A key, a record or the descriptors are over their limit.
+    /// A key, a record, a text or the descriptors are over their limit.
     #[error("over a limit")]
     TooLong,
     /// A field has a value that it cannot have.
@@ -147,7 +155,7 @@ pub enum Error {
 }
 
 impl ToKeeper {
-    /// The packet. An entry over the limits is encoded, and refused by
+    /// The packet. A message over the limits is encoded, and refused by
     /// [`decode`](Self::decode).
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -157,6 +165,7 @@ impl ToKeeper {
             Self::Beat => Writer::new(3).done(),
             Self::Adopted => Writer::new(4).done(),
             Self::Finish { exit_code } => Writer::new(5).byte(*exit_code).done(),
+            Self::Notify { text } => Writer::new(6).bytes(text.as_bytes()).done(),
         }
     }
 
@@ -176,6 +185,7 @@ impl ToKeeper {
             3 => Self::Beat,
             4 => Self::Adopted,
             5 => Self::Finish { exit_code: reader.byte()? },
+            6 => Self::Notify { text: reader.text(MAX_TEXT)? },
             tag => return Err(Error::Tag(tag)),
         };
         reader.end(message)
@@ -407,6 +417,7 @@ mod tests {
         check_to(ToKeeper::Beat);
         check_to(ToKeeper::Adopted);
         check_to(ToKeeper::Finish { exit_code: 3 });
+        check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
         let hello =
             Hello { keeper_pid: 7, nofile_soft: Some(1024), nofile_hard: None, oom_score_adj: Some(-900) };
         check_from(FromKeeper::Hello(hello));
@@ -422,7 +433,16 @@ mod tests {
     #[test]
     fn limits_hold() {
         assert_eq!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len(), MAX_PACKET - 1);
-        for message in [put(MAX_KEY + 1, 0, 0), put(0, MAX_RECORD + 1, 0), put(0, 0, MAX_FDS + 1)] {
+        let notify = |length| ToKeeper::Notify { text: "x".repeat(length) };
+        check_to(notify(MAX_TEXT));
+        let huge = usize::from(u16::MAX) + 1;
+        for message in [
+            put(MAX_KEY + 1, 0, 0),
+            put(0, MAX_RECORD + 1, 0),
+            put(0, 0, MAX_FDS + 1),
+            notify(MAX_TEXT + 1),
+            notify(huge),
+        ] {
             assert_eq!(ToKeeper::decode(&message.encode()), Err(Error::TooLong));
         }
     }

@@ -122,16 +122,70 @@ impl Shown {
     }
 }
 
-/// The length of `  - "key": ` at the start of a line.
+/// The length of `  - "key": ` at the start of a line. What may be the inside of
+/// a text over several lines, such as a key file's `MIIE…==`, has none.
 fn key_length(line: &str) -> Option<usize> {
-    let key = line.trim_start_matches([' ', '\t', '-']);
-    let name = key.trim_start_matches(['"', '\'']);
-    let rest =
-        name.trim_start_matches(|char: char| char.is_alphanumeric() || matches!(char, '_' | '-' | '.'));
+    let name = line.trim_start_matches([' ', '\t', '-', '"', '\'']);
+    let is_in_name = |char: char| char.is_alphanumeric() || matches!(char, '_' | '-' | '.');
+    let rest = name.trim_start_matches(is_in_name);
     if rest.len() == name.len() {
         return None;
     }
-    let rest = rest.trim_start_matches(['"', '\'']).trim_start_matches(' ');
-    let value = rest.strip_prefix([':', '='])?.trim_start_matches(' ');
-    Some(line.len() - value.len())
+    let separator = rest.trim_start_matches(['"', '\'']).trim_start_matches(' ');
+    let value = separator.strip_prefix([':', '='])?;
+    let is_key = match separator.starts_with('=') {
+        true => !value.is_empty() && !value.starts_with('='),
+        false => value.is_empty() || value.starts_with(' ') || rest.starts_with(['"', '\'']),
+    };
+    is_key.then(|| line.len() - value.trim_start_matches(' ').len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syntax_error_shows_keys_only() {
+        for (line, shown) in [
+            ("PASSWORD: \"hunter2", Some("PASSWORD: …")),
+            ("  - name: hunter2", Some("  - name: …")),
+            ("\t\"TOKEN\":\"hunter2", Some("\t\"TOKEN\":…")),
+            ("TOKEN = hunter2", Some("TOKEN = …")),
+            ("env:", Some("env:")),
+            ("hunter2", None),
+            ("hunter2==", None),
+            ("hunter2=", None),
+            ("hunter:2", None),
+            ("{TOKEN: hunter2", None),
+            ("", None),
+        ] {
+            let text = format!("env:\n{line}\n");
+            let end = text.len() - 1;
+            let source_line = Lines::new(&text).shown_before_syntax_error(Span { start: end, end });
+            assert_eq!(source_line.map(|line| line.text).as_deref(), shown, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_mark() {
+        let text = format!("{}é: wrong{}", "ä".repeat(100), "ö".repeat(100));
+        let start = text.find("wrong").unwrap();
+        let source_line = Lines::new(&text).shown(Span { start, end: start + 5 }, &[]);
+        assert_eq!(&source_line.text[source_line.mark], "wrong");
+        assert!(source_line.text.starts_with("…ä") && source_line.text.ends_with("ö…"));
+        assert_eq!(Lines::new(&text).column(start), 104);
+    }
+
+    #[test]
+    fn a_mark_across_a_secret_stays_on_the_text() {
+        let text = "A: [hunter2, x]";
+        let secret = Span { start: 4, end: 11 };
+        for (mark, marked) in
+            [((3, 15), "[…, x]"), ((4, 11), "…"), ((6, 8), "…"), ((6, 15), "…, x]"), ((0, 1), "A")]
+        {
+            let source_line = Lines::new(text).shown(Span { start: mark.0, end: mark.1 }, &[secret]);
+            assert_eq!(source_line.text, "A: […, x]");
+            assert_eq!(&source_line.text[source_line.mark], marked, "{mark:?}");
+        }
+    }
 }

@@ -1,0 +1,218 @@
+//! The fake machine: processes that misbehave, and news of them that is late.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use supervisor_core::{Action, AppId, Event, Exit, Timestamp, WorkerId};
+
+use crate::agenda::Agenda;
+
+/// Processes, and what is known of them only later.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    seed: u64,
+    /// Faults happen.
+    pub(crate) chaotic: bool,
+    living: BTreeMap<WorkerId, Process>,
+    agenda: Agenda<Happening>,
+    /// Lives of each app so far: what a life is like depends on the app and on
+    /// its number alone, so that a run without another app tells the same.
+    lives: BTreeMap<AppId, u64>,
+    rng: Rng,
+}
+
+#[derive(Debug)]
+struct Process {
+    /// How long it takes to end when asked; `None` if it does not listen.
+    obeys_after: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Happening {
+    /// The supervisor hears of something.
+    News(Event),
+    /// A process speaks, if it lives.
+    Says(WorkerId, Event),
+    /// A process ends, if it lives.
+    Dies(WorkerId, Exit),
+}
+
+/// How one life goes, times counted from its begin.
+#[derive(Debug)]
+struct Fate {
+    ready: Option<Duration>,
+    wants_more: Option<(Duration, Duration)>,
+    leaves: Option<Duration>,
+    dies: Option<(Duration, Exit)>,
+    obeys_after: Option<Duration>,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            chaotic: true,
+            living: BTreeMap::new(),
+            agenda: Agenda::new(),
+            lives: BTreeMap::new(),
+            rng: Rng::with_seed(seed ^ 0x6d61_6368_696e_6500),
+        }
+    }
+
+    /// When something happens next.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.agenda.next_at()
+    }
+
+    /// Lets the next thing happen. Returns what the supervisor hears of it.
+    pub(crate) fn happen(&mut self, now: Timestamp) -> Option<Event> {
+        match self.agenda.take()? {
+            Happening::News(event) => Some(event),
+            Happening::Says(worker, event) => {
+                if self.living.contains_key(&worker) {
+                    self.report(now, event);
+                }
+                None
+            }
+            Happening::Dies(worker, exit) => {
+                if self.living.remove(&worker).is_some() {
+                    self.report(now, Event::WorkerExited { worker, exit });
+                }
+                None
+            }
+        }
+    }
+
+    /// A stranger kills somebody.
+    pub(crate) fn strike(&mut self, now: Timestamp) {
+        if self.living.is_empty() {
+            return;
+        }
+        let victim = self.rng.usize(..self.living.len());
+        if let Some(worker) = self.living.keys().nth(victim).copied() {
+            self.agenda.note(now, Happening::Dies(worker, Exit::Signal(9)));
+        }
+    }
+
+    /// Performs an action, as the shell would.
+    pub(crate) fn perform(&mut self, now: Timestamp, action: &Action) {
+        match action {
+            Action::Spawn { worker, slot, .. } => self.spawn(now, *worker, slot.app),
+            Action::Terminate(worker) => {
+                if let Some(after) = self.living.get(worker).and_then(|process| process.obeys_after) {
+                    let exit = if after.is_zero() { Exit::Signal(15) } else { Exit::Code(0) };
+                    self.agenda.note(now + after, Happening::Dies(*worker, exit));
+                }
+            }
+            Action::Kill(worker) => {
+                let after = Duration::from_millis(self.rng.u64(0..50));
+                self.agenda.note(now + after, Happening::Dies(*worker, Exit::Signal(9)));
+            }
+            Action::Open(_)
+            | Action::Close(_)
+            | Action::Forget(_)
+            | Action::Announce(_)
+            | Action::Finish(..) => {}
+        }
+    }
+
+    fn spawn(&mut self, now: Timestamp, worker: WorkerId, app: AppId) {
+        let life = self.lives.entry(app).or_default();
+        *life += 1;
+        let mut rng = Rng::with_seed(self.seed ^ (u64::from(app.0) << 48) ^ life.wrapping_mul(0x9e37_79b9));
+        let begin = now + Duration::from_millis(rng.u64(0..20));
+        if self.chaotic && rng.u8(..) < 20 {
+            let detail = "exec: no such file".to_owned();
+            self.report(begin, Event::SpawnFailed { worker, detail });
+            return;
+        }
+        let fate = if self.chaotic { Fate::bad(&mut rng) } else { Fate::good(&mut rng) };
+        self.living.insert(worker, Process { obeys_after: fate.obeys_after });
+        self.report(begin, Event::WorkerSpawned(worker));
+        // A word may overtake the news of the spawn by a hair.
+        let early = if self.chaotic && rng.u8(..) < 10 { now } else { begin };
+        if let Some(after) = fate.ready {
+            self.agenda.note(early + after, Happening::Says(worker, Event::WorkerReady(worker)));
+        }
+        if let Some((after, by)) = fate.wants_more {
+            self.agenda.note(begin + after, Happening::Says(worker, Event::WorkerDelayed { worker, by }));
+        }
+        if let Some(after) = fate.leaves {
+            self.agenda.note(early + after, Happening::Says(worker, Event::WorkerLeaving(worker)));
+        }
+        if let Some((after, exit)) = fate.dies {
+            self.agenda.note(begin + after, Happening::Dies(worker, exit));
+        }
+    }
+
+    /// Sends news on its way: mostly at once, sometimes late, sometimes twice.
+    fn report(&mut self, at: Timestamp, event: Event) {
+        if self.chaotic && self.rng.u8(..) < 8 {
+            let again = at + self.lateness() + Duration::from_millis(self.rng.u64(0..5000));
+            self.agenda.note(again, Happening::News(event.clone()));
+        }
+        let lateness = self.lateness();
+        self.agenda.note(at + lateness, Happening::News(event));
+    }
+
+    fn lateness(&mut self) -> Duration {
+        match self.rng.u8(..) {
+            _ if !self.chaotic => Duration::ZERO,
+            0..=199 => Duration::ZERO,
+            200..=249 => Duration::from_millis(self.rng.u64(0..20)),
+            250..=255 => Duration::from_millis(self.rng.u64(0..2000)),
+        }
+    }
+}
+
+impl Fate {
+    /// A worker as it should be.
+    fn good(rng: &mut Rng) -> Self {
+        Self {
+            ready: Some(Duration::from_millis(rng.u64(1..100))),
+            wants_more: None,
+            leaves: None,
+            dies: None,
+            obeys_after: Some(Duration::from_millis(rng.u64(0..50))),
+        }
+    }
+
+    fn bad(rng: &mut Rng) -> Self {
+        let mut fate = Self::good(rng);
+        let early = Duration::from_millis(rng.u64(1..500));
+        let late = Duration::from_millis(rng.u64(500..20_000));
+        match rng.u8(..16) {
+            0..=3 => {}
+            4..=6 => fate.dies = Some((early, Self::exit(rng))),
+            7..=8 => fate.dies = Some((late, Self::exit(rng))),
+            9 => fate.ready = None,
+            10 => fate.ready = Some(late),
+            11 => fate.obeys_after = None,
+            12 => fate.obeys_after = Some(late),
+            13 => {
+                fate.leaves = Some(late);
+                fate.dies = rng.bool().then(|| (late + early, Self::exit(rng)));
+            }
+            14 => {
+                fate.ready = Some(late);
+                fate.wants_more = Some((early, late));
+            }
+            _ => {
+                fate.obeys_after = Some(late);
+                fate.wants_more = Some((late, early));
+            }
+        }
+        fate
+    }
+
+    fn exit(rng: &mut Rng) -> Exit {
+        match rng.u8(..8) {
+            0..=3 => Exit::Code(1),
+            4 => Exit::Code(0),
+            5 => Exit::Code(3),
+            6 => Exit::Signal(11),
+            _ => Exit::Unknown,
+        }
+    }
+}
