@@ -177,7 +177,7 @@ pub(crate) struct Run {
     pub(crate) app: AppOptions,
 }
 
-/// Stop apps; they stay declared and stopped, over a reboot too
+/// Stop apps; they stay declared, and stopped
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -350,7 +350,7 @@ pub(crate) struct Ping {
 
 /// End the daemon and all workers
 ///
-/// What is declared stays so: the next daemon starts it again.
+/// The apps are forgotten with it: the next daemon begins with what it is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -427,9 +427,6 @@ pub(crate) struct Folders {
     pub(crate) runtime_dir: PathBuf,
     /// See `Home`
     #[arg(long)]
-    pub(crate) state_dir: PathBuf,
-    /// See `Home`
-    #[arg(long)]
     pub(crate) log_dir: PathBuf,
     /// Stay with the terminal or the service manager
     #[arg(long, action = ArgAction::SetTrue)]
@@ -439,8 +436,8 @@ pub(crate) struct Folders {
 impl Folders {
     /// The options as they are passed on to another process of the daemon.
     pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let Folders { runtime_dir, state_dir, log_dir, foreground } = self;
-        let folders = [("--runtime-dir", runtime_dir), ("--state-dir", state_dir), ("--log-dir", log_dir)];
+        let Folders { runtime_dir, log_dir, foreground } = self;
+        let folders = [("--runtime-dir", runtime_dir), ("--log-dir", log_dir)];
         let mut args: Vec<OsString> =
             folders.into_iter().flat_map(|(option, folder)| [option.into(), folder.into()]).collect();
         if *foreground {
@@ -472,7 +469,7 @@ mod tests {
 
     #[test]
     fn folders_are_passed_on() {
-        let text = "--runtime-dir /r --state-dir /s --log-dir /l --foreground";
+        let text = "--runtime-dir /r --log-dir /l --foreground";
         let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
         let Command::Master(folders) = args.command else { panic!("{args:?}") };
         assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));

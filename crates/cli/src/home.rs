@@ -29,8 +29,6 @@ pub(crate) struct Home {
     in_public: bool,
     /// The control socket and the lock.
     runtime_dir: PathBuf,
-    /// Declared apps.
-    state_dir: PathBuf,
     /// Output of the workers and the daemon's own log.
     log_dir: PathBuf,
 }
@@ -89,16 +87,9 @@ impl Surroundings<'_> {
             .absolute("XDG_STATE_HOME")
             .or_else(|| self.absolute("HOME").map(|home| home.join(".local/state")))
             .ok_or_else(|| {
-                Failure::new(ExitCode::Usage, "cannot tell where to keep state: set HOME or SUPERVISOR_HOME")
+                Failure::new(ExitCode::Usage, "cannot tell where to keep logs: set HOME or SUPERVISOR_HOME")
             })?;
-        let state_dir = state.join(NAME);
-        Ok(Home {
-            label: runtime_dir.clone(),
-            in_public,
-            runtime_dir,
-            log_dir: state_dir.join("log"),
-            state_dir,
-        })
+        Ok(Home { label: runtime_dir.clone(), in_public, runtime_dir, log_dir: state.join(NAME).join("log") })
     }
 
     fn non_empty(&self, name: &str) -> Option<PathBuf> {
@@ -138,7 +129,6 @@ impl Home {
             label: folder.to_owned(),
             in_public: false,
             runtime_dir: folder.join("run"),
-            state_dir: folder.join("state"),
             log_dir: folder.join("log"),
         }
     }
@@ -149,21 +139,20 @@ impl Home {
             label: runtime_dir.clone(),
             in_public: false,
             runtime_dir,
-            state_dir: Path::new("/var/lib").join(NAME),
             log_dir: Path::new("/var/log").join(NAME),
         }
     }
 
     /// The home with these folders.
     pub(crate) fn of(folders: &Folders) -> Home {
-        let Folders { runtime_dir, state_dir, log_dir, foreground: _ } = folders.clone();
-        Home { label: runtime_dir.clone(), in_public: false, runtime_dir, state_dir, log_dir }
+        let Folders { runtime_dir, log_dir, foreground: _ } = folders.clone();
+        Home { label: runtime_dir.clone(), in_public: false, runtime_dir, log_dir }
     }
 
     /// The folders as options of the daemon's processes.
     pub(crate) fn folders(&self, foreground: bool) -> Folders {
-        let Home { label: _, in_public: _, runtime_dir, state_dir, log_dir } = self.clone();
-        Folders { runtime_dir, state_dir, log_dir, foreground }
+        let Home { label: _, in_public: _, runtime_dir, log_dir } = self.clone();
+        Folders { runtime_dir, log_dir, foreground }
     }
 
     /// The socket that the daemon answers on.
@@ -186,7 +175,7 @@ impl Home {
     /// # Errors
     /// When one cannot be made, or somebody else was faster in a public place.
     pub(crate) fn create(&self) -> Result<(), Failure> {
-        for folder in [&self.runtime_dir, &self.state_dir, &self.log_dir] {
+        for folder in [&self.runtime_dir, &self.log_dir] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -279,14 +268,13 @@ mod tests {
     }
 
     #[test]
-    fn state_and_logs_of_a_user() {
+    fn logs_of_a_user() {
         let of =
             |variables: &[(&str, &str)]| homes_of(7, variables, Path::new("/nowhere")).unwrap().remove(0);
         let home = of(&[("HOME", "/home/u")]);
-        assert_eq!(home.state_dir, Path::new("/home/u/.local/state/supervisor-cluster"));
         assert_eq!(home.log_dir, Path::new("/home/u/.local/state/supervisor-cluster/log"));
         let home = of(&[("HOME", "/home/u"), ("XDG_STATE_HOME", "/state")]);
-        assert_eq!(home.state_dir, Path::new("/state/supervisor-cluster"));
+        assert_eq!(home.log_dir, Path::new("/state/supervisor-cluster/log"));
         assert_eq!(homes_of(7, &[], Path::new("/nowhere")).unwrap_err().code, ExitCode::Usage);
     }
 

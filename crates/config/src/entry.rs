@@ -68,7 +68,7 @@ pub(crate) fn read(
         backlog: fields.value("backlog", integer(1..=65_535)),
         ready: fields.value("ready", ready),
         listen_timeout: fields.value("listen_timeout", positive_duration),
-        min_uptime: fields.value("min_uptime", duration),
+        min_uptime: fields.value("min_uptime", positive_duration),
         max_restarts: fields.value("max_restarts", max_restarts),
         restart_delay: fields.value("restart_delay", duration),
         restart_backoff_percent: fields.value("restart_backoff", backoff_percent),

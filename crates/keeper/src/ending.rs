@@ -41,8 +41,8 @@ impl Ending {
 mod tests {
     use super::*;
 
-    const fn after(seconds: f64) -> Duration {
-        Duration::from_millis((seconds * 1000.0) as u64)
+    fn after(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
     }
 
     #[test]

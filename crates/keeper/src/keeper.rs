@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::ending::Ending;
 use crate::error::system;
 use crate::log::say;
-use crate::master::{Cradle, Master};
+use crate::master::{self, Cradle, Master};
 use crate::news::News;
 use crate::notify::ServiceManager;
 use crate::restarts::Restarts;
@@ -29,9 +29,9 @@ const BURST: usize = 64;
 /// The exit code when the keeper had to end everything itself.
 const ALONE: u8 = 1;
 
-/// The poller's tokens.
+/// The poller's token of signals.
 const SIGNALS: u64 = 0;
-pub(crate) const MASTER: u64 = 1;
+const _: () = assert!(SIGNALS != master::TOKEN);
 
 /// Everything that the keeper has.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Keeper {
             return Ok(());
         }
         self.start_at = None;
-        match self.cradle.start(&self.poller, MASTER, now) {
+        match self.cradle.start(&self.poller, now) {
             Ok(master) => {
                 // It has not heard yet that everything is to end.
                 if self.ending.is_asked() {

@@ -18,6 +18,8 @@ use crate::notify;
 use crate::silence::Silence;
 use crate::table::Table;
 
+/// The poller's token of a master's messages.
+pub(crate) const TOKEN: u64 = 1;
 /// The most messages to one master in a turn of the loop.
 const BURST: usize = 256;
 /// When to try again after the kernel had no room for a message that does not
@@ -70,18 +72,18 @@ pub(crate) struct Cradle {
 
 impl Cradle {
     /// Starts a master in a process group of its own, so that a terminal's
-    /// Ctrl-C reaches the keeper only. Its messages are announced by `poller`
-    /// under `token`.
+    /// Ctrl-C reaches the keeper only. `poller` announces its messages, under
+    /// [`TOKEN`].
     ///
     /// # Errors
     ///
     /// When descriptors, memory or processes are short; nothing is left behind.
-    pub(crate) fn start(&mut self, poller: &Poller, token: u64, now: Instant) -> Result<Master, Error> {
+    pub(crate) fn start(&mut self, poller: &Poller, now: Instant) -> Result<Master, Error> {
         let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
         socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
         // Closing it, should the spawn fail, takes it out again: it has no
         // duplicate.
-        poller.add(&ours, token, Interest::Read).map_err(system("epoll_ctl"))?;
+        poller.add(&ours, TOKEN, Interest::Read).map_err(system("epoll_ctl"))?;
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let stdio = [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let plan = Plan {
@@ -154,7 +156,7 @@ impl Master {
         if interest != self.interest {
             self.interest = interest;
             // It fails only for one that has closed its end and was taken out.
-            let _ = poller.modify(&self.socket, crate::keeper::MASTER, interest);
+            let _ = poller.modify(&self.socket, TOKEN, interest);
         }
     }
 

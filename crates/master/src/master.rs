@@ -140,7 +140,7 @@ impl Master {
     /// news of other workers waiting.
     pub(crate) fn perform(&mut self) {
         let begin = Instant::now();
-        while let Some(action) = self.queue.pop_front().or_else(|| self.news.pop_front()) {
+        while let Some(action) = self.next_action() {
             self.perform_one(action);
             if begin.elapsed() >= SLICE {
                 break;
@@ -153,6 +153,15 @@ impl Master {
             // Every slot that is to listen has asked for its sockets by now.
             self.listeners.drop_inherited(&self.link);
         }
+    }
+
+    /// What to do next: first the world, then the dead, then the people.
+    fn next_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.queue.pop_front() {
+            return Some(action);
+        }
+        self.workers.bury(&self.poller, &self.link);
+        self.news.pop_front()
     }
 
     fn perform_one(&mut self, action: Action) {
@@ -308,16 +317,7 @@ impl Master {
                 }
             }
             News::Ended(id) => {
-                let link = &self.link;
-                let event = self.workers.take_exit(id, &self.poller, |worker, exit| {
-                    let record = WorkerRecord { exit: Some(words::exit(exit)), ..worker.record.clone() };
-                    link.put(
-                        &records::worker_key(id),
-                        &record.to_bytes(),
-                        &[(FdRole::Process, worker.pidfd.as_fd())],
-                    );
-                });
-                if let Some(event) = event {
+                if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
                     self.handle(event);
                 }
             }

@@ -247,7 +247,10 @@ impl Master {
                 continue;
             }
             note(self, id, &slots);
-            let instances = self.registry.by_id(id).map_or(0, |entry| entry.instances);
+            let all = self.registry.by_id(id).map_or(0, |entry| entry.instances);
+            let concerned = (0..all).filter(|index| slots.contains(*index)).count();
+            // There are no more than `all`.
+            let instances = u32::try_from(concerned).unwrap_or(all);
             draft.say(Progress::App { app, change, instances });
             let operation = self.operations.begin(&mut draft, id);
             self.order(operation, id, order(slots));
@@ -357,6 +360,11 @@ fn check(apps: &[App]) -> Answered<()> {
         }
         if !app.cwd.is_absolute() {
             return bad("its cwd is not absolute");
+        }
+        if app.min_uptime.is_zero() {
+            return bad(
+                "its min_uptime is zero: every life would be stable, and no crash slow the next one down",
+            );
         }
         if app.listen.len() > supervisor_sys::spawn::MAX_FDS {
             return bad("it has too many listeners");

@@ -8,15 +8,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, WorkerId};
+use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Child;
 use supervisor_sys::{Pid, fdpass, process};
 
+use crate::link::Link;
 use crate::notify::{self, Word};
-use crate::records::WorkerRecord;
+use crate::records::{self, WorkerRecord};
 use crate::settings::Settings;
+use crate::words;
 
 /// How often a group that outlives its leader is looked at.
 const LINGER: Duration = Duration::from_millis(20);
@@ -55,6 +58,8 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) struct Workers {
     alive: BTreeMap<WorkerId, Worker>,
+    /// Those that ended by themselves and are not reaped yet.
+    dead: Vec<(WorkerId, Worker, Exit)>,
     /// Those whose group outlives them.
     lingering: Vec<WorkerId>,
     /// When the groups are looked at next.
@@ -83,6 +88,17 @@ impl Worker {
         Self { settings, record, pid, pidfd, notify, message: None, asked: false, left: None }
     }
 
+    /// Lets the keeper know how its process ended, and reaps that.
+    fn reap(&self, id: WorkerId, exit: Exit, poller: &Poller, link: &Link) {
+        let record = WorkerRecord { exit: Some(words::exit(exit)), ..self.record.clone() };
+        let pidfd = [(FdRole::Process, self.pidfd.as_fd())];
+        link.put(&records::worker_key(id), &record.to_bytes(), &pidfd);
+        // A closed pidfd would leave the poller by itself, but the keeper has
+        // another descriptor for it.
+        let _ = poller.remove(&self.pidfd);
+        let _ = pidfd::reap(&self.pidfd);
+    }
+
     /// Signals the process group that it leads.
     fn signal_group(&self, signal: Signal) {
         // The only failure is that nobody is left.
@@ -92,7 +108,7 @@ impl Worker {
 
 impl Workers {
     pub(crate) fn new() -> Self {
-        Self { alive: BTreeMap::new(), lingering: Vec::new(), look_at: Instant::now() }
+        Self { alive: BTreeMap::new(), dead: Vec::new(), lingering: Vec::new(), look_at: Instant::now() }
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<&Worker> {
@@ -100,7 +116,7 @@ impl Workers {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.alive.is_empty()
+        self.alive.is_empty() && self.dead.is_empty()
     }
 
     /// When [`Self::look_after_lingering`] must be called.
@@ -150,19 +166,14 @@ impl Workers {
         }
     }
 
-    /// Takes the exit of a worker's process. `record` is called with it after
-    /// it is certain and before the process is reaped.
+    /// Takes the exit of a worker's process.
     ///
-    /// What is left of its group is killed at once when the worker ended by
-    /// itself, because its replacement must not meet it. A worker that was
-    /// asked to end may have been a launcher: the others get the signal too and
-    /// what is left of the time.
-    pub(crate) fn take_exit(
-        &mut self,
-        id: WorkerId,
-        poller: &Poller,
-        record: impl FnOnce(&Worker, Exit),
-    ) -> Option<Event> {
+    /// A worker that ended by itself needs a replacement at once: what is left
+    /// of its group is killed, because the replacement must not meet it, and
+    /// the rest of its funeral waits for [`Self::bury`]. One that was asked to
+    /// end may have been a launcher: the others of its group get the signal too
+    /// and what is left of the time.
+    pub(crate) fn take_exit(&mut self, id: WorkerId, poller: &Poller, link: &Link) -> Option<Event> {
         let worker = self.alive.get_mut(&id)?;
         if worker.left.is_some() {
             return None;
@@ -174,22 +185,29 @@ impl Workers {
             // Somebody else has reaped it.
             Err(_) => Exit::Unknown,
         };
-        record(worker, exit);
-        // A closed pidfd leaves the poller too, but the keeper has another
-        // descriptor for the same one: it must be taken out.
-        let _ = poller.remove(worker.pidfd.as_fd());
-        if !worker.asked {
+        if worker.asked {
+            worker.reap(id, exit, poller, link);
+            if pidfd::group_exists(worker.pid) {
+                worker.signal_group(worker.settings.kill_signal());
+                worker.left = Some(exit);
+                self.lingering.push(id);
+                return None;
+            }
+            self.forget(id, poller);
+        } else {
             worker.signal_group(Signal::KILL);
+            self.dead.extend(self.alive.remove(&id).map(|worker| (id, worker, exit)));
         }
-        let _ = pidfd::reap(&worker.pidfd);
-        if worker.asked && pidfd::group_exists(worker.pid) {
-            worker.signal_group(worker.settings.kill_signal());
-            worker.left = Some(exit);
-            self.lingering.push(id);
-            return None;
-        }
-        self.forget(id, poller);
         Some(Event::WorkerExited { worker: id, exit })
+    }
+
+    /// Reaps the workers that ended by themselves. It is done after their
+    /// replacements were started.
+    pub(crate) fn bury(&mut self, poller: &Poller, link: &Link) {
+        for (id, worker, exit) in self.dead.drain(..) {
+            worker.reap(id, exit, poller, link);
+            let _ = poller.remove(&worker.notify);
+        }
     }
 
     /// Looks whether groups that outlived their leaders are gone.

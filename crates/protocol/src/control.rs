@@ -297,7 +297,7 @@ pub enum Progress {
         app: String,
         /// What becomes of it.
         change: Change,
-        /// How many workers it is to have.
+        /// How many of its workers that is about.
         instances: u32,
     },
     /// A worker of a concerned app changed its state.

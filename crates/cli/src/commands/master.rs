@@ -8,7 +8,7 @@ use crate::args::Folders;
 use crate::exit_code::{ExitCode, Failure};
 
 pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
-    let Folders { runtime_dir, state_dir: _, log_dir, foreground } = folders;
+    let Folders { runtime_dir, log_dir, foreground } = folders;
     let mut inherited =
         inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
     let keeper = inherited.remove(&MASTER_FD).ok_or_else(|| {

@@ -1,11 +1,14 @@
 //! The paths under `/v1`, and how answers are written.
 
+use std::time::Duration;
+
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{RawQuery, State};
 use axum::http::{Method, Response, StatusCode, Uri, header};
 use axum::routing::{get, post};
 use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_protocol::control::{ErrorBody, ErrorCode, ErrorDetail, Progress, Stream};
@@ -17,6 +20,8 @@ use crate::registry::refuse;
 
 /// The largest request body, bytes.
 const BODY: usize = 16 * 1024 * 1024;
+/// How long a client may take to send it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of a stream that wait for the client.
 const LINES_AHEAD: usize = 16;
 
@@ -42,26 +47,40 @@ pub(super) fn router(requests: Requests) -> Router {
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
         )
-        .route("/v1/apply", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Apply)).await }))
-        .route("/v1/start", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Start)).await }))
-        .route("/v1/stop", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Stop)).await }))
+        .route(
+            "/v1/apply",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Apply)).await }),
+        )
+        .route(
+            "/v1/start",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Start)).await }),
+        )
+        .route(
+            "/v1/stop",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Stop)).await }),
+        )
         .route(
             "/v1/restart",
-            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Restart)).await }),
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Restart)).await }),
         )
         .route(
             "/v1/delete",
-            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Delete)).await }),
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Delete)).await }),
         )
-        .route("/v1/scale", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Scale)).await }))
+        .route(
+            "/v1/scale",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Scale)).await }),
+        )
         .route(
             "/v1/signal",
-            post(|State(to), body| async move { ask(to, read(&body).map(Ask::Signal)).await }),
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Signal)).await }),
         )
-        .route("/v1/kill", post(|State(to), body| async move { ask(to, read(&body).map(Ask::Kill)).await }))
+        .route(
+            "/v1/kill",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Kill)).await }),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(requests)
 }
 
@@ -97,10 +116,22 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
     }
 }
 
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ErrorDetail> {
-    serde_json::from_slice(body).map_err(|error| {
-        refuse(ErrorCode::Usage, format!("the request's body is not as documented: {error}"))
-    })
+/// Reads a request's body.
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ErrorDetail> {
+    let usage = |message| refuse(ErrorCode::Usage, message);
+    let too_large = || usage(format!("the request's body is larger than {BODY} bytes"));
+    if body.size_hint().lower() > BODY as u64 {
+        return Err(too_large());
+    }
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY).collect()).await;
+    let bytes = match whole {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) => return Err(usage(format!("the request's body broke off: {error}"))),
+        Err(_) => return Err(usage(format!("the request's body has not come within {BODY_TIMEOUT:?}"))),
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| usage(format!("the request's body is not as documented: {error}")))
 }
 
 /// The pairs of a query string, `+` and `%XX` decoded.

@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::{Request, routes};
 
@@ -41,6 +42,7 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 /// The running server.
 #[derive(Debug)]
 pub(crate) struct Server {
+    accepting: JoinHandle<()>,
     permits: Arc<Semaphore>,
 }
 
@@ -48,12 +50,15 @@ impl Server {
     /// Serves connections until the runtime ends. Requests go to `requests`.
     pub(crate) fn start(listener: UnixListener, requests: mpsc::Sender<Request>) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        tokio::spawn(accept(listener, requests, Arc::clone(&permits)));
-        Self { permits }
+        let accepting = tokio::spawn(accept(listener, requests, Arc::clone(&permits)));
+        Self { accepting, permits }
     }
 
-    /// Waits until the answers under way have left, for a moment at most.
+    /// Takes no more connections, and waits until the answers under way have
+    /// left, for a moment at most.
     pub(crate) async fn finish(&self) {
+        // It has a permit itself, for the next connection.
+        self.accepting.abort();
         let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
         let _ = tokio::time::timeout(FAREWELL, self.permits.acquire_many(all)).await;
     }
