@@ -299,7 +299,7 @@ fn restarts() {
         "[1]",
         "",
     ];
-    for key in ["min_uptime", "restart_delay", "breaker_retry", "kill_timeout"] {
+    for key in ["restart_delay", "breaker_retry", "kill_timeout"] {
         check(key, key, &durations, &no_durations);
     }
     check(

@@ -74,19 +74,18 @@ impl App {
         let mut operation = Operation::new(id);
         match order {
             Order::Declare { generation, policy, instances, start } => {
-                let changed = generation != self.generation;
                 self.generation = generation;
                 self.policy = policy;
-                operation.stable = changed;
                 self.resize(instances, &mut operation);
                 for (index, slot) in self.select(&start) {
                     slot.want_now(turn.now);
-                    if changed && slot.worker.is_some() {
+                    if slot.worker.is_some() && slot.generation != generation {
                         operation.waiting.insert(index);
                     } else {
                         operation.ready.insert(index);
                     }
                 }
+                operation.stable = !operation.waiting.is_empty();
             }
             Order::Start(slots) => {
                 for (index, slot) in self.select(&slots) {

@@ -1,10 +1,11 @@
 //! From an ordinary process to a keeper.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use supervisor_protocol::keeper::{FdRole, Hello};
+use supervisor_protocol::keeper::{FdRole, Hello, LOCK_KEY};
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::lock::{Lock, LockError};
 use supervisor_sys::own;
@@ -37,8 +38,7 @@ const OOM_SCORE_ADJ: i32 = -900;
 ///
 /// See [`Error`]; [`Error::Running`] when another daemon has this home.
 pub fn run(options: Options) -> Result<u8, Error> {
-    // Held until the process ends.
-    let _lock = Lock::acquire(&options.lock).map_err(|error| match error {
+    let lock = Lock::acquire(&options.lock).map_err(|error| match error {
         LockError::Held(path) => Error::Running { path },
         error @ LockError::Io { .. } => Error::Lock(error),
     })?;
@@ -58,8 +58,11 @@ pub fn run(options: Options) -> Result<u8, Error> {
         args: options.master,
         null: File::open("/dev/null").map_err(system("opening /dev/null"))?,
     };
+    // Every master gets a duplicate: one that goes on after the keeper's death
+    // is still the only daemon of its home.
+    let lock = (LOCK_KEY.to_owned(), OwnedFd::from(lock));
     let mut table = Table::new(room());
-    for (key, fd) in options.initial {
+    for (key, fd) in options.initial.into_iter().chain([lock]) {
         if !table.put(&key, Entry { record: Box::default(), fds: Box::new([(FdRole::Hold, fd)]) }) {
             return Err(system("holding what it was started with")(Errno::MFILE.into()));
         }

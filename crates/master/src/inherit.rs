@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use supervisor_config::App;
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
-use supervisor_protocol::keeper::{FdRole, FromKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY};
 use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, fdpass, pidfd, process, socket};
@@ -73,7 +73,9 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         match message {
             FromKeeper::Entry { key, record, roles } => {
                 let entry = Entry { key, record, roles, fds };
-                if entry.key == records::APPLY {
+                if entry.key == LOCK_KEY {
+                    link.hold_lock(entry.fds);
+                } else if entry.key == records::APPLY {
                     apps.new = entry.apply();
                 } else if entry.key == records::IDS {
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);

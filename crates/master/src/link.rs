@@ -16,6 +16,8 @@ pub(crate) struct Link {
     socket: OwnedFd,
     /// `None` once the keeper is gone.
     keeper_pid: Option<u32>,
+    /// The daemon's lock, in case this process outlives the keeper.
+    lock: Vec<OwnedFd>,
     /// Room for a packet.
     buffer: Box<[u8]>,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Link {
 impl Link {
     /// The link to the keeper with this pid, or to one that has not said it.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, keeper_pid: None, buffer: vec![0; MAX_PACKET].into() }
+        Self { socket, keeper_pid: None, lock: Vec::new(), buffer: vec![0; MAX_PACKET].into() }
     }
 
     pub(crate) fn keeper_pid(&self) -> Option<u32> {
@@ -33,6 +35,11 @@ impl Link {
     /// Notes who the keeper is.
     pub(crate) fn meet(&mut self, keeper_pid: u32) {
         self.keeper_pid = Some(keeper_pid);
+    }
+
+    /// Holds the daemon's lock for as long as this process runs.
+    pub(crate) fn hold_lock(&mut self, lock: Vec<OwnedFd>) {
+        self.lock = lock;
     }
 
     /// Notes that the keeper is gone.

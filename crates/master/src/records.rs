@@ -3,6 +3,7 @@
 //! | key | record | fds |
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
+//! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `ids` | the first worker id of the next master | |
 //! | `app:NAME` | [`AppRecord`] | the JSON of its settings |
 //! | `member:…` | empty | a listening socket |

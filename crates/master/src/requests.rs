@@ -207,8 +207,12 @@ impl Master {
             return (id, Change::Created);
         };
         let id = known.id;
-        let online = self.core.app(id).is_some_and(|app| app.state == supervisor_core::AppState::Online);
-        let change = if known.settings.differ_from(&app) {
+        let now = self.core.app(id);
+        let online = now.as_ref().is_some_and(|app| app.state == supervisor_core::AppState::Online);
+        // An earlier change may have stopped half-way.
+        let outdated = now.is_some_and(|app| app.slots.iter().any(|slot| slot.generation != app.generation));
+        let differs = known.settings.differ_from(&app);
+        let change = if differs || outdated {
             Change::Changed
         } else if known.instances != app.instances {
             Change::Scaled
@@ -217,12 +221,12 @@ impl Master {
         } else {
             Change::Started
         };
-        let generation = known.settings.generation + u64::from(change == Change::Changed);
+        let generation = known.settings.generation + u64::from(differs);
         if let Some(entry) = self.registry.by_id_mut(id) {
             entry.instances = app.instances;
             entry.stopped.clear();
             entry.source = source;
-            if change == Change::Changed {
+            if differs {
                 entry.settings = Settings::new(app, generation);
             }
         }

@@ -27,6 +27,10 @@ pub const MAX_FDS: usize = 250;
 /// Enough for every packet, bytes.
 pub const MAX_PACKET: usize = 2 + 2 + MAX_KEY + 2 + MAX_RECORD + 1 + MAX_FDS;
 
+/// The key under which every master finds the daemon's lock, which it holds
+/// for as long as it runs.
+pub const LOCK_KEY: &str = "lock";
+
 /// What a descriptor of an entry is to the keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FdRole {

@@ -1,0 +1,193 @@
+"""What is measured. Each item is a generator of rows, see `Row`."""
+
+import os
+import random
+import signal
+import subprocess
+import statistics
+import time
+from typing import NamedTuple
+
+import machine
+from contenders import Daemon, Floor
+
+
+class Row(NamedTuple):
+    """One figure. `floor`, `ratio` and `aim` are None where there is none."""
+
+    what: str
+    unit: str
+    value: float
+    floor: float | None = None
+    ratio: float | None = None
+    aim: str = ""
+    met: bool | None = None
+    notes: str = ""
+    samples: dict = {}
+
+
+def p95(values):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+
+
+def compared(what, ours, floor, limit, ours_cpu, floor_cpu):
+    """A row of two contenders in milliseconds, with CPU microseconds a worker."""
+    value, base = statistics.median(ours), statistics.median(floor)
+    ratio = value / base
+    paired = statistics.median(mine / its for mine, its in zip(ours, floor))
+    notes = (
+        f"paired {paired:.2f}; p95 {p95(ours):.2f} to {p95(floor):.2f} ms; "
+        f"CPU {statistics.median(ours_cpu):.0f} to {statistics.median(floor_cpu):.0f} µs"
+    )
+    samples = {"ours_ms": ours, "floor_ms": floor, "ours_cpu_us": ours_cpu, "floor_cpu_us": floor_cpu}
+    return Row(what, "ms", value, base, ratio, f"≤ {limit}×", ratio <= limit, notes, samples)
+
+
+def crash(tools, options):
+    """SIGKILL of a worker until its replacement's main(), in turns."""
+    for workers in (2, 500):
+        times = {Floor.name: [], Daemon.name: []}
+        cpu = {Floor.name: [], Daemon.name: []}
+        with Floor(tools) as floor, Daemon(tools) as daemon:
+            for contender in (floor, daemon):
+                contender.start(workers)
+                contender.wait_for(workers)
+            daemon.finish_order()
+            for turn in range(options.kills):
+                order = (floor, daemon) if turn % 2 else (daemon, floor)
+                for contender in order:
+                    elapsed, used = kill_one(contender)
+                    times[contender.name].append(elapsed)
+                    cpu[contender.name].append(used)
+        yield compared(
+            f"crash → replacement's main(), {workers} workers",
+            times[Daemon.name], times[Floor.name], 1.3, cpu[Daemon.name], cpu[Floor.name],
+        )
+
+
+def kill_one(contender):
+    """Kills a random worker. Returns the milliseconds until the next one's
+    main() and the CPU microseconds that its replacement took."""
+    victim = random.choice([event.pid for event in contender.events() if machine.is_alive(event.pid)])
+    wanted = contender.count() + 1
+    time.sleep(0.02)
+    before = contender.cpu_ns()
+    begin = time.monotonic_ns()
+    os.kill(victim, signal.SIGKILL)
+    # Whoever waits must not take the CPU from those who work.
+    time.sleep(0.01)
+    event = contender.wait_for(wanted)[-1]
+    time.sleep(0.02)
+    used = contender.cpu_ns() - before
+    # The replacement must be stable before it may be the next victim.
+    time.sleep(0.15)
+    return (event.at_ns - begin) / 1e6, used / 1e3
+
+
+def start(tools, options):
+    """From the order to the last worker's main(), in turns."""
+    for workers in (100, 500):
+        times = {Floor.name: [], Daemon.name: []}
+        cpu = {Floor.name: [], Daemon.name: []}
+        for turn in range(options.rounds):
+            for Contender in (Floor, Daemon) if turn % 2 else (Daemon, Floor):
+                with Contender(tools) as contender:
+                    time.sleep(0.2)
+                    before = contender.cpu_ns()
+                    begin = contender.start(workers)
+                    last = max(event.at_ns for event in contender.wait_for(workers))
+                    time.sleep(0.1)
+                    cpu[contender.name].append((contender.cpu_ns() - before) / 1e3 / workers)
+                    times[contender.name].append((last - begin) / 1e6)
+        yield compared(
+            f"start, {workers} workers", times[Daemon.name], times[Floor.name], 1.5, cpu[Daemon.name], cpu[Floor.name]
+        )
+
+
+def start_command(tools, options):
+    """`supervisor start FILE` until the last worker's main(); the daemon runs."""
+    workers = 500
+    times, floor_times = [], []
+    for _ in range(options.rounds):
+        with Floor(tools) as floor:
+            time.sleep(0.2)
+            begin = floor.start(workers)
+            floor_times.append((max(event.at_ns for event in floor.wait_for(workers)) - begin) / 1e6)
+        with Daemon(tools) as daemon:
+            file = daemon.folder / "ecosystem.yaml"
+            file.write_text(
+                f"apps:\n  - name: bench\n    command: [{tools.worker}, {daemon.event_file}]\n"
+                f"    instances: {workers}\n    min_uptime: 100\n"
+            )
+            time.sleep(0.2)
+            begin = time.monotonic_ns()
+            command = subprocess.Popen(
+                [tools.supervisor, "start", file], env=daemon.env,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            times.append((max(event.at_ns for event in daemon.wait_for(workers)) - begin) / 1e6)
+            if command.wait(60) != 0:
+                raise RuntimeError(f"`start` exited with {command.returncode}")
+    value, base = statistics.median(times), statistics.median(floor_times)
+    yield Row(
+        f"`supervisor start FILE`, {workers} workers", "ms", value, base, value / base,
+        notes="with the command's own start", samples={"ours_ms": times, "floor_ms": floor_times},
+    )
+
+
+def status(tools, options):
+    """How long a status takes."""
+    with Daemon(tools) as daemon:
+        daemon.start(500)
+        daemon.finish_order()
+        time.sleep(2)
+        api = [timed(lambda: daemon.get_bytes("/v1/status")) for _ in range(options.kills)]
+        size = len(daemon.get_bytes("/v1/status"))
+        yield limited("status by the API, 500 workers", "ms", api, 20, f"{size >> 10} KiB of JSON")
+        for flags in ([], ["--json"]):
+            command = [tools.supervisor, "status", *flags]
+            run = lambda: subprocess.run(command, env=daemon.env, stdout=subprocess.DEVNULL, check=True)
+            times = [timed(run) for _ in range(options.kills)]
+            yield limited(f"`supervisor {' '.join(command[1:])}`, 500 workers", "ms", times, 20)
+
+
+def timed(what):
+    begin = time.monotonic_ns()
+    what()
+    return (time.monotonic_ns() - begin) / 1e6
+
+
+def limited(what, unit, values, limit, notes=""):
+    """A row of one contender against an absolute limit."""
+    value = statistics.median(values)
+    notes = "; ".join(filter(None, [f"p95 {p95(values):.1f}", notes]))
+    return Row(what, unit, value, aim=f"≤ {limit} {unit}", met=value <= limit, notes=notes, samples={"ours": values})
+
+
+def memory(tools, options):
+    """Memory and idle CPU as the number of workers grows."""
+    for workers in (1, 100, 500, 1000):
+        with Daemon(tools, min_uptime_ms=1000) as daemon:
+            daemon.start(workers)
+            daemon.finish_order()
+            # Until the PSS of all has been read once, at the sampler's pace.
+            time.sleep(options.settle)
+            if workers >= 500:
+                before, begin = daemon.cpu_ns(), time.monotonic()
+                time.sleep(options.idle)
+                percent = (daemon.cpu_ns() - before) / 1e7 / (time.monotonic() - begin)
+                yield Row(
+                    f"idle CPU, {workers} workers", "% of a core", percent, aim="≤ 1 %", met=percent <= 1,
+                    notes=f"over {options.idle:.0f} s, sampling on",
+                )
+            limits = {"keeper": 1.5, "master": 12}
+            for name, pid in daemon.processes().items():
+                mib = machine.pss_kib(pid) / 1024
+                yield Row(
+                    f"memory of the {name}, {workers} workers", "MiB PSS", mib,
+                    aim=f"≤ {limits[name]} MiB", met=mib <= limits[name],
+                )
+
+
+ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory)}

@@ -1,0 +1,108 @@
+//! Ecosystem files: mistakes are told before anything happens.
+
+use crate::harness::Home;
+
+const MISTAKES: &str = "\
+apps:
+  - name: web
+    command: [sleep, '60']
+    instnaces: 4
+    env:
+      PASSWORD: hush-hush
+    listen: 127.0.0.1:99999
+    # the token is open-sesame
+    kill_timeout: 5 parsecs
+";
+
+#[test]
+fn three_mistakes_are_told_at_once() {
+    let home = Home::new();
+    home.write("bad.yaml", MISTAKES);
+    for command in ["check", "start", "run"] {
+        let failed = home.ends(2, &[command, "bad.yaml"]);
+        let told = format!("{}{}", failed.stdout, failed.stderr);
+        for (line, text, hint) in [(4, "instnaces", "instances"), (7, "99999", ""), (9, "5 parsecs", "")] {
+            assert!(told.contains(&format!("bad.yaml:{line}:")), "{command}: no line {line} in {told}");
+            assert!(told.contains(text) && told.contains(hint), "{command}: no {text} in {told}");
+        }
+        assert!(told.matches('^').count() >= 3, "{command}: no carets in {told}");
+        // Neighbouring lines may hold secrets.
+        assert!(!told.contains("hush-hush") && !told.contains("sesame"), "{told}");
+    }
+    home.ends(4, &["status"]);
+}
+
+#[test]
+fn a_file_that_is_no_file() {
+    let home = Home::new();
+    home.write("broken.yaml", "apps: [\n");
+    home.write("empty.yaml", "");
+    home.write("list.json", "{\"apps\": 5}");
+    std::fs::write(home.path("bytes.yaml"), b"apps: \xff\xfe").unwrap();
+    for file in ["broken.yaml", "empty.yaml", "list.json", "bytes.yaml"] {
+        let failed = home.ends(2, &["check", file]);
+        assert!(failed.stderr.contains(file), "{failed:?}");
+    }
+    home.ends(2, &["check", "absent.yaml"]);
+}
+
+#[test]
+fn check_tells_what_a_file_means() {
+    let home = Home::new();
+    home.write_app("web", "command: [sleep, '60']\ninstances: 3\nenv: {TOKEN: hush}");
+    let shown = home.ok(&["check", "app.yaml"]).stdout;
+    assert!(shown.contains("web") && shown.contains('3'), "{shown}");
+    let json = home.ok(&["check", "app.yaml", "--json"]).stdout;
+    assert!(json.contains("TOKEN") && !json.contains("hush"), "{json}");
+    assert!(home.ok(&["check", "app.yaml", "--json", "--reveal"]).stdout.contains("hush"));
+    home.ends(4, &["status"]);
+}
+
+#[test]
+fn the_same_app_in_every_format() {
+    let home = Home::new();
+    home.write(
+        "app.json",
+        r#"{"apps": [{"name": "web", "command": ["sleep", "60"], "instances": 2, "min_uptime": 50}]}"#,
+    );
+    home.write(
+        "app.toml",
+        "[[apps]]\nname = \"web\"\ncommand = [\"sleep\", \"60\"]\ninstances = 2\nmin_uptime = 50\n",
+    );
+    home.start_app("web", "command: [sleep, '60']\ninstances: 2\nmin_uptime: 50ms");
+    for file in ["app.json", "app.toml"] {
+        let again = home.ok(&["start", file]);
+        assert!(again.stderr.contains("web unchanged"), "{file}: {}", again.stderr);
+    }
+}
+
+#[test]
+fn our_own_examples_are_right() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let folders = std::fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .map(|file| file.unwrap().path());
+    let is_config = |file: &std::path::PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
+    let mut configs: Vec<_> = files.filter(is_config).collect();
+    assert!(!configs.is_empty());
+    configs.push(root.join("ecosystem.example.yaml"));
+    for config in configs {
+        let checked = Home::new().ok(&["check", crate::harness::text(&config)]);
+        assert!(!checked.stderr.contains("warning"), "{checked:?}");
+    }
+}
+
+#[test]
+fn init_writes_a_file_that_is_right() {
+    let home = Home::new();
+    home.ok(&["init"]);
+    home.ok(&["check"]);
+    let before = std::fs::read_to_string(home.path("ecosystem.yaml")).unwrap();
+    let refused = home.ends(2, &["init"]);
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    home.write("ecosystem.yaml", "mine");
+    home.ok(&["init", "--force"]);
+    assert_eq!(std::fs::read_to_string(home.path("ecosystem.yaml")).unwrap(), before);
+}

@@ -1,0 +1,290 @@
+//! A daemon's home for one test, and the commands that are given in it.
+
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{self, Number};
+use crate::wait::{DEADLINE, eventually};
+use crate::{http, programs};
+
+/// A folder with a daemon's home in it. Whatever runs there ends with it.
+#[derive(Debug)]
+pub(crate) struct Home {
+    folder: TempDir,
+    ip: Ipv4Addr,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// `None`: a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Home {
+    /// A new home without a daemon.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("supervisor-").tempdir().unwrap();
+        Self { folder, ip: own_address() }
+    }
+
+    /// A file in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file in the folder.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Lets other users into the folder, as far as its files let them.
+    pub(crate) fn let_others_in(&self) {
+        fs::set_permissions(self.folder.path(), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Copies a program into the folder, for users who cannot reach it where
+    /// it is.
+    pub(crate) fn copy(&self, name: &str, program: &Path) -> PathBuf {
+        let path = self.path(name);
+        fs::copy(program, &path).unwrap();
+        path
+    }
+
+    /// Writes `app.yaml`: one app with these lines as its settings.
+    pub(crate) fn write_app(&self, name: &str, settings: &str) {
+        self.write("app.yaml", &format!("apps:\n{}", app(name, settings)));
+    }
+
+    /// An address that no other test has. The port is the same for all; what
+    /// differs is the number within 127.0.0.0/8, so no client's port can be in
+    /// the way.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((self.ip, 8080))
+    }
+
+    /// The folders of the daemon.
+    pub(crate) fn daemon_folder(&self) -> PathBuf {
+        self.path("d")
+    }
+
+    /// The control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.daemon_folder().join("run/control.sock")
+    }
+
+    /// A file of the log folder.
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.daemon_folder().join("log").join(name)).unwrap_or_default()
+    }
+
+    /// The daemon's own log, whose file's name has the day in it.
+    pub(crate) fn daemon_log(&self) -> String {
+        let files = fs::read_dir(self.daemon_folder().join("log")).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        names.filter(|name| name.starts_with("supervisor.")).map(|name| self.log(&name)).collect()
+    }
+
+    /// Any program in the folder, with the environment that all commands have:
+    /// this and nothing else.
+    pub(crate) fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", programs::search_path())
+            .env("HOME", self.folder.path())
+            .env("LANG", "C.UTF-8")
+            .env("SUPERVISOR_HOME", self.daemon_folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// A command of the program under test.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program(programs::supervisor());
+        command.args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
+        finish(self.command(args).spawn().unwrap())
+    }
+
+    /// Runs a command that must succeed.
+    #[track_caller]
+    pub(crate) fn ok(&self, args: &[&str]) -> Finished {
+        self.ends(0, args)
+    }
+
+    /// Runs a command that must end with this code.
+    #[track_caller]
+    pub(crate) fn ends(&self, code: i32, args: &[&str]) -> Finished {
+        let finished = self.run(args);
+        assert_eq!(finished.code, Some(code), "supervisor {}: {finished:#?}", args.join(" "));
+        finished
+    }
+
+    /// Writes `app.yaml` with one app and starts it.
+    #[track_caller]
+    pub(crate) fn start_app(&self, name: &str, settings: &str) -> Finished {
+        self.write_app(name, settings);
+        self.ok(&["start", "app.yaml"])
+    }
+
+    /// What `status` says, asked on the control socket: faster than the command.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.try_status().unwrap()
+    }
+
+    fn try_status(&self) -> std::io::Result<Value> {
+        let answer = http::ask(&self.socket(), "GET", "/v1/status", "")?;
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+
+    /// The status of one app.
+    #[track_caller]
+    pub(crate) fn app(&self, name: &str) -> Value {
+        find(&self.status(), name).unwrap_or_else(|| panic!("there is no app {name}"))
+    }
+
+    /// Waits until an app's status is as wanted. The daemon may be away for a
+    /// while.
+    #[track_caller]
+    pub(crate) fn app_when(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        eventually(&format!("{name} {what}"), || {
+            last = find(&self.try_status().ok()?, name)?;
+            is_so(&last).then(|| last.clone())
+        })
+    }
+
+    /// Waits until an app has this state.
+    #[track_caller]
+    pub(crate) fn app_in_state(&self, name: &str, state: &str) -> Value {
+        self.app_when(name, state, |app| app["state"] == state)
+    }
+
+    /// The pids of an app's workers.
+    #[track_caller]
+    pub(crate) fn pids(&self, name: &str) -> Vec<Number> {
+        pids(&self.app(name))
+    }
+
+    /// The pids of the keeper and the master.
+    #[track_caller]
+    pub(crate) fn daemon(&self) -> (Number, Number) {
+        let daemon = &self.status()["daemon"];
+        (number(&daemon["keeper_pid"]), number(&daemon["pid"]))
+    }
+
+    /// Asks a worker at [`Self::address`].
+    pub(crate) fn get(&self, path: &str) -> std::io::Result<String> {
+        http::get(self.address(), path)
+    }
+
+    /// Whether a connection to [`Self::address`] is refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.get("/pid"), Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
+    fn show_logs(&self) {
+        const LINES: usize = 60;
+        for (name, log) in [("keeper.log", self.log("keeper.log")), ("supervisor.log", self.daemon_log())] {
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("── {name} ──\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.show_logs();
+        }
+        if self.socket().exists() {
+            let _ = self.command(&["kill", "--now"]).output();
+        }
+        // What is left after that: nothing, unless the daemon is broken.
+        let folder = self.daemon_folder().join("run");
+        let left = folder.to_str().map(process::with_argument).unwrap_or_default();
+        let all: Vec<Number> =
+            left.iter().flat_map(|pid| [vec![*pid], process::descendants(*pid)].concat()).collect();
+        all.into_iter().for_each(process::kill);
+    }
+}
+
+/// The lines of one app in a file.
+pub(crate) fn app(name: &str, settings: &str) -> String {
+    let lines: String = settings
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("    {line}\n"))
+        .collect();
+    format!("  - name: {name}\n{lines}")
+}
+
+/// Waits for the end of a command and of its output.
+#[track_caller]
+pub(crate) fn finish(child: Child) -> Finished {
+    let pid = child.id();
+    let (done, output) = channel();
+    thread::spawn(move || done.send(child.wait_with_output()));
+    let Ok(output) = output.recv_timeout(DEADLINE) else {
+        process::kill(pid);
+        panic!("the command, or who holds its output, has not ended within {DEADLINE:?}");
+    };
+    let output = output.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// One app of a status.
+fn find(status: &Value, name: &str) -> Option<Value> {
+    status["apps"].as_array()?.iter().find(|app| app["name"] == name).cloned()
+}
+
+/// The pids of an app's workers, in order of the slots.
+pub(crate) fn pids(app: &Value) -> Vec<Number> {
+    let workers = app["workers"].as_array().unwrap();
+    workers.iter().filter(|worker| !worker["pid"].is_null()).map(|worker| number(&worker["pid"])).collect()
+}
+
+/// A number that fits a pid.
+#[track_caller]
+pub(crate) fn number(value: &Value) -> Number {
+    value.as_u64().and_then(|number| number.try_into().ok()).unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// A path as text.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// An address of the loopback network for one test: from the process and a
+/// counter, as tests run on threads of one process or in processes of their own.
+fn own_address() -> Ipv4Addr {
+    static COUNTER: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    // 127.0.x.y is everybody's.
+    Ipv4Addr::new(127, high | 0x80, low, COUNTER.fetch_add(1, Ordering::Relaxed))
+}

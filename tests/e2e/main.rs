@@ -1,0 +1,32 @@
+//! End to end: the real program, real processes, real sockets.
+//!
+//! A module for each topic. Every test has a [`Home`](harness::Home) of its
+//! own, waits for facts with a deadline, and leaves nothing behind. The tests
+//! run as root, because workers change their user, and with the programs that
+//! `scripts/setup` installs. `scripts/test` builds and runs everything.
+
+#![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
+
+mod harness;
+mod http;
+mod load;
+mod process;
+mod programs;
+mod terminal;
+mod wait;
+
+mod config;
+mod control;
+mod crash;
+mod daemon;
+mod logs;
+mod notify;
+mod run;
+mod scale;
+mod servers;
+mod sockets;
+mod start;
+mod status;
+mod stop;
+mod surroundings;
+mod update;

@@ -1,0 +1,126 @@
+//! `NOTIFY_SOCKET`: what workers say of themselves.
+
+use std::net::SocketAddr;
+
+use crate::harness::{Home, app, finish, text};
+use crate::programs::worker;
+use crate::wait::{eventually, until};
+use crate::{http, process};
+
+/// Our worker, which says what it is asked to.
+fn settings(home: &Home, flags: &str, more: &str) -> String {
+    let (worker, address) = (worker(), home.address());
+    format!(
+        "command: [{}{flags}]
+        instances: 1
+        min_uptime: 50ms
+        listen: '{address}'
+        {more}",
+        text(&worker)
+    )
+}
+
+#[test]
+fn status_is_shown() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "", ""));
+    assert_eq!(home.get("/notify?STATUS=warming%20up").unwrap(), "sent");
+    home.app_when("web", "tells", |app| app["workers"][0]["message"] == "warming%20up");
+}
+
+#[test]
+fn stopping_is_believed() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "", ""));
+    home.get("/notify?STOPPING=1").unwrap();
+    home.app_when("web", "is stopping", |app| app["workers"][0]["state"] == "stopping");
+    home.get("/exit?0").unwrap_err();
+    // It was not asked to: its slot wants a worker.
+    home.app_when("web", "is back", |app| app["state"] == "online" && app["restarts"] == 1);
+}
+
+#[test]
+fn more_time_to_start() {
+    let home = Home::new();
+    let settings = settings(&home, ", --ready-after, '4500'", "ready: notify\nlisten_timeout: 3s");
+    home.write_app("web", &settings);
+    let start = home.command(&["start", "app.yaml"]).spawn().unwrap();
+    eventually("it answers", || home.get("/notify?EXTEND_TIMEOUT_USEC=60000000").ok());
+    let start = finish(start);
+    assert_eq!(start.code, Some(0), "{start:?}");
+}
+
+#[test]
+fn more_time_to_stop() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, ", --ignore-term", "kill_timeout: 2s"));
+    let stop = home.command(&["stop", "web"]).spawn().unwrap();
+    let uptime = |app: &serde_json::Value| app["workers"][0]["uptime_s"].as_f64().unwrap_or_default();
+    let begin = uptime(&home.app_in_state("web", "stopping"));
+    home.get("/notify?EXTEND_TIMEOUT_USEC=60000000").unwrap();
+    home.app_when("web", "lives on", |app| uptime(app) > begin + 2.5);
+    home.get("/exit?4").unwrap_err();
+    let stop = finish(stop);
+    assert_eq!(stop.code, Some(0), "{stop:?}");
+    assert_eq!(home.app("web")["workers"][0]["last_exit"]["code"], 4);
+}
+
+#[test]
+fn ready_counts_only_where_it_is_waited_for() {
+    let home = Home::new();
+    let settings = settings(&home, ", --ready-after, '0'", "").replace("min_uptime: 50ms", "min_uptime: 10m");
+    home.write_app("web", &settings);
+    home.ok(&["start", "app.yaml", "--no-wait"]);
+    eventually("it answers", || home.get("/notify?STATUS=here").ok());
+    home.app_when("web", "tells", |app| app["workers"][0]["message"] == "here");
+    assert_eq!(home.app("web")["state"], "starting");
+}
+
+#[test]
+fn strangers_are_not_believed() {
+    let home = Home::new();
+    home.write_app("web", &settings(&home, "", "ready: notify"));
+    home.ok(&["start", "app.yaml", "--no-wait"]);
+    eventually("it answers", || home.get("/pid").ok());
+    let pid = home.pids("web")[0];
+    let environment = std::fs::read(process::path(pid, "environ")).unwrap();
+    let socket = String::from_utf8(environment).unwrap();
+    let socket = socket.split('\0').find_map(|line| line.strip_prefix("NOTIFY_SOCKET=@")).unwrap().to_owned();
+
+    // A worker of another user with the first one's socket.
+    home.let_others_in();
+    let other = SocketAddr::from((home.address().ip(), 8081));
+    let stranger = home.copy("stranger", &worker());
+    let stranger = format!(
+        "command: [sh, -c, 'NOTIFY_SOCKET=@{socket} exec {}']
+        instances: 1
+        min_uptime: 50ms
+        user: nobody
+        listen: '{other}'",
+        text(&stranger)
+    );
+    home.write("other.yaml", &format!("apps:\n{}", app("stranger", &stranger)));
+    home.ok(&["start", "other.yaml"]);
+    for word in ["READY=1", "STATUS=stranger"] {
+        assert_eq!(http::get(other, &format!("/notify?{word}")).unwrap(), "sent");
+    }
+
+    // Messages are read in order.
+    home.get("/notify?STATUS=myself").unwrap();
+    home.app_when("web", "tells", |app| app["workers"][0]["message"] == "myself");
+    assert_eq!(home.app("web")["state"], "starting");
+    home.get("/notify?READY=1").unwrap();
+    until("it is online", || home.app("web")["state"] == "online");
+}
+
+#[test]
+fn rubbish_is_passed_over() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "", ""));
+    for text in ["", "=", "READY", "X=1", "EXTEND_TIMEOUT_USEC=soon", "WATCHDOG=1", &"x".repeat(10_000)] {
+        assert_eq!(home.get(&format!("/notify?{text}")).unwrap(), "sent");
+    }
+    home.get("/notify?STATUS=fine").unwrap();
+    home.app_when("web", "tells", |app| app["workers"][0]["message"] == "fine");
+    assert_eq!(home.app("web")["state"], "online");
+}

@@ -1,0 +1,56 @@
+//! The programs that the tests run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program under test. Cargo builds it beside the tests, but names its
+/// path only to tests of its own package.
+pub(crate) fn supervisor() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let path = profile.join("supervisor");
+    assert!(path.is_file(), "{} is missing: build the workspace first, or use scripts/test", path.display());
+    path
+}
+
+/// The worker that can misbehave.
+pub(crate) fn worker() -> PathBuf {
+    env!("CARGO_BIN_EXE_fixture-worker").into()
+}
+
+/// A file among the fixtures.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// A program that `scripts/setup` installs, on `PATH`.
+#[track_caller]
+pub(crate) fn installed(name: &str) -> PathBuf {
+    let path = search_path();
+    let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not on {path}: run scripts/setup"))
+}
+
+/// The Python with gunicorn that `scripts/setup` makes, and gunicorn itself.
+#[track_caller]
+pub(crate) fn in_python_environment(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/python/bin").join(name);
+    assert!(path.is_file(), "{} is missing: run scripts/setup", path.display());
+    path
+}
+
+/// Where programs are looked for: the tests' own `PATH`, and where daemons are.
+pub(crate) fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// Compiles a C fixture into a static program.
+pub(crate) fn compile(source: &str, program: &Path) {
+    let status = Command::new(installed("cc"))
+        .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
+        .arg(program)
+        .arg(fixture(source))
+        .status()
+        .unwrap();
+    assert!(status.success(), "cannot compile {source}: run scripts/setup");
+}

@@ -1,0 +1,252 @@
+//! Declared listeners: bound before the workers, kept beyond their lives.
+
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+
+use supervisor_sys::signal::Signal;
+
+use crate::harness::{Home, text};
+use crate::http;
+use crate::load::Load;
+use crate::process::{self, Number};
+use crate::programs::{fixture, installed, worker};
+use crate::wait::until;
+
+/// The settings of our worker at the home's address.
+fn settings(home: &Home, instances: u32) -> String {
+    let worker = worker();
+    let (worker, address) = (text(&worker), home.address());
+    format!("command: [{worker}]\nmin_uptime: 50ms\ninstances: {instances}\nlisten: '{address}'")
+}
+
+/// Stops a process as a terminal would, with all its threads: from then on it
+/// accepts nothing.
+fn freeze(pid: Number) {
+    process::signal(pid, Signal::STOP);
+    let is_stopped = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        process::field(&status, "State").is_some_and(|state| state.starts_with('T'))
+    };
+    until("all threads are stopped", || {
+        fs::read_dir(process::path(pid, "task")).unwrap().flatten().all(is_stopped)
+    });
+}
+
+#[test]
+fn connections_spread_over_all_workers() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 4));
+    let mut missing = home.pids("web");
+    until("every worker has answered", || {
+        let pid: Number = home.get("/pid").unwrap().parse().unwrap();
+        missing.retain(|one| *one != pid);
+        missing.is_empty()
+    });
+}
+
+#[test]
+fn the_queue_of_a_killed_worker_is_answered_by_its_replacement() {
+    const CLIENTS: u64 = 20;
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 1));
+    let [old] = home.pids("web")[..] else { panic!("one worker") };
+    freeze(old);
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| http::send(home.address(), "/pid").unwrap()).collect();
+    home.app_when("web", "has a queue", |app| app["workers"][0]["queue"] == CLIENTS);
+    process::signal(old, Signal::KILL);
+
+    let app = home.app_when("web", "has another worker", |app| {
+        app["workers"][0]["pid"].as_u64().is_some_and(|pid| pid != u64::from(old))
+    });
+    let new = app["workers"][0]["pid"].to_string();
+    for client in clients {
+        assert_eq!(http::receive(client).unwrap(), new);
+    }
+    let app = home.app_in_state("web", "online");
+    assert_eq!(app["restarts"], 1);
+    assert_eq!(app["workers"][0]["restarts"], 1);
+    assert_eq!(app["workers"][0]["queue"], 0);
+    assert_eq!(app["workers"][0]["last_exit"]["signal"], "SIGKILL");
+    assert_eq!(app["workers"][0]["last_exit"]["reason"], "killed by SIGKILL");
+}
+
+#[test]
+fn only_the_killed_workers_queue_moves() {
+    const CLIENTS: usize = 40;
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 2));
+    let [dies, stays] = home.pids("web")[..] else { panic!("two workers") };
+    freeze(dies);
+    freeze(stays);
+    let clients: Vec<TcpStream> =
+        (0..CLIENTS).map(|_| http::send(home.address(), "/slot").unwrap()).collect();
+    let queue = |app: &serde_json::Value, slot: usize| app["workers"][slot]["queue"].as_u64().unwrap_or(0);
+    let app = home.app_when("web", "has queues", |app| queue(app, 0) + queue(app, 1) == CLIENTS as u64);
+    process::signal(dies, Signal::KILL);
+    process::signal(stays, Signal::CONT);
+    let answers: Vec<String> = clients.into_iter().map(|client| http::receive(client).unwrap()).collect();
+    let by = |slot| answers.iter().filter(|answer| *answer == slot).count() as u64;
+    assert_eq!((by("0"), by("1")), (queue(&app, 0), queue(&app, 1)));
+    assert_eq!(home.pids("web")[1], stays);
+}
+
+#[test]
+fn nobody_is_refused_while_workers_are_killed() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 2));
+    let load = Load::start(home.address());
+    for _ in 0..5 {
+        load.more(100);
+        let pids = home.pids("web");
+        process::signal(pids[0], Signal::KILL);
+        home.app_when("web", "has two other workers", |app| {
+            app["state"] == "online" && app["workers"][0]["pid"] != pids[0]
+        });
+    }
+    load.more(100);
+    let failures = load.finish();
+    // What a killed worker had accepted is lost; a refusal would say so.
+    assert!(failures.iter().all(|failure| !failure.contains("refused")), "{failures:?}");
+    assert!(failures.len() <= 20, "{failures:?}");
+    assert_eq!(home.app("web")["restarts"], 5);
+}
+
+#[test]
+fn a_stopped_app_refuses_and_a_started_one_serves() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 2));
+    home.get("/pid").unwrap();
+    home.ok(&["stop", "web"]);
+    assert!(home.is_refused());
+    home.ok(&["start", "web"]);
+    home.get("/pid").unwrap();
+    home.ok(&["delete", "web"]);
+    assert!(home.is_refused());
+}
+
+#[test]
+fn a_restart_loses_no_connection() {
+    let home = Home::new();
+    home.start_app(
+        "web",
+        &format!(
+            "command: [{}, {}]
+            instances: 2
+            min_uptime: 500ms
+            listen: '{}'",
+            text(&installed("node")),
+            text(&fixture("server.js")),
+            home.address()
+        ),
+    );
+    let before = home.pids("web");
+    let load = Load::start(home.address());
+    load.more(100);
+    home.ok(&["restart", "web"]);
+    load.more(100);
+    assert_eq!(load.finish(), [""; 0]);
+    assert!(home.pids("web").iter().all(|pid| !before.contains(pid)));
+}
+
+#[test]
+fn a_bare_port_takes_both_protocols() {
+    let home = Home::new();
+    // Outside the range that clients' ports are taken from.
+    let is_free = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).is_ok();
+    let first = 10_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let port = (first..first + 1000).find(is_free).unwrap();
+    home.start_app("web", &format!("command: [{}]\nmin_uptime: 50ms\nlisten: {port}", text(&worker())));
+    assert_eq!(home.app("web")["listeners"][0]["address"], format!("[::]:{port}"));
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        http::get(address.parse().unwrap(), "/pid").unwrap();
+    }
+}
+
+#[test]
+fn a_port_that_the_worker_could_not_bind() {
+    let home = Home::new();
+    home.let_others_in();
+    let worker = home.copy("worker", &worker());
+    let address = SocketAddr::from((home.address().ip(), 80));
+    home.start_app(
+        "web",
+        &format!(
+            "command: [{}]\nmin_uptime: 50ms\ninstances: 2\nuser: nobody\nlisten: '{address}'",
+            text(&worker)
+        ),
+    );
+    let pid: Number = http::get(address, "/pid").unwrap().parse().unwrap();
+    let status = fs::read_to_string(process::path(pid, "status")).unwrap();
+    assert_eq!(process::field(&status, "Uid"), Some("65534\t65534\t65534\t65534"));
+}
+
+#[test]
+fn a_unix_socket_is_shared_by_all_workers() {
+    let home = Home::new();
+    let path = home.path("web.sock");
+    home.start_app(
+        "web",
+        &format!("command: [{}]\nmin_uptime: 50ms\ninstances: 2\nlisten: ./web.sock", text(&worker())),
+    );
+    let app = home.app("web");
+    assert_eq!(app["listeners"][0]["address"], text(&path));
+    assert_eq!(app["listeners"][0]["policy"], "shared");
+    let mut missing = home.pids("web");
+    until("every worker has answered", || {
+        let body = http::ask(&path, "GET", "/pid", "").unwrap().body;
+        missing.retain(|pid| pid.to_string() != body);
+        missing.is_empty()
+    });
+    let before = home.pids("web");
+    before.iter().for_each(|pid| process::kill_and_wait(*pid));
+    // It goes on listening, so this waits for a replacement.
+    let body = http::ask(&path, "GET", "/pid", "").unwrap().body;
+    assert!(before.iter().all(|pid| pid.to_string() != body));
+    assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+    home.ok(&["stop", "web"]);
+    assert!(UnixStream::connect(&path).is_err());
+    assert!(!path.exists());
+}
+
+#[test]
+fn two_apps_cannot_have_the_same_address() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 1));
+    home.write("other.yaml", &format!("apps:\n{}", crate::harness::app("other", &settings(&home, 1))));
+    let failed = home.ends(1, &["start", "other.yaml"]);
+    let told = format!("listen {}: app web has this address already", home.address());
+    assert!(failed.stderr.contains(&told), "{}", failed.stderr);
+    home.get("/pid").unwrap();
+}
+
+#[test]
+fn what_workers_are_told_of_their_sockets() {
+    let home = Home::new();
+    let second = SocketAddr::from((home.address().ip(), 8081));
+    home.start_app(
+        "web",
+        &format!(
+            "command: [sh, -c, 'echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; exec sleep 60']
+            min_uptime: 50ms
+            instances: 1
+            listen: ['{}', '{second}', ./web.sock]",
+            home.address(),
+        ),
+    );
+    let pid = home.pids("web")[0];
+    let expected = format!("{pid} {pid} 3 tcp-8080:tcp-8081:unix-web.sock\n");
+    until("it has told", || home.log("web-out-0.log") == expected);
+}
+
+#[test]
+fn a_changed_address_moves() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 2));
+    let second = SocketAddr::from((home.address().ip(), 8081));
+    let changed = settings(&home, 2).replace(&home.address().to_string(), &second.to_string());
+    home.start_app("web", &changed);
+    http::get(second, "/pid").unwrap();
+    assert!(home.is_refused());
+}
