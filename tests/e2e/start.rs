@@ -42,7 +42,7 @@ fn it_need_not_wait() {
 /// reason in the status.
 #[track_caller]
 fn check_failure(home: &Home, settings: &str, cause: &str) {
-    home.write_app("web", settings);
+    home.write_app("web", &format!("{settings}\ninstances: 1"));
     let failed = home.ends(1, &["start", "app.yaml"]);
     let line = format!("web:0 failed: {cause}");
     assert!(failed.stderr.lines().any(|told| told == line), "{line:?} is not in {}", failed.stderr);
@@ -158,7 +158,7 @@ fn a_program_that_ends_at_once() {
 
 #[test]
 fn a_program_that_a_signal_ends() {
-    check_failure(&Home::new(), "command: [sh, -c, kill -KILL $$]\ninstances: 1", "killed by SIGKILL");
+    check_failure(&Home::new(), "command: [sh, -c, kill -KILL $$]", "killed by SIGKILL");
 }
 
 #[test]

@@ -113,7 +113,8 @@ impl Keeper {
             for event in &events {
                 match event.token {
                     SIGNALS => self.take_signals(),
-                    _ => drop(self.hear_master()),
+                    // The poller tells of the rest again.
+                    _ => _ = self.hear_master(),
                 }
             }
         }
@@ -121,11 +122,13 @@ impl Keeper {
 
     /// When something is to be done, though nothing happens.
     fn deadline(&self) -> Option<Instant> {
+        if let Some(finish) = self.finish {
+            return Some(finish.until);
+        }
         let master = self.master.as_ref();
         let deadlines = [
             master.map(|master| master.silence.deadline()),
             master.and_then(Master::retry),
-            self.finish.map(|finish| finish.until),
             self.ending.deadline(self.unserved_since),
             self.start_at,
             self.drain.deadline(),

@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Writes a line of the keeper, formatted as by [`format!`]. See [`write`].
+/// Writes a line of the keeper, formatted as by [`format!`]. See [`write()`].
 macro_rules! say {
     ($($argument:tt)*) => { $crate::log::write(format_args!($($argument)*)) };
 }

@@ -32,6 +32,15 @@ pub(crate) struct OperationBook {
     pub(crate) first_worker: WorkerId,
     /// The slots that were ready when it began.
     pub(crate) already: BTreeSet<u32>,
+    /// The slots whose life it may not renew: it has the declared generation.
+    pub(crate) current: BTreeSet<u32>,
+}
+
+impl OperationBook {
+    /// Whether the slot is to be ready with a new life.
+    pub(crate) fn renews(&self, index: u32) -> bool {
+        self.kind == Kind::Renewed && self.slots.contains(&index) && !self.current.contains(&index)
+    }
 }
 
 /// What an operation promises.
@@ -87,6 +96,7 @@ pub(crate) enum Rest {
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) place: SlotId,
+    pub(crate) generation: Generation,
     pub(crate) stage: LifeStage,
     /// Its end was ordered by Terminate.
     pub(crate) terminated: bool,
@@ -155,9 +165,7 @@ impl AppBook {
 
     /// Whether an operation may make room in this slot and forgive its failures.
     pub(crate) fn may_renew(&self, index: u32) -> bool {
-        self.operation
-            .as_ref()
-            .is_some_and(|operation| operation.kind == Kind::Renewed && operation.slots.contains(&index))
+        self.operation.as_ref().is_some_and(|operation| operation.renews(index))
     }
 
     pub(crate) fn resize(&mut self, instances: u32) {

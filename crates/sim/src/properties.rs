@@ -283,8 +283,10 @@ fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId, outcome: &
             let mut served = [place.last_ready, place.last_done].into_iter().flatten();
             match operation.kind {
                 Kind::Empty => place.worker.is_none(),
-                Kind::Renewed => served.any(|(worker, _)| worker >= operation.first_worker),
-                Kind::Ready => {
+                Kind::Renewed if operation.renews(*index) => {
+                    served.any(|(worker, _)| worker >= operation.first_worker)
+                }
+                Kind::Ready | Kind::Renewed => {
                     operation.already.contains(index) || served.any(|(_, at)| at >= operation.begun)
                 }
             }

@@ -155,16 +155,27 @@ impl Witness {
         if let Some(operation) = book.end_operation(&self.lives) {
             self.superseded.insert(operation.id);
         }
+        let mut current = BTreeSet::new();
         let (kind, slots) = match order {
             Order::Declare { generation, policy, instances, start } => {
-                let kind = if *generation == book.generation { Kind::Ready } else { Kind::Renewed };
                 if *policy != book.policy {
                     book.tried_at = None;
                 }
                 book.generation = *generation;
                 book.policy = policy.clone();
                 book.resize(*instances);
-                (kind, book.want(now, start))
+                let lives = &self.lives;
+                let place_is_current = |place: &Place| {
+                    let life = place.worker.and_then(|worker| lives.get(&worker));
+                    life.is_none_or(|life| life.generation == *generation)
+                };
+                current.extend(
+                    (0..)
+                        .zip(&book.places)
+                        .filter(|(_, place)| place_is_current(place))
+                        .map(|(index, _)| index),
+                );
+                (Kind::Renewed, book.want(now, start))
             }
             Order::Start(slots) => (Kind::Ready, book.want(now, slots)),
             Order::Restart { slots, .. } => (Kind::Renewed, book.want(now, slots)),
@@ -185,7 +196,7 @@ impl Witness {
             }
         };
         let already = slots.iter().copied().filter(|index| book.is_ready(*index, &self.lives)).collect();
-        book.operation = Some(OperationBook { id, kind, slots, begun: now, first_worker, already });
+        book.operation = Some(OperationBook { id, kind, slots, begun: now, first_worker, already, current });
     }
 
     /// Takes note of moments that have come. A life that ends in this turn is
@@ -293,7 +304,9 @@ impl Witness {
         place.rest = Rest::From(now);
         place.worker = Some(worker);
         place.wish = Wish::Yes;
-        let life = Life { place: slot, stage: LifeStage::Spawning, terminated: false, killed: false };
+        let generation = book.generation;
+        let life =
+            Life { place: slot, generation, stage: LifeStage::Spawning, terminated: false, killed: false };
         self.lives.insert(worker, life);
     }
 
