@@ -1,7 +1,7 @@
 //! The master: the shell around [`supervisor_core`].
 //!
 //! It is a child of the keeper and the parent of the workers. One thread
-//! decides ([`run`](mod@run)): it waits for news, turns it into events, lets
+//! decides (`run`): it waits for news, turns it into events, lets
 //! the core handle them, and performs the actions. Two helpers have threads of
 //! their own because they must never make it wait: workers' output (`output`)
 //! and the reading of `/proc` (`sampler`).
