@@ -243,7 +243,7 @@ pub struct Apply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
-    /// What to act on: see [`Selector`].
+    /// What to act on: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
     /// Do not wait for anything: `stop` and `delete` kill, `restart` does all
     /// slots at once.
@@ -265,7 +265,7 @@ pub struct Scale {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendSignal {
-    /// What to act on: see [`Selector`].
+    /// What to act on: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
     /// A signal's name or number: `HUP`, `SIGUSR2`, `10`.
     pub signal: String,
