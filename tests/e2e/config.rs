@@ -1,6 +1,6 @@
 //! Ecosystem files: mistakes are told before anything happens.
 
-use crate::harness::Home;
+use crate::harness::{Home, text};
 
 const MISTAKES: &str = "\
 apps:
@@ -89,7 +89,7 @@ fn our_own_examples_are_right() {
     assert!(!configs.is_empty());
     configs.push(root.join("ecosystem.example.yaml"));
     for config in configs {
-        let checked = Home::new().ok(&["check", crate::harness::text(&config)]);
+        let checked = Home::new().ok(&["check", text(&config)]);
         assert!(!checked.stderr.contains("warning"), "{checked:?}");
     }
 }

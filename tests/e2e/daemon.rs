@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, finish, text};
+use crate::harness::{Home, finish, pids, text};
 use crate::load::Load;
 use crate::process;
 use crate::programs::{installed, supervisor, worker};
@@ -54,7 +54,7 @@ fn nobody_is_refused_while_masters_are_killed() {
         let workers = home.pids("web");
         process::signal(master, Signal::KILL);
         let app = home.app_when("web", "has other workers", |app| {
-            app["state"] == "online" && crate::harness::pids(app).iter().all(|pid| !workers.contains(pid))
+            app["state"] == "online" && pids(app).iter().all(|pid| !workers.contains(pid))
         });
         assert_eq!(app["instances"]["ready"], 2);
         assert!(workers.iter().all(|pid| !process::is_alive(*pid)));
@@ -72,9 +72,7 @@ fn nobody_is_refused_while_masters_are_killed() {
 fn what_a_person_wanted_outlives_the_master() {
     let home = Home::new();
     let sleep = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2";
-    let apps = [("off", sleep), ("wide", sleep), ("half", sleep)]
-        .map(|(name, settings)| crate::harness::app(name, settings));
-    home.write("app.yaml", &format!("apps:\n{}", apps.concat()));
+    home.write_apps("app.yaml", &[("off", sleep), ("wide", sleep), ("half", sleep)]);
     home.ok(&["start", "app.yaml"]);
     home.ok(&["stop", "off", "half:0"]);
     home.ok(&["scale", "wide", "3"]);
@@ -156,8 +154,8 @@ fn sigterm_ends_it_gracefully() {
 fn two_that_start_at_the_same_time_share_one_daemon() {
     let home = Home::new();
     for name in ["one", "two", "three"] {
-        let app = crate::harness::app(name, "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
-        home.write(&format!("{name}.yaml"), &format!("apps:\n{app}"));
+        let settings = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1";
+        home.write_apps(&format!("{name}.yaml"), &[(name, settings)]);
     }
     let starts = ["one", "two", "three"]
         .map(|name| home.command(&["start", &format!("{name}.yaml")]).spawn().unwrap());
@@ -166,8 +164,8 @@ fn two_that_start_at_the_same_time_share_one_daemon() {
         assert_eq!(start.code, Some(0), "{start:?}");
     }
     assert_eq!(home.status()["apps"].as_array().unwrap().len(), 3);
-    let folder = home.daemon_folder().join("run");
-    until("there is one keeper and one master", || process::with_argument(text(&folder)).len() == 2);
+    let folder = home.daemon_folder();
+    until("there is one keeper and one master", || process::with_argument_below(&folder).len() == 2);
 }
 
 #[test]
@@ -208,7 +206,7 @@ fn a_plain_user_has_a_daemon_of_its_own() {
     let status: serde_json::Value = serde_json::from_str(&ok(&["status", "--json"])).unwrap();
     let app = &status["apps"][0];
     assert_eq!(app["state"], "online");
-    for pid in crate::harness::pids(app) {
+    for pid in pids(app) {
         let status = fs::read_to_string(process::path(pid, "status")).unwrap();
         assert_eq!(process::field(&status, "Uid").unwrap().split('\t').next(), Some("65534"));
     }

@@ -64,9 +64,15 @@ impl Home {
         path
     }
 
-    /// Writes `app.yaml`: one app with these lines as its settings.
+    /// Writes a file with these apps: names, and lines of settings.
+    pub(crate) fn write_apps(&self, file: &str, apps: &[(&str, &str)]) {
+        let apps: String = apps.iter().map(|(name, settings)| app(name, settings)).collect();
+        self.write(file, &format!("apps:\n{apps}"));
+    }
+
+    /// Writes `app.yaml` with one app.
     pub(crate) fn write_app(&self, name: &str, settings: &str) {
-        self.write("app.yaml", &format!("apps:\n{}", app(name, settings)));
+        self.write_apps("app.yaml", &[(name, settings)]);
     }
 
     /// An address that no other test has. The port is the same for all; what
@@ -170,11 +176,7 @@ impl Home {
     /// while.
     #[track_caller]
     pub(crate) fn app_when(&self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        eventually(&format!("{name} {what}"), || {
-            last = find(&self.try_status().ok()?, name)?;
-            is_so(&last).then(|| last.clone())
-        })
+        eventually(&format!("{name} {what}"), || find(&self.try_status().ok()?, name).filter(&is_so))
     }
 
     /// Waits until an app has this state.
@@ -206,8 +208,12 @@ impl Home {
         matches!(self.get("/pid"), Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 
-    fn show_logs(&self) {
+    /// What there is to know when a test has failed.
+    fn show(&self) {
         const LINES: usize = 60;
+        if let Ok(status) = self.try_status() {
+            eprintln!("── status ──\n{status:#}");
+        }
         for (name, log) in [("keeper.log", self.log("keeper.log")), ("supervisor.log", self.daemon_log())] {
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("── {name} ──\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
@@ -218,22 +224,22 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.show_logs();
+            self.show();
         }
-        if self.socket().exists() {
-            let _ = self.command(&["kill", "--now"]).output();
+        if self.socket().exists()
+            && let Ok(kill) = self.command(&["kill", "--now"]).spawn()
+        {
+            wait(kill);
         }
         // What is left after that: nothing, unless the daemon is broken.
-        let folder = self.daemon_folder().join("run");
-        let left = folder.to_str().map(process::with_argument).unwrap_or_default();
-        let all: Vec<Number> =
-            left.iter().flat_map(|pid| [vec![*pid], process::descendants(*pid)].concat()).collect();
-        all.into_iter().for_each(process::kill);
+        let left = process::with_argument_below(self.folder.path());
+        let all = left.iter().flat_map(|pid| [vec![*pid], process::descendants(*pid)].concat());
+        all.collect::<Vec<Number>>().into_iter().for_each(process::kill);
     }
 }
 
 /// The lines of one app in a file.
-pub(crate) fn app(name: &str, settings: &str) -> String {
+fn app(name: &str, settings: &str) -> String {
     let lines: String = settings
         .lines()
         .map(str::trim)
@@ -246,16 +252,23 @@ pub(crate) fn app(name: &str, settings: &str) -> String {
 /// Waits for the end of a command and of its output.
 #[track_caller]
 pub(crate) fn finish(child: Child) -> Finished {
+    wait(child).unwrap_or_else(|| {
+        panic!("the command, or who holds its output, has not ended within {DEADLINE:?}");
+    })
+}
+
+/// Waits, but not for ever: a command that takes too long is killed.
+fn wait(child: Child) -> Option<Finished> {
     let pid = child.id();
     let (done, output) = channel();
     thread::spawn(move || done.send(child.wait_with_output()));
     let Ok(output) = output.recv_timeout(DEADLINE) else {
         process::kill(pid);
-        panic!("the command, or who holds its output, has not ended within {DEADLINE:?}");
+        return None;
     };
     let output = output.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Some(Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) })
 }
 
 /// One app of a status.

@@ -145,19 +145,22 @@ fn lines_that_are_odd() {
 #[test]
 fn a_flood_delays_nobody() {
     let home = Home::new();
-    let flood = crate::harness::app(
-        "flood",
-        &format!("command: [{}, --flood]\nmin_uptime: 50ms\ninstances: 2", text(&worker())),
+    let worker = worker();
+    let flood = format!(
+        "command: [{}, --flood]
+min_uptime: 50ms
+instances: 2",
+        text(&worker)
     );
-    let calm = crate::harness::app(
-        "calm",
-        &format!(
-            "command: [{}]\nmin_uptime: 50ms\ninstances: 1\nlisten: '{}'",
-            text(&worker()),
-            home.address()
-        ),
+    let calm = format!(
+        "command: [{}]
+min_uptime: 50ms
+instances: 1
+listen: '{}'",
+        text(&worker),
+        home.address()
     );
-    home.write("app.yaml", &format!("apps:\n{flood}{calm}"));
+    home.write_apps("app.yaml", &[("flood", &flood), ("calm", &calm)]);
     home.ok(&["start", "app.yaml"]);
     for restarts in 1..=3 {
         process::kill_and_wait(home.pids("calm")[0]);

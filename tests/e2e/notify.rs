@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::{Home, app, finish, text};
+use crate::harness::{Home, finish, text};
 use crate::programs::worker;
 use crate::wait::{eventually, until};
 use crate::{http, process};
@@ -99,7 +99,7 @@ fn strangers_are_not_believed() {
         listen: '{other}'",
         text(&stranger)
     );
-    home.write("other.yaml", &format!("apps:\n{}", app("stranger", &stranger)));
+    home.write_apps("other.yaml", &[("stranger", &stranger)]);
     home.ok(&["start", "other.yaml"]);
     for word in ["READY=1", "STATUS=stranger"] {
         assert_eq!(http::get(other, &format!("/notify?{word}")).unwrap(), "sent");

@@ -1,7 +1,9 @@
 //! Processes as `/proc` shows them.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, pidfd, process};
@@ -92,12 +94,12 @@ pub(crate) fn descendants(ancestor: Number) -> Vec<Number> {
     family.into_iter().skip(1).map(number).collect()
 }
 
-/// The processes that have this argument.
-pub(crate) fn with_argument(argument: &str) -> Vec<Number> {
+/// The processes that have a path in this folder as an argument.
+pub(crate) fn with_argument_below(folder: &Path) -> Vec<Number> {
     let table = process::process_table().unwrap();
     let has = |number: &Number| {
         let arguments = fs::read(path(*number, "cmdline")).unwrap_or_default();
-        arguments.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+        arguments.split(|byte| *byte == 0).any(|word| Path::new(OsStr::from_bytes(word)).starts_with(folder))
     };
     table.iter().map(|entry| number(entry.pid)).filter(has).collect()
 }

@@ -214,7 +214,7 @@ fn a_unix_socket_is_shared_by_all_workers() {
 fn two_apps_cannot_have_the_same_address() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 1));
-    home.write("other.yaml", &format!("apps:\n{}", crate::harness::app("other", &settings(&home, 1))));
+    home.write_apps("other.yaml", &[("other", &settings(&home, 1))]);
     let failed = home.ends(1, &["start", "other.yaml"]);
     let told = format!("listen {}: app web has this address already", home.address());
     assert!(failed.stderr.contains(&told), "{}", failed.stderr);

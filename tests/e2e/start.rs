@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Home, app, finish, pids, text};
+use crate::harness::{Home, finish, pids, text};
 use crate::process;
 use crate::programs::worker;
 use crate::wait::until;
@@ -170,9 +170,9 @@ fn a_program_that_never_gets_ready() {
 #[test]
 fn one_failure_does_not_stop_other_apps() {
     let home = Home::new();
-    let good = app("good", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
-    let bad = app("bad", "command: [/nowhere]\ninstances: 1");
-    home.write("app.yaml", &format!("apps:\n{bad}{good}"));
+    let good = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1";
+    let bad = "command: [/nowhere]\ninstances: 1";
+    home.write_apps("app.yaml", &[("bad", bad), ("good", good)]);
     let failed = home.ends(1, &["start", "app.yaml"]);
     assert!(
         failed.stderr.contains("bad:0 failed: exec: no program /nowhere: not found"),

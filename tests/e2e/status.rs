@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, app, finish, text};
+use crate::harness::{Home, finish, text};
 use crate::process;
 use crate::programs::worker;
 
@@ -41,7 +41,7 @@ fn json_has_the_documented_shape() {
     let worker = worker();
     let settings =
         format!("command: [{}]\nmin_uptime: 50ms\ninstances: 2\nlisten: '{}'", text(&worker), home.address());
-    home.write("app.yaml", &format!("apps:\n{}{}", app("web", &settings), app("off", SLEEP)));
+    home.write_apps("app.yaml", &[("web", &settings), ("off", SLEEP)]);
     home.ok(&["start", "app.yaml"]);
     home.ok(&["stop", "off"]);
     process::signal(home.pids("web")[1], Signal::KILL);
@@ -166,10 +166,7 @@ fn it_can_be_watched() {
 fn selectors() {
     let home = Home::new();
     let shop = format!("{SLEEP}\nnamespace: shop");
-    home.write(
-        "app.yaml",
-        &format!("apps:\n{}{}{}", app("web-one", &shop), app("web-two", SLEEP), app("api", &shop)),
-    );
+    home.write_apps("app.yaml", &[("web-one", &shop), ("web-two", SLEEP), ("api", &shop)]);
     home.ok(&["start", "app.yaml"]);
     let select = |selectors: &[&str]| -> Vec<String> {
         let status = home.ok(&[&["status", "--json"], selectors].concat()).stdout;
@@ -269,4 +266,13 @@ fn descriptions_keep_secrets() {
         let environment = std::fs::read(process::path(pid, "environ")).unwrap();
         assert!(!String::from_utf8_lossy(&environment).contains("PASSWORD"));
     }
+}
+
+#[test]
+fn it_says_which_daemon_it_asks() {
+    let home = Home::new();
+    home.start_app("web", SLEEP);
+    let folder = home.daemon_folder();
+    assert!(home.ok(&["status", "-v"]).stderr.contains(text(&folder)));
+    assert_eq!(home.ok(&["status"]).stderr, "");
 }

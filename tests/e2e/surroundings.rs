@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::harness::{Home, finish, text};
 use crate::process::{field, has_capability, path};
-use crate::programs::{installed, supervisor};
+use crate::programs::{installed, search_path, supervisor};
 use crate::wait::eventually;
 
 /// A program that shows something and ends, with these settings beside it.
@@ -204,7 +204,7 @@ fn the_environment_is_the_callers_and_ours_and_nothing_else() {
     let mut variables = variables(&shown);
     let notify = variables.remove("NOTIFY_SOCKET").unwrap();
     assert!(notify.starts_with("@supervisor/"), "{notify}");
-    let path = crate::programs::search_path();
+    let path = search_path();
     let folder = home.path("");
     let expected = BTreeMap::from([
         ("PATH", path.as_str()),
@@ -220,6 +220,22 @@ fn the_environment_is_the_callers_and_ours_and_nothing_else() {
         ("NODE_APP_INSTANCE", "0"),
     ]);
     assert_eq!(variables, expected);
+}
+
+#[test]
+fn the_environment_of_the_last_start_is_taken_whole() {
+    let home = Home::new();
+    let start = |settings: &str, variable: &str| {
+        let _ = std::fs::remove_file(home.path("shown"));
+        write_job(&home, "[env]", settings);
+        let mut start = home.command(&["start", "app.yaml"]);
+        start.env(variable, "yes");
+        shown_by(&home, start)
+    };
+    assert!(variables(&start("", "FIRST")).contains_key("FIRST"));
+    let shown = start("env: {CHANGED: '1'}", "SECOND");
+    let variables = variables(&shown);
+    assert!(variables.contains_key("SECOND") && !variables.contains_key("FIRST"), "{shown}");
 }
 
 #[test]

@@ -1,23 +1,19 @@
 //! A second `start` of the same file: the difference is applied.
 
-use crate::harness::{Home, app};
+use crate::harness::Home;
+use crate::wait::until;
 
 const SLEEP: &str = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2";
-
-fn write(home: &Home, apps: &[(&str, &str)]) {
-    let apps: String = apps.iter().map(|(name, settings)| app(name, settings)).collect();
-    home.write("app.yaml", &format!("apps:\n{apps}"));
-}
 
 #[test]
 fn only_what_differs_is_touched() {
     let home = Home::new();
-    write(&home, &[("same", SLEEP), ("other", SLEEP), ("gone", SLEEP)]);
+    home.write_apps("app.yaml", &[("same", SLEEP), ("other", SLEEP), ("gone", SLEEP)]);
     home.ok(&["start", "app.yaml"]);
     let (same, other, gone) = (home.pids("same"), home.pids("other"), home.pids("gone"));
 
     let changed = format!("{SLEEP}\nenv: {{COLOUR: blue}}");
-    write(&home, &[("same", SLEEP), ("other", &changed), ("new", SLEEP)]);
+    home.write_apps("app.yaml", &[("same", SLEEP), ("other", &changed), ("new", SLEEP)]);
     let second = home.ok(&["start", "app.yaml"]);
     assert!(second.stderr.contains("same unchanged"), "{}", second.stderr);
     assert!(second.stderr.contains("other changed, 2 workers ready"), "{}", second.stderr);
@@ -41,10 +37,10 @@ fn only_what_differs_is_touched() {
 #[test]
 fn another_number_of_instances_is_a_scaling() {
     let home = Home::new();
-    write(&home, &[("web", SLEEP)]);
+    home.write_apps("app.yaml", &[("web", SLEEP)]);
     home.ok(&["start", "app.yaml"]);
     let before = home.pids("web");
-    write(&home, &[("web", &SLEEP.replace("instances: 2", "instances: 3"))]);
+    home.write_apps("app.yaml", &[("web", &SLEEP.replace("instances: 2", "instances: 3"))]);
     home.ok(&["start", "app.yaml"]);
     let after = home.pids("web");
     assert_eq!(after.len(), 3);
@@ -54,7 +50,7 @@ fn another_number_of_instances_is_a_scaling() {
 #[test]
 fn part_of_a_file() {
     let home = Home::new();
-    write(&home, &[("one", SLEEP), ("two", SLEEP)]);
+    home.write_apps("app.yaml", &[("one", SLEEP), ("two", SLEEP)]);
     home.ok(&["start", "app.yaml", "--only", "two"]);
     assert_eq!(home.status()["apps"].as_array().unwrap().len(), 1);
     let failed = home.ends(2, &["start", "app.yaml", "--only", "three"]);
@@ -66,7 +62,7 @@ fn apps_of_other_files_are_not_missing() {
     let home = Home::new();
     home.start_app("web", SLEEP);
     let pids = home.pids("web");
-    home.write("other.yaml", &format!("apps:\n{}", app("api", SLEEP)));
+    home.write_apps("other.yaml", &[("api", SLEEP)]);
     let other = home.ok(&["start", "other.yaml", "--prune"]);
     assert!(!other.stderr.contains("web"), "{}", other.stderr);
     assert_eq!(home.pids("web"), pids);
@@ -82,7 +78,7 @@ fn variables_of_a_named_environment() {
         env_production: {MODE: production}";
     home.start_app("web", settings);
     home.ok(&["start", "app.yaml", "--env", "production"]);
-    crate::wait::until("both lives have written", || home.log("web-out-0.log") == "plain\nproduction\n");
+    until("both lives have written", || home.log("web-out-0.log") == "plain\nproduction\n");
     let failed = home.ends(2, &["start", "app.yaml", "--env", "staging"]);
     assert!(failed.stderr.contains("production"), "{}", failed.stderr);
 }
@@ -108,7 +104,7 @@ fn restart_brings_new_processes_with_the_same_settings() {
 #[test]
 fn delete_forgets() {
     let home = Home::new();
-    write(&home, &[("one", SLEEP), ("two", SLEEP)]);
+    home.write_apps("app.yaml", &[("one", SLEEP), ("two", SLEEP)]);
     home.ok(&["start", "app.yaml"]);
     home.ok(&["delete", "one"]);
     home.ends(3, &["status", "one"]);

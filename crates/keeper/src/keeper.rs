@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
-use supervisor_sys::fdpass::{self, Received};
+use supervisor_sys::fdpass::Received;
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
@@ -226,7 +226,7 @@ impl Keeper {
     fn hear_master(&mut self) -> bool {
         for _ in 0..BURST {
             let Some(master) = &mut self.master else { return false };
-            match fdpass::receive(&master.socket, &mut self.buffer) {
+            match master.receive(&mut self.buffer) {
                 Ok(received) if received.len > 0 => {
                     let now = Instant::now();
                     master.silence.broken(now);
@@ -238,9 +238,6 @@ impl Keeper {
                     let _ = self.poller.remove(&master.socket);
                     return false;
                 }
-                // The kernel says once that it left something of ours unread.
-                // What it had sent comes behind that.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
                 Err(_) => return false,
             }
         }

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello};
+use supervisor_sys::fdpass::{self, Received};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program};
-use supervisor_sys::{Pid, fdpass, socket};
+use supervisor_sys::{Pid, socket};
 
 use crate::Error;
 use crate::error::system;
@@ -108,6 +109,15 @@ impl Cradle {
 }
 
 impl Master {
+    /// Its next message; one without bytes when it has closed its end.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` without one.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        receive(&self.socket, buffer)
+    }
+
     /// When to [`send`](Self::send) again, though nothing happens.
     pub(crate) fn retry(&self) -> Option<Instant> {
         self.retry
@@ -205,5 +215,36 @@ impl Master {
 
     fn put(&self, message: &FromKeeper, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         fdpass::send(&self.socket, &message.encode(), fds)
+    }
+}
+
+/// Receives a message, though the peer left some of ours unread when it ended.
+/// The kernel reports that as an error, once, before it gives what the peer had
+/// sent.
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
+    loop {
+        match fdpass::receive(socket, buffer) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_master_sent_is_received_though_it_left_ours_unread() {
+        let (ours, theirs) = fdpass::seqpacket_pair().unwrap();
+        fdpass::send(&ours, b"unread", &[]).unwrap();
+        fdpass::send(&theirs, b"first", &[]).unwrap();
+        fdpass::send(&theirs, b"second", &[]).unwrap();
+        drop(theirs);
+        let mut buffer = [0; 16];
+        for sent in [&b"first"[..], b"second", b""] {
+            let length = receive(&ours, &mut buffer).unwrap().len;
+            assert_eq!(&buffer[..length], sent);
+        }
     }
 }

@@ -42,7 +42,7 @@ impl Daemon {
 
     fn command(folder: &TempDir) -> Command {
         let log = File::options().append(true).create(true).open(folder.path().join("log")).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = Command::new("/proc/self/exe");
         command.args(programs::arguments("keeper")).env(programs::FOLDER, folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command

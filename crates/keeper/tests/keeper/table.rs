@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::process::Resource::Nofile;
 use rustix::process::{Rlimit, getpgid, getrlimit, prlimit};
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Orphan, OrphanExit, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY, Orphan, OrphanExit, ToKeeper};
 use supervisor_sys::limits;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, process};
@@ -14,6 +14,8 @@ use crate::daemon::{Daemon, Master, file, text};
 use crate::programs::INITIAL;
 use crate::wait::{eventually, until};
 
+/// Entries that a daemon begins with: what it was given, and its lock.
+const AT_START: usize = 2;
 /// Entries of a thousand workers.
 const MANY: usize = 1000;
 const ROLES: [FdRole; 6] =
@@ -41,7 +43,8 @@ fn the_first_master_finds_what_the_keeper_was_started_with() {
     let nofile = limits::get(limits::Resource::Nofile);
     assert_eq!(inheritance.hello.keeper_pid, daemon.pid().as_raw_pid().unsigned_abs());
     assert_eq!((inheritance.hello.nofile_soft, inheritance.hello.nofile_hard), (nofile.soft, nofile.hard));
-    let [initial] = &inheritance.entries[..] else { panic!("{:?}", inheritance.entries) };
+    let [initial, lock] = &inheritance.entries[..] else { panic!("{:?}", inheritance.entries) };
+    assert_eq!((lock.key.as_str(), lock.fds.len()), (LOCK_KEY, 1));
     assert_eq!((initial.key.as_str(), &initial.roles[..]), (INITIAL, &[FdRole::Hold][..]));
     assert_eq!(text(&initial.fds[0]), INITIAL);
     assert!(inheritance.orphans.is_empty());
@@ -57,7 +60,9 @@ fn a_thousand_entries_outlive_a_killed_master() {
     let new = file("new");
     master.put(&key(7), b"replaced", &[(FdRole::Hold, new.as_fd())]);
     master.send(&ToKeeper::Delete { key: key(8) });
-    master.send(&ToKeeper::Delete { key: INITIAL.to_owned() });
+    for key in [INITIAL, LOCK_KEY] {
+        master.send(&ToKeeper::Delete { key: key.to_owned() });
+    }
     master.adopted();
     master.kill();
 
@@ -93,7 +98,7 @@ fn what_was_sent_counts_though_the_master_never_read() {
     master.kill();
     daemon.signal(Signal::CONT);
     let (_master, inheritance) = daemon.master_with_table();
-    assert_eq!(inheritance.entries.len(), 101);
+    assert_eq!(inheritance.entries.len(), 100 + AT_START);
 }
 
 #[test]
@@ -111,9 +116,12 @@ fn a_master_that_does_not_read_stops_nothing() {
     until("the orphan is reaped", || !orphan.exists());
     daemon.signal(Signal::HUP);
     let inheritance = master.inherit();
-    assert_eq!(inheritance.entries.len(), MANY + 1);
+    assert_eq!(inheritance.entries.len(), MANY + AT_START);
     assert_eq!(inheritance.orphans, [orphan.ended(OrphanExit::Signal(9))]);
     master.expect_signal(Signal::HUP);
+    // Neither comes again.
+    daemon.signal(Signal::USR1);
+    master.expect_signal(Signal::USR1);
 }
 
 #[test]
@@ -148,7 +156,7 @@ fn nonsense_is_passed_over() {
     master.kill();
     let (_master, inheritance) = daemon.master_with_table();
     let keys: Vec<&str> = inheritance.entries.iter().map(|entry| entry.key.as_str()).collect();
-    assert_eq!(keys, [INITIAL, "whole"]);
+    assert_eq!(keys, [INITIAL, LOCK_KEY, "whole"]);
     for line in ["unknown message 200", "version 99", "\"half\" is not stored: 0 of its 2 descriptors"] {
         assert!(daemon.log().contains(line), "{line}");
     }
@@ -178,7 +186,7 @@ fn a_lack_of_descriptors_loses_one_entry_and_delays_the_master() {
     limit(former.current);
 
     let (_master, inheritance) = daemon.master_with_table();
-    let [_, kept] = &inheritance.entries[..] else { panic!("{:?}", inheritance.entries) };
+    let [_, kept, _] = &inheritance.entries[..] else { panic!("{:?}", inheritance.entries) };
     assert_eq!((kept.key.as_str(), &kept.record[..]), ("kept", &b"old"[..]));
     assert_eq!(text(&kept.fds[0]), "kept");
 }
