@@ -50,7 +50,7 @@ fn pauses_grow_until_the_breaker_opens() {
     assert_eq!(slot["last_exit"]["code"], 7);
     assert_eq!(slot["last_exit"]["signal"], serde_json::Value::Null);
     assert_eq!(app["reason"], "exited with code 7");
-    assert!(home.is_refused());
+    home.until_refused();
 
     // Five pauses of 40 ms times two to the power of n, each up to a fifth off.
     let endings = eventually("six lives are told of", || {

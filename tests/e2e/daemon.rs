@@ -115,7 +115,7 @@ fn a_master_serves_on_without_its_keeper() {
     home.get("/pid").unwrap();
     home.ok(&["kill"]);
     until("the master has ended", || !process::is_alive(master));
-    assert!(home.is_refused());
+    home.until_refused();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn kill_ends_everything() {
     let killed = home.ok(&["kill"]);
     assert!(killed.stderr.contains("the daemon has ended"), "{}", killed.stderr);
     until("all are gone", || all.iter().all(|pid| !process::is_alive(*pid)));
-    assert!(home.is_refused());
+    home.until_refused();
     assert!(!home.socket().exists());
     home.ends(4, &["status"]);
     home.ends(4, &["kill"]);

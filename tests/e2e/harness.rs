@@ -13,8 +13,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Number};
-use crate::wait::{DEADLINE, eventually};
+use crate::wait::{DEADLINE, eventually, until};
 use crate::{http, programs};
+
+/// A port that hardly any program listens on, on all addresses at that.
+const PORT: u16 = 29_170;
 
 /// A folder with a daemon's home in it. Whatever runs there ends with it.
 #[derive(Debug)]
@@ -75,11 +78,21 @@ impl Home {
         self.write_apps("app.yaml", &[(name, settings)]);
     }
 
-    /// An address that no other test has. The port is the same for all; what
+    /// An address that no other test has. The ports are the same for all; what
     /// differs is the number within 127.0.0.0/8, so no client's port can be in
     /// the way.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from((self.ip, 8080))
+        self.address_with(PORT)
+    }
+
+    /// Another one.
+    pub(crate) fn second_address(&self) -> SocketAddr {
+        self.address_with(PORT + 1)
+    }
+
+    /// One with this port.
+    pub(crate) fn address_with(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip, port))
     }
 
     /// The folders of the daemon.
@@ -203,9 +216,12 @@ impl Home {
         http::get(self.address(), path)
     }
 
-    /// Whether a connection to [`Self::address`] is refused.
-    pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.get("/pid"), Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    /// Waits until connections to [`Self::address`] are refused. The keeper may
+    /// close its duplicate of a socket a little later than the master.
+    #[track_caller]
+    pub(crate) fn until_refused(&self) {
+        let refused = std::io::ErrorKind::ConnectionRefused;
+        until("connections are refused", || self.get("/pid").is_err_and(|error| error.kind() == refused));
     }
 
     /// What there is to know when a test has failed.

@@ -1,7 +1,5 @@
 //! `NOTIFY_SOCKET`: what workers say of themselves.
 
-use std::net::SocketAddr;
-
 use crate::harness::{Home, finish, text};
 use crate::programs::worker;
 use crate::wait::{eventually, until};
@@ -89,7 +87,7 @@ fn strangers_are_not_believed() {
 
     // A worker of another user with the first one's socket.
     home.let_others_in();
-    let other = SocketAddr::from((home.address().ip(), 8081));
+    let other = home.second_address();
     let stranger = home.copy("stranger", &worker());
     let stranger = format!(
         "command: [sh, -c, 'NOTIFY_SOCKET=@{socket} exec {}']

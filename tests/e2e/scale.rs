@@ -35,7 +35,7 @@ fn up_and_down() {
     assert_eq!(home.get("/slot").unwrap(), "0");
     home.ok(&["scale", "web", "0"]);
     assert!(home.pids("web").is_empty());
-    assert!(home.is_refused());
+    home.until_refused();
     home.ok(&["scale", "web", "2"]);
     assert_eq!(home.pids("web").len(), 2);
     home.get("/pid").unwrap();

@@ -32,7 +32,7 @@ fn check(home: &Home, settings: &str) {
     all_answer(home, home.pids("web"));
 
     home.ok(&["stop", "web"]);
-    assert!(home.is_refused());
+    home.until_refused();
 }
 
 #[track_caller]

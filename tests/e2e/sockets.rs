@@ -1,7 +1,7 @@
 //! Declared listeners: bound before the workers, kept beyond their lives.
 
 use std::fs;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 
@@ -119,11 +119,11 @@ fn a_stopped_app_refuses_and_a_started_one_serves() {
     home.start_app("web", &settings(&home, 2));
     home.get("/pid").unwrap();
     home.ok(&["stop", "web"]);
-    assert!(home.is_refused());
+    home.until_refused();
     home.ok(&["start", "web"]);
     home.get("/pid").unwrap();
     home.ok(&["delete", "web"]);
-    assert!(home.is_refused());
+    home.until_refused();
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_port_that_the_worker_could_not_bind() {
     let home = Home::new();
     home.let_others_in();
     let worker = home.copy("worker", &worker());
-    let address = SocketAddr::from((home.address().ip(), 80));
+    let address = home.address_with(917);
     home.start_app(
         "web",
         &format!(
@@ -224,7 +224,7 @@ fn two_apps_cannot_have_the_same_address() {
 #[test]
 fn what_workers_are_told_of_their_sockets() {
     let home = Home::new();
-    let second = SocketAddr::from((home.address().ip(), 8081));
+    let second = home.second_address();
     home.start_app(
         "web",
         &format!(
@@ -236,7 +236,8 @@ fn what_workers_are_told_of_their_sockets() {
         ),
     );
     let pid = home.pids("web")[0];
-    let expected = format!("{pid} {pid} 3 tcp-8080:tcp-8081:unix-web.sock\n");
+    let expected =
+        format!("{pid} {pid} 3 tcp-{}:tcp-{}:unix-web.sock\n", home.address().port(), second.port());
     until("it has told", || home.log("web-out-0.log") == expected);
 }
 
@@ -244,9 +245,9 @@ fn what_workers_are_told_of_their_sockets() {
 fn a_changed_address_moves() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 2));
-    let second = SocketAddr::from((home.address().ip(), 8081));
+    let second = home.second_address();
     let changed = settings(&home, 2).replace(&home.address().to_string(), &second.to_string());
     home.start_app("web", &changed);
     http::get(second, "/pid").unwrap();
-    assert!(home.is_refused());
+    home.until_refused();
 }

@@ -231,7 +231,7 @@ impl Master {
         let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let (program, args) = app.command.split_first().ok_or("no command")?;
         let program =
-            resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| format!("exec: {error}"))?;
+            resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| words::no_program(&error))?;
 
         let owner = identity.map(|identity| (identity.credentials.uid, identity.credentials.gid));
         let out =

@@ -6,6 +6,7 @@ use std::time::Duration;
 use supervisor_core::{Cause, Ending, Exit, Next, Refusal};
 use supervisor_protocol::control::WorkerState;
 use supervisor_sys::signal::Signal;
+use supervisor_sys::spawn::ResolveError;
 
 /// `exited with code 1`, `killed by SIGKILL`.
 pub(crate) fn exit(exit: Exit) -> String {
@@ -27,6 +28,17 @@ pub(crate) fn errno(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Why a program cannot be executed, known before it was tried.
+pub(crate) fn no_program(error: &ResolveError) -> String {
+    match error {
+        ResolveError::NotFound(name) if name.as_encoded_bytes().contains(&b'/') => {
+            format!("exec {}: no such file or directory", name.display())
+        }
+        ResolveError::NotFound(name) => format!("exec {}: not found in PATH", name.display()),
+        ResolveError::NotExecutable(path) => format!("exec {}: not an executable file", path.display()),
+    }
 }
 
 /// Why a life ended, with the process's own last word where it tells something.
