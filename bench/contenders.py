@@ -142,20 +142,25 @@ class Daemon(Contender):
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=self.env,
         )
         try:
-            machine.wait_until(self.socket.exists, "the control socket", 10)
-            self.ids = self.get("/v1/ping")["daemon"]
-        except Exception:
-            self.process.kill()
+            self.ids = machine.wait_until(self.ping, "the daemon's answer", 10)
+        except machine.TooLate:
+            self.process.terminate()
             raise
+
+    def ping(self):
+        try:
+            return self.get("/v1/ping")["daemon"]
+        except OSError:
+            return None  # It does not listen yet.
 
     def processes(self):
         return {"keeper": self.ids["keeper_pid"], "master": self.ids["pid"]}
 
-    def app(self, count, command=None):
+    def app(self, count):
         """The settings of an app as the command line would send them."""
         return {
             "name": "bench", "namespace": "default",
-            "command": command or [str(self.tools.worker), str(self.event_file)],
+            "command": [str(self.tools.worker), str(self.event_file)],
             "cwd": "/", "exec_mode": "cluster", "instances": count,
             "inherited_env": dict(os.environ), "env": {}, "instance_var": "NODE_APP_INSTANCE",
             "listen": [], "backlog": 511, "ready": "started", "listen_timeout": 30000,
@@ -196,11 +201,6 @@ class Daemon(Contender):
             raise ValueError(f"{path}: {response.status} {body.decode()}")
         connection.close()
         return body
-
-    def wait_ready(self, count):
-        """Waits until so many workers are ready and have been stable."""
-        ready = lambda: self.get("/v1/status")["apps"][0]["instances"]["ready"] == count
-        machine.wait_until(ready, f"{count} ready workers", every=0.05)
 
     def stop(self):
         self.order("/v1/kill", {"now": True})

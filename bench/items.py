@@ -1,10 +1,9 @@
 """What is measured. Each item is a generator of rows, see `Row`."""
 
 import os
-import random
 import signal
-import subprocess
 import statistics
+import subprocess
 import time
 from typing import NamedTuple
 
@@ -53,7 +52,7 @@ def crash(tools, options):
             for contender in (floor, daemon):
                 contender.start(workers)
                 contender.wait_for(workers)
-            daemon.finish_order()
+            daemon.finish_order()  # All are ready.
             for turn in range(options.kills):
                 order = (floor, daemon) if turn % 2 else (daemon, floor)
                 for contender in order:
@@ -67,9 +66,10 @@ def crash(tools, options):
 
 
 def kill_one(contender):
-    """Kills a random worker. Returns the milliseconds until the next one's
-    main() and the CPU microseconds that its replacement took."""
-    victim = random.choice([event.pid for event in contender.events() if machine.is_alive(event.pid)])
+    """Kills the oldest worker, the one that is stable for sure. Returns the
+    milliseconds until the next one's main() and the CPU microseconds that the
+    supervising processes took for it."""
+    victim = next(event.pid for event in contender.events() if machine.is_alive(event.pid))
     wanted = contender.count() + 1
     time.sleep(0.02)
     before = contender.cpu_ns()
@@ -80,7 +80,7 @@ def kill_one(contender):
     event = contender.wait_for(wanted)[-1]
     time.sleep(0.02)
     used = contender.cpu_ns() - before
-    # The replacement must be stable before it may be the next victim.
+    # The replacement must be stable before its turn as a victim comes.
     time.sleep(0.15)
     return (event.at_ns - begin) / 1e6, used / 1e3
 

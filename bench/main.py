@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def main():
     if unknown:
         parser.error(f"there is no item {', '.join(unknown)}; there are {', '.join(ITEMS)}")
 
+    # So that an interrupted run ends its workers and removes its folders.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     tools = build(options.supervisor)
     rows = []
     for name in options.items or ITEMS:

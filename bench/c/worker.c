@@ -1,10 +1,7 @@
-/* worker EVENTS [BALLAST_MIB]: the cheapest program to supervise. It appends a
-   line to the file EVENTS as the first act of main(), then sleeps for ever.
-   With BALLAST_MIB it touches that much memory afterwards. */
+/* worker EVENTS: the cheapest program to supervise. It appends a line to the
+   file EVENTS as the first act of main(), then sleeps for ever. */
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,14 +20,6 @@ int main(int argc, char **argv)
     if (events < 0 || write(events, line, EVENT_SIZE) != EVENT_SIZE)
         return 1;
     close(events);
-
-    if (argc > 2) {
-        size_t size = (size_t)atoi(argv[2]) << 20;
-        char *ballast = malloc(size);
-        if (!ballast)
-            return 1;
-        memset(ballast, 1, size);
-    }
     for (;;)
         pause();
 }

@@ -46,6 +46,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
     let _ = own::set_name("sup-keeper");
     own::become_subreaper().map_err(system("prctl PR_SET_CHILD_SUBREAPER"))?;
     signal::ignore(Signal::PIPE).map_err(system("ignoring SIGPIPE"))?;
+    signal::unblock_all().map_err(system("unblocking signals"))?;
     let signals = Signals::new().map_err(system("catching signals"))?;
     let nofile = limits::raise_nofile(NOFILE).map_err(system("raising the limit of open files"))?;
     let oom_score_adj = protect();

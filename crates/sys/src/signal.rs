@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
+use std::ptr;
 use std::str::FromStr;
 
 /// A signal of Linux, 1 to 64.
@@ -179,6 +181,23 @@ pub fn reset_sigpipe() -> io::Result<()> {
 /// `EINVAL` for `SIGKILL`, `SIGSTOP` and those that libc keeps for itself.
 pub fn ignore(signal: Signal) -> io::Result<()> {
     set_disposition(signal, libc::SIG_IGN)
+}
+
+/// Unblocks all signals in the calling thread: whoever started the process may have left some blocked,
+/// and a blocked one never reaches its handler. Before other threads are started, as they inherit it.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn unblock_all() -> io::Result<()> {
+    // SAFETY: a set of integers, for which zero is a value; `sigemptyset` fills it in.
+    let mut none: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: both take a living set; the former mask is not asked for.
+    let result = unsafe {
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
 fn set_disposition(signal: Signal, disposition: libc::sighandler_t) -> io::Result<()> {
