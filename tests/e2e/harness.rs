@@ -112,9 +112,8 @@ impl Home {
 
     /// The daemon's own log, whose file's name has the day in it.
     pub(crate) fn daemon_log(&self) -> String {
-        let files = fs::read_dir(self.daemon_folder().join("log")).into_iter().flatten().flatten();
-        let names = files.filter_map(|file| file.file_name().into_string().ok());
-        names.filter(|name| name.starts_with("supervisor.")).map(|name| self.log(&name)).collect()
+        let files = fs::read_dir(self.daemon_folder().join("log/daemon")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
     }
 
     /// Any program in the folder, with the environment that all commands have:

@@ -203,7 +203,7 @@ fn the_environment_is_the_callers_and_ours_and_nothing_else() {
     let shown = shown_by(&home, start);
     let mut variables = variables(&shown);
     let notify = variables.remove("NOTIFY_SOCKET").unwrap();
-    assert!(notify.starts_with("@supervisor/"), "{notify}");
+    assert!(notify.starts_with("@"), "{notify}");
     let path = search_path();
     let folder = home.path("");
     let expected = BTreeMap::from([

@@ -5,7 +5,8 @@ use core::time::Duration;
 use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
 use crate::slot::Ending;
 
-/// Something that the shell must do, in the order given.
+/// Something that the shell must do; [`Supervisor::handle`](crate::Supervisor::handle)
+/// tells in which order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Let the slot's sockets listen. It is given for every slot of a new app

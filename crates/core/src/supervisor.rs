@@ -37,8 +37,10 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of an event and tells what to do about it. The actions must
-    /// be performed in order; more events may be handled in between.
+    /// Takes note of an event and tells what to do about it. More events may be
+    /// handled before the actions are performed. Those that change the world
+    /// (open, close, spawn, terminate, kill) must be performed in order, and so
+    /// must the others, which may wait for the former.
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -104,10 +106,11 @@ impl Supervisor {
     }
 
     /// Whether an order for the app would be refused because of another one
-    /// (`stop` and `delete` take the place of most).
+    /// (`stop` and `delete` take the place of most), or because the app has just
+    /// been forgotten.
     #[must_use]
     pub fn is_busy(&self, id: AppId) -> bool {
-        self.ending || self.apps.get(&id).is_some_and(|app| app.operation.is_some())
+        self.ending || self.apps.get(&id).is_none_or(|app| app.operation.is_some())
     }
 
     /// What is known of one app now.

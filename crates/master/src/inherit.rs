@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use supervisor_config::App;
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
 use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY};
 use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
-use supervisor_sys::{Pid, fdpass, pidfd, process, socket};
+use supervisor_sys::{Pid, pidfd};
 
+use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
 use crate::master::{Beginning, Master};
@@ -44,11 +46,13 @@ pub(crate) struct Apps {
     pub(crate) new: Option<Apply>,
 }
 
-/// A process of the master before.
+/// A worker of the master before, as its record names it.
 struct Leftover {
+    pid: Pid,
     pidfd: OwnedFd,
-    /// The leader of a group, when it is certain which process it is.
-    group: Option<Pid>,
+    /// When its process started, clock ticks since the boot; `None` for one
+    /// that only its introduction names.
+    start_time: Option<u64>,
 }
 
 /// Takes the keeper's table over.
@@ -67,9 +71,17 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     let mut apps = Apps::default();
     let mut members = Vec::new();
     let mut leftovers = Vec::new();
+    let mut gone = Vec::new();
     let mut first_worker = 1;
     loop {
-        let (message, fds) = link.receive().context(lost)?;
+        let (message, fds) = match link.receive() {
+            // Of another version, or cut: it stays with the keeper.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!("passed over in the keeper's table: {error}");
+                continue;
+            }
+            received => received.context(lost)?,
+        };
         match message {
             FromKeeper::Entry { key, record, roles } => {
                 let entry = Entry { key, record, roles, fds };
@@ -84,8 +96,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                 } else if entry.key.starts_with(listeners::KEY_PREFIX) {
                     members.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
                 } else if entry.key.starts_with(records::WORKER) {
-                    link.delete(&entry.key);
-                    leftovers.extend(entry.process(keeper));
+                    gone.push(entry.key.clone());
+                    leftovers.extend(entry.worker());
                 }
             }
             // Statuses of workers that are ended here anyway.
@@ -96,7 +108,11 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     }
     link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
     let count = leftovers.len();
-    end_all(leftovers);
+    end_all(&leftovers, keeper);
+    // Only now: until they are ended, a third master must find them, too.
+    for key in gone {
+        link.delete(&key);
+    }
     if count > 0 {
         tracing::warn!("the master before has died; its {count} workers are ended and started anew");
     }
@@ -129,53 +145,67 @@ impl Entry {
     }
 
     fn app(self) -> Option<(App, AppRecord)> {
-        let read = || -> io::Result<_> {
-            let record = records::read(&self.record)?;
-            let fd = self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
-            Ok((records::load(fd)?, record))
-        };
+        let read = || records::load(self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
         read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
     }
 
-    /// The process of a worker's record, or of the introduction to an intent.
-    fn process(self, keeper: Pid) -> Option<Leftover> {
+    /// The worker of a record, or of the introduction to an intent. None of
+    /// the latter means that nothing was executed.
+    fn worker(self) -> Option<Leftover> {
         let record: WorkerRecord = records::read(&self.record).ok()?;
         let first = self.fds.into_iter().next()?;
         if self.roles.first() == Some(&FdRole::Process) {
             let known = record.process?;
             let pid = Pid::from_raw(known.pid)?;
-            let same = process::start_time(pid).is_ok_and(|start| start == known.start_time);
-            return Some(Leftover { pidfd: first, group: same.then_some(pid) });
+            return Some(Leftover { pid, pidfd: first, start_time: Some(known.start_time) });
         }
-        // No introduction means that nothing was executed. The pid may have
-        // another owner by now, unless its process is the keeper's child: that
-        // is where a child goes whose master has died.
         let mut introduction = [0; 4];
-        socket::set_nonblocking(&first, true).ok()?;
-        if fdpass::receive(&first, &mut introduction).ok()?.len != introduction.len() {
+        // A child that has not come so far yet finds the way shut, and ends.
+        shutdown(&first, Shutdown::Read).ok()?;
+        // Only looked at: until it is ended, a third master must find it, too.
+        let (len, _) = recv(&first, &mut introduction, RecvFlags::PEEK).ok()?;
+        if len != introduction.len() {
             return None;
         }
         let pid = Pid::from_raw(i32::from_ne_bytes(introduction))?;
-        let pidfd = pidfd::open(pid).ok()?;
-        let ours = process::process_table()
-            .ok()?
-            .iter()
-            .any(|entry| entry.pid == pid && entry.parent == Some(keeper));
-        ours.then_some(Leftover { pidfd, group: Some(pid) })
+        Some(Leftover { pid, pidfd: pidfd::open(pid).ok()?, start_time: None })
+    }
+}
+
+impl Leftover {
+    /// Whether its number still means it or its session, and nobody who came
+    /// later: a child whose master has died is a child of the keeper.
+    fn is_certain(&self, processes: &Processes, keeper: Pid) -> bool {
+        match self.start_time {
+            Some(start) => processes.session(self.pid).any(|entry| entry.start_time >= start),
+            None => {
+                processes.session(self.pid).any(|entry| entry.pid == self.pid && entry.parent == Some(keeper))
+            }
+        }
     }
 }
 
 /// Kills what is left of an earlier master's workers, and waits until it is
 /// gone.
-fn end_all(leftovers: Vec<Leftover>) {
-    for leftover in &leftovers {
-        if let Some(group) = leftover.group {
-            let _ = pidfd::signal_group(group, Signal::KILL);
+fn end_all(leftovers: &[Leftover], keeper: Pid) {
+    if leftovers.is_empty() {
+        return;
+    }
+    let processes = Processes::look();
+    for leftover in leftovers {
+        let certain = processes.as_ref().is_ok_and(|processes| leftover.is_certain(processes, keeper));
+        if let Ok(processes) = &processes
+            && certain
+        {
+            processes.kill_family(leftover.pid);
+            let _ = pidfd::signal_group(leftover.pid, Signal::KILL);
         }
-        let _ = pidfd::send_signal(&leftover.pidfd, Signal::KILL);
+        if certain || leftover.start_time.is_some() {
+            let _ = pidfd::send_signal(&leftover.pidfd, Signal::KILL);
+        }
     }
     let deadline = Instant::now() + DEATH;
-    for leftover in &leftovers {
+    for leftover in leftovers {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::from_borrowed_fd(leftover.pidfd.as_fd(), PollFlags::IN)];
         let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());

@@ -12,6 +12,7 @@
 
 mod clock;
 mod control;
+mod family;
 mod inherit;
 mod link;
 mod listeners;

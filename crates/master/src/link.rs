@@ -63,6 +63,10 @@ impl Link {
         if received.len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if received.truncated {
+            let cut = "a message came without all of its descriptors";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, cut));
+        }
         let packet = self.buffer.get(..received.len).unwrap_or_default();
         let message =
             FromKeeper::decode(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

@@ -17,6 +17,7 @@ use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
 
 use crate::link::Link;
+use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
 use crate::words;
 
@@ -79,7 +80,7 @@ impl Listeners {
                 None => match self.inherited.remove(&key) {
                     Some(socket) => (Rc::new(socket), key),
                     None => {
-                        let first = !self.is_bound(slot.app, address);
+                        let first = !self.of_app(slot.app).any(|member| overlap(&member.address, address));
                         (Rc::new(bind(address, first).map_err(error)?), key)
                     }
                 },
@@ -169,10 +170,6 @@ impl Listeners {
         }
         let member = self.of_app(app).find(|member| member.address == *address)?;
         Some((Rc::clone(&member.socket), member.key.clone()))
-    }
-
-    fn is_bound(&self, app: AppId, address: &ListenAddress) -> bool {
-        self.of_app(app).any(|member| member.address == *address)
     }
 
     fn of_app(&self, app: AppId) -> impl Iterator<Item = &Member> {

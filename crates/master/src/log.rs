@@ -13,6 +13,8 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 /// Days whose files are kept.
 const DAYS: usize = 14;
+/// Lines that wait for standard error.
+const LINES: usize = 1024;
 
 /// Times as `2026-01-31T12:00:00.123Z`.
 struct Time;
@@ -24,27 +26,34 @@ impl FormatTime for Time {
 }
 
 /// Starts the log. What was logged is written when the guard is dropped.
-pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<WorkerGuard> {
-    std::fs::create_dir_all(log_dir)?;
+pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<(WorkerGuard, Option<WorkerGuard>)> {
+    // In a folder of its own: old files are removed by the beginning and the end
+    // of their names, which an app's files could have, too.
+    let folder = log_dir.join("daemon");
+    std::fs::create_dir_all(&folder)?;
     let files = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_prefix("supervisor")
         .filename_suffix("log")
         .max_log_files(DAYS)
-        .build(log_dir)
+        .build(folder)
         .map_err(io::Error::other)?;
-    let (files, guard) = NonBlockingBuilder::default().lossy(false).finish(files);
+    // A disk that hangs must not stop the master, either.
+    let (files, guard) = NonBlockingBuilder::default().lossy(true).finish(files);
     let to_file = fmt::layer().with_timer(Time).with_target(false).with_ansi(false).with_writer(files);
-    let to_stderr = foreground.then(|| {
+    // A stopped terminal or a full pipe must not stop the master: lines are lost.
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES);
+    let (stderr, stderr_guard) = foreground.then(|| builder.finish(io::stderr())).unzip();
+    let to_stderr = stderr.map(|stderr| {
         fmt::layer()
             .with_timer(Time)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-            .with_writer(io::stderr)
+            .with_writer(stderr)
     });
     let all = Registry::default()
         .with(to_file.with_filter(LevelFilter::INFO))
         .with(to_stderr.with_filter(LevelFilter::INFO));
     tracing::subscriber::set_global_default(all).map_err(io::Error::other)?;
-    Ok(guard)
+    Ok((guard, stderr_guard))
 }

@@ -184,7 +184,15 @@ impl Master {
                 self.handle(event);
             }
             Action::Terminate(worker) => self.workers.terminate(worker),
-            Action::Kill(worker) => self.workers.kill(worker),
+            Action::Kill(worker) => {
+                let mut killed = vec![worker];
+                while let Some(Action::Kill(worker)) =
+                    self.queue.pop_front_if(|next| matches!(next, Action::Kill(_)))
+                {
+                    killed.push(worker);
+                }
+                self.workers.kill(&killed);
+            }
             Action::Forget(app) => {
                 if let Some(entry) = self.registry.remove(app) {
                     self.link.delete(&records::app_key(&entry.settings.app.name));
@@ -221,8 +229,7 @@ impl Master {
         let identity = settings.identity()?;
         let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::errno(&error));
 
-        let notify_name = format!("supervisor/{}/{}", std::process::id(), id.0);
-        let notify = socket::abstract_datagram(notify_name.as_bytes()).map_err(fail("notify socket"))?;
+        let (notify, notify_name) = socket::abstract_datagram().map_err(fail("notify socket"))?;
         let notify_name = format!("@{notify_name}");
         let names: Vec<String> = app.listen.iter().map(listener_name).collect();
         let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
@@ -276,8 +283,8 @@ impl Master {
         };
         let child = match self.launcher.spawn(&plan) {
             Ok(child) => child,
+            // The intent is deleted when the core announces the failure.
             Err(error) => {
-                self.link.delete(&key);
                 let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
                 #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no path")]
                 return Err(match error.stage {
@@ -407,10 +414,8 @@ impl Master {
             source: entry.source.clone(),
         };
         let name = &entry.settings.app.name;
-        match records::store_app(&entry.settings.app) {
-            Ok(fd) => {
-                self.link.put(&records::app_key(name), &record.to_bytes(), &[(FdRole::Hold, fd.as_fd())])
-            }
+        match records::store_app(&entry.settings.app, &record) {
+            Ok(fd) => self.link.put(&records::app_key(name), &[], &[(FdRole::Hold, fd.as_fd())]),
             Err(error) => tracing::error!("{name}: cannot keep its settings: {error}"),
         }
     }

@@ -5,7 +5,7 @@
 //! | `apply` | empty | the JSON of the apps that `run` was given |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `ids` | the first worker id of the next master | |
-//! | `app:NAME` | [`AppRecord`] | the JSON of its settings |
+//! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
 //! | `member:…` | empty | a listening socket |
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
 
@@ -62,12 +62,6 @@ pub(crate) struct ProcessRecord {
     pub(crate) start_time: u64,
 }
 
-impl AppRecord {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        to_json(self)
-    }
-}
-
 impl WorkerRecord {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         to_json(self)
@@ -82,10 +76,10 @@ pub(crate) fn app_key(name: &str) -> String {
     format!("{APP}{name}")
 }
 
-/// An app's settings in a file of memory, which the keeper can hold.
-pub(crate) fn store_app(app: &App) -> io::Result<OwnedFd> {
+/// An app's settings and record in a file of memory, which the keeper can hold.
+pub(crate) fn store_app(app: &App, record: &AppRecord) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("app", MemfdFlags::CLOEXEC)?);
-    serde_json::to_writer(&mut file, app)?;
+    serde_json::to_writer(&mut file, &(app, record))?;
     file.flush()?;
     Ok(file.into())
 }

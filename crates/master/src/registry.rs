@@ -179,7 +179,7 @@ pub(crate) fn refuse(code: ErrorCode, message: String) -> ErrorDetail {
 }
 
 /// Whether two addresses could get the same connections.
-fn overlap(one: &ListenAddress, two: &ListenAddress) -> bool {
+pub(crate) fn overlap(one: &ListenAddress, two: &ListenAddress) -> bool {
     match (one, two) {
         (ListenAddress::Unix(one), ListenAddress::Unix(two)) => one == two,
         (

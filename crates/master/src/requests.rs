@@ -20,8 +20,8 @@ use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
 use crate::{snapshot, words};
 
-/// Descriptors that a worker may cost this process.
-const FDS_PER_WORKER: u64 = 10;
+/// Descriptors that a worker may cost this process, beside its listeners.
+const FDS_PER_WORKER: u64 = 9;
 /// Descriptors that this process needs for itself.
 const OWN_FDS: u64 = 400;
 
@@ -55,7 +55,11 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
 impl Master {
     /// Begins with the apps that an earlier master had and those that `run`
     /// was given.
-    pub(crate) fn begin(&mut self, apps: Apps) {
+    ///
+    /// # Errors
+    ///
+    /// When those that `run` was given are refused: there is nothing to run.
+    pub(crate) fn begin(&mut self, apps: Apps) -> Answered<()> {
         for (app, record) in apps.known {
             let settings = Settings::new(app, record.generation);
             let id = self.registry.insert(settings, record.source, record.instances, record.stopped);
@@ -64,11 +68,10 @@ impl Master {
             self.declare(operation, id);
         }
         if let Some(apply) = apps.new {
-            if let Err(error) = self.apply(apply) {
-                tracing::error!("cannot run the apps: {error}");
-            }
+            self.apply(apply)?;
             self.link.delete(crate::records::APPLY);
         }
+        Ok(())
     }
 
     fn daemon(&self) -> Daemon {
@@ -159,10 +162,8 @@ impl Master {
         let Apply { apps, source, prune } = apply;
         check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
-        self.check_budget(
-            others.map(|(_, entry)| u64::from(entry.instances)).sum::<u64>()
-                + apps.iter().map(|app| u64::from(app.instances)).sum::<u64>(),
-        )?;
+        let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
+        check_budget(others.chain(apps.iter().map(|app| (app.instances, app))))?;
         let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
         let (mut draft, answer) = Draft::new();
         for app in apps {
@@ -305,10 +306,9 @@ impl Master {
         let entry = self.registry.get(&scale.app).ok_or_else(|| self.registry.unknown(&scale.app))?;
         let (id, before) = (entry.id, entry.instances);
         let instances = scaled(before, &scale.instances)?;
-        let others = self.registry.iter().filter(|(_, entry)| entry.id != id);
-        self.check_budget(
-            others.map(|(_, entry)| u64::from(entry.instances)).sum::<u64>() + u64::from(instances),
-        )?;
+        check_budget(self.registry.iter().map(|(_, other)| {
+            (if other.id == id { instances } else { other.instances }, &other.settings.app)
+        }))?;
         let note = |master: &mut Self, id, _: &Slots| master.note_scaled(id, instances);
         Ok(self.order_selected(vec![(id, Slots::All)], Change::Scaled, note, |_| Order::Scale(instances)))
     }
@@ -329,21 +329,25 @@ impl Master {
         }
         Ok(Signalled { workers })
     }
+}
 
-    /// Refuses more workers than there are descriptors for.
-    fn check_budget(&self, workers: u64) -> Answered<()> {
-        let Some(limit) = limits::get(Resource::Nofile).soft else { return Ok(()) };
-        let needed = workers.saturating_mul(FDS_PER_WORKER) + OWN_FDS;
-        if needed <= limit {
-            return Ok(());
-        }
-        let most = limit.saturating_sub(OWN_FDS) / FDS_PER_WORKER;
-        let message = format!(
-            "{workers} workers may need {needed} descriptors, but the daemon's limit is {limit}, enough for {most}; \
-             raise the hard limit of open files and start the daemon anew"
-        );
-        Err(refuse(ErrorCode::Busy, message))
+/// Refuses more workers than there are descriptors for. Each app comes with its
+/// number of workers.
+fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> {
+    let Some(limit) = limits::get(Resource::Nofile).soft else { return Ok(()) };
+    let (mut workers, mut needed) = (0_u64, OWN_FDS);
+    for (instances, app) in apps {
+        workers += u64::from(instances);
+        needed += u64::from(instances) * (FDS_PER_WORKER + app.listen.len() as u64);
     }
+    if needed <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "{workers} workers may need {needed} descriptors, but the daemon's limit is {limit}; \
+         raise the hard limit of open files and start the daemon anew"
+    );
+    Err(refuse(ErrorCode::Busy, message))
 }
 
 /// Refuses what the command line would never send.

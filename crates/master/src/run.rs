@@ -71,7 +71,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut ending = Ending::default();
 
-    master.begin(apps);
+    if let Err(error) = master.begin(apps) {
+        tracing::error!("cannot run the apps: {error}");
+        master.link.finish(1);
+        anyhow::bail!("cannot run the apps: {error}");
+    }
     master.link.adopted();
     tracing::info!("version {} serves at {}", env!("CARGO_PKG_VERSION"), socket.display());
 
@@ -194,6 +198,9 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending) {
         Ok((FromKeeper::Orphan(_), _)) => {}
         Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
             tracing::warn!("the keeper sent {message:?} out of turn");
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            tracing::warn!("the keeper is not understood: {error}");
         }
         Err(error) => {
             tracing::error!("the keeper is gone ({error}); going on without it");

@@ -16,6 +16,8 @@ use supervisor_sys::Pid;
 use supervisor_sys::process::{self, CpuTimes, StatFile, StatmFile};
 use tokio::sync::watch;
 
+use crate::family::Processes;
+
 const TICK: Duration = Duration::from_secs(1);
 /// Every how many ticks CPU time is read.
 const CPU_TICKS: u64 = 2;
@@ -144,15 +146,9 @@ impl Reader {
 
     /// One pass over `/proc`: which processes descend from which worker.
     fn find_members(&mut self) {
-        let Ok(processes) = process::process_table() else { return };
-        let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-        for process in &processes {
-            if let Some(parent) = process.parent {
-                children.entry(parent).or_default().push(process.pid);
-            }
-        }
+        let Ok(processes) = Processes::look() else { return };
         for tree in self.workers.values_mut() {
-            tree.set_members(&children);
+            tree.set_members(&processes);
         }
     }
 
@@ -171,14 +167,10 @@ impl Reader {
 }
 
 impl Tree {
-    fn set_members(&mut self, children: &HashMap<Pid, Vec<Pid>>) {
+    fn set_members(&mut self, processes: &Processes) {
         let Some(main) = self.members.first().map(|member| member.pid) else { return };
-        let mut pids = vec![main];
-        let mut next = 0;
-        while let Some(pid) = pids.get(next) {
-            pids.extend(children.get(pid).into_iter().flatten().take(MEMBERS.saturating_sub(pids.len())));
-            next += 1;
-        }
+        let descendants = processes.descendants(main, MEMBERS);
+        let pids: Vec<Pid> = std::iter::once(main).chain(descendants.iter().map(|entry| entry.pid)).collect();
         self.members.retain(|member| pids.contains(&member.pid));
         for pid in pids {
             if !self.members.iter().any(|member| member.pid == pid) {

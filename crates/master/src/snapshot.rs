@@ -61,7 +61,8 @@ fn reason(app: &AppSnapshot, now: Timestamp) -> Option<String> {
         .iter()
         .filter(|slot| slot.state != SlotState::Ready)
         .filter_map(|slot| slot.last_ending.as_ref());
-    let latest = endings.min_by_key(|ending| now.since(ending.at))?;
+    let failures = endings.filter(|ending| ending.cause != supervisor_core::Cause::Asked);
+    let latest = failures.min_by_key(|ending| now.since(ending.at))?;
     Some(words::ending(latest))
 }
 

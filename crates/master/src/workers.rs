@@ -13,8 +13,9 @@ use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Child;
-use supervisor_sys::{Pid, fdpass, process};
+use supervisor_sys::{Pid, fdpass};
 
+use crate::family::Processes;
 use crate::link::Link;
 use crate::notify::{self, Word};
 use crate::records::{self, WorkerRecord};
@@ -41,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) message: Option<String>,
     /// It was asked to end.
     asked: bool,
+    /// It was killed.
+    killed: bool,
     /// Its process is gone, others of its group are not.
     left: Option<Exit>,
 }
@@ -85,7 +88,7 @@ impl News {
 impl Worker {
     pub(crate) fn new(settings: Rc<Settings>, record: WorkerRecord, child: Child, notify: OwnedFd) -> Self {
         let Child { pid, pidfd } = child;
-        Self { settings, record, pid, pidfd, notify, message: None, asked: false, left: None }
+        Self { settings, record, pid, pidfd, notify, message: None, asked: false, killed: false, left: None }
     }
 
     /// Lets the keeper know how its process ended, and reaps that.
@@ -126,8 +129,16 @@ impl Workers {
 
     /// Begins to follow a worker.
     pub(crate) fn add(&mut self, id: WorkerId, worker: Worker, poller: &Poller) -> io::Result<()> {
-        poller.add(worker.pidfd.as_fd(), News::Ended(id).token(), Interest::Read)?;
-        poller.add(worker.notify.as_fd(), News::Said(id).token(), Interest::Read)?;
+        let watch = |fd, news: News| poller.add(fd, news.token(), Interest::Read);
+        let watched = watch(worker.pidfd.as_fd(), News::Ended(id))
+            .and_then(|()| watch(worker.notify.as_fd(), News::Said(id)));
+        if let Err(error) = watched {
+            // Nobody would see it end, so it must not run.
+            worker.signal_group(Signal::KILL);
+            let _ = poller.remove(&worker.pidfd);
+            let _ = pidfd::wait(&worker.pidfd);
+            return Err(error);
+        }
         self.alive.insert(id, worker);
         Ok(())
     }
@@ -145,16 +156,20 @@ impl Workers {
         }
     }
 
-    /// Ends a worker at once, with its group and its descendants.
-    pub(crate) fn kill(&mut self, id: WorkerId) {
-        let Some(worker) = self.alive.get_mut(&id) else { return };
-        worker.asked = true;
-        // Those that left the group are found while they still have a parent.
-        let strays = strays(worker.pid).unwrap_or_default();
-        worker.signal_group(Signal::KILL);
-        for stray in strays {
-            // The only failure is that it has just ended.
-            let _ = pidfd::send_signal(&stray, Signal::KILL);
+    /// Ends workers at once, with their groups, their sessions and their
+    /// descendants.
+    pub(crate) fn kill(&mut self, ids: &[WorkerId]) {
+        // One look for all of them; without it the groups still end.
+        let processes = Processes::look();
+        for id in ids {
+            let Some(worker) = self.alive.get_mut(id) else { continue };
+            worker.asked = true;
+            worker.killed = true;
+            // Those that left the group are found while they have a parent.
+            if let Ok(processes) = &processes {
+                processes.kill_family(worker.pid);
+            }
+            worker.signal_group(Signal::KILL);
         }
     }
 
@@ -214,10 +229,16 @@ impl Workers {
     pub(crate) fn look_after_lingering(&mut self, poller: &Poller) -> Vec<Event> {
         self.look_at = Instant::now() + LINGER;
         let alive = &self.alive;
-        let gone: Vec<WorkerId> = self
-            .lingering
-            .extract_if(.., |id| alive.get(id).is_none_or(|worker| !pidfd::group_exists(worker.pid)))
-            .collect();
+        let killed = self.lingering.iter().any(|id| alive.get(id).is_some_and(|worker| worker.killed));
+        let processes = if killed { Processes::look().ok() } else { None };
+        // A zombie that nobody reaps keeps its group for ever, so after a kill
+        // only those that run count.
+        let remains = |worker: &Worker| match &processes {
+            Some(processes) if worker.killed => processes.group_runs(worker.pid),
+            Some(_) | None => pidfd::group_exists(worker.pid),
+        };
+        let gone: Vec<WorkerId> =
+            self.lingering.extract_if(.., |id| !alive.get(id).is_some_and(remains)).collect();
         gone.into_iter()
             .filter_map(|id| {
                 let exit = self.alive.get(&id)?.left?;
@@ -259,23 +280,4 @@ impl Workers {
         }
         events
     }
-}
-
-/// The descendants of a process that may have left its group.
-fn strays(ancestor: Pid) -> io::Result<Vec<OwnedFd>> {
-    let table = process::process_table()?;
-    let mut family = vec![ancestor];
-    let mut next = 0;
-    while let Some(parent) = family.get(next).copied() {
-        family.extend(table.iter().filter(|entry| entry.parent == Some(parent)).map(|entry| entry.pid));
-        next += 1;
-    }
-    let strays = table.iter().filter(|entry| entry.pid != ancestor && family.contains(&entry.pid));
-    Ok(strays
-        .filter_map(|entry| {
-            let pidfd = pidfd::open(entry.pid).ok()?;
-            // Still the process that was seen, not the next owner of its pid.
-            process::start_time(entry.pid).is_ok_and(|start| start == entry.start_time).then_some(pidfd)
-        })
-        .collect())
 }

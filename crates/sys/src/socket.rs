@@ -173,20 +173,24 @@ pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
     Ok(getsockname(socket)?.try_into()?)
 }
 
-/// A datagram socket on an abstract name (of at most 107 bytes), for `NOTIFY_SOCKET=@name`. It passes
-/// on its senders' credentials, see [`receive_from`](crate::fdpass::receive_from). Non-blocking and
-/// close-on-exec. The name is free again once the socket is closed.
+/// A datagram socket on an abstract name that the kernel chooses, for `NOTIFY_SOCKET=@name`; and that
+/// name. Nobody can take it first, as it is not known before. The socket passes on its senders'
+/// credentials, see [`receive_from`](crate::fdpass::receive_from). Non-blocking and close-on-exec.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE`, `ENAMETOOLONG`.
-pub fn abstract_datagram(name: &[u8]) -> io::Result<OwnedFd> {
+/// `ENOSPC` when all of the kernel's million names are taken.
+pub fn abstract_datagram() -> io::Result<(OwnedFd, String)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = unix_socket(SocketType::DGRAM, flags)?;
     // Before it has a name, so that no datagram comes without.
     sockopt::set_socket_passcred(&socket, true)?;
-    bind(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
-    Ok(socket)
+    bind(&socket, &SocketAddrUnix::new_unnamed())?;
+    let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
+    // The kernel's names are five hexadecimal digits.
+    let name = address.abstract_name().and_then(|name| str::from_utf8(name).ok());
+    let name = name.ok_or(io::ErrorKind::InvalidData)?.to_owned();
+    Ok((socket, name))
 }
 
 fn unix_socket(kind: SocketType, flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
@@ -395,13 +399,9 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_name_has_one_owner() {
-        let name = format!("supervisor-sys-owner-{}", std::process::id());
-        let socket = abstract_datagram(name.as_bytes()).unwrap();
-        let error = abstract_datagram(name.as_bytes()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        drop(socket);
-        assert!(abstract_datagram(name.as_bytes()).is_ok());
-        assert!(abstract_datagram(&[b'x'; 108]).is_err());
+    fn abstract_names_differ() {
+        let (one, two) = (abstract_datagram().unwrap(), abstract_datagram().unwrap());
+        assert!(!one.1.is_empty());
+        assert_ne!(one.1, two.1);
     }
 }

@@ -17,7 +17,10 @@ const LEN: usize = 512;
 /// What we want to know of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
+    pub(super) zombie: bool,
     pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
     pub(super) cpu: CpuTimes,
     pub(super) start_time: u64,
 }
@@ -52,11 +55,14 @@ fn parse(line: &[u8]) -> Option<Stat> {
     let rest = str::from_utf8(line.get(end + 1..)?).ok()?;
     // The state, field 3, comes first.
     let mut fields = rest.split_ascii_whitespace();
-    let parent = fields.nth(4 - 3)?.parse().ok()?;
-    let user = fields.nth(14 - 5)?.parse().ok()?;
+    let zombie = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    let user = fields.nth(14 - 7)?.parse().ok()?;
     let system = fields.next()?.parse().ok()?;
     let start_time = fields.nth(22 - 16)?.parse().ok()?;
-    Some(Stat { parent, cpu: CpuTimes { user, system }, start_time })
+    Some(Stat { zombie, parent, group, session, cpu: CpuTimes { user, system }, start_time })
 }
 
 #[cfg(test)]
@@ -67,8 +73,9 @@ mod tests {
     #[test]
     fn names_can_be_anything() {
         let check = |name: &str| {
-            let line = format!("17 ({name}) S 4 17 17 0 -1 4194560 9 8 7 6 150 30 2 1 20 0 1 0 98765 4096 0");
-            let stat = Stat { parent: 4, cpu: CpuTimes { user: 150, system: 30 }, start_time: 98765 };
+            let line = format!("17 ({name}) S 4 16 15 0 -1 4194560 9 8 7 6 150 30 2 1 20 0 1 0 98765 4096 0");
+            let cpu = CpuTimes { user: 150, system: 30 };
+            let stat = Stat { zombie: false, parent: 4, group: 16, session: 15, cpu, start_time: 98765 };
             assert_eq!(parse(line.as_bytes()), Some(stat), "{line}");
         };
         check("sh");

@@ -15,6 +15,12 @@ pub struct ProcessEntry {
     pub pid: Pid,
     /// Its parent's id; `None` for those that the kernel or another pid namespace started.
     pub parent: Option<Pid>,
+    /// Its process group; `None` if that is of another pid namespace.
+    pub group: Option<Pid>,
+    /// Its session, likewise.
+    pub session: Option<Pid>,
+    /// It has ended and waits for its parent to take note.
+    pub zombie: bool,
     /// When it started, in clock ticks since boot, see [`start_time`](super::start_time).
     pub start_time: u64,
 }
@@ -46,7 +52,14 @@ pub fn process_table() -> io::Result<Vec<ProcessEntry>> {
             Err(rustix::io::Errno::MFILE) => return Err(rustix::io::Errno::MFILE.into()),
             Err(_) => continue,
         };
-        processes.push(ProcessEntry { pid, parent: Pid::from_raw(stat.parent), start_time: stat.start_time });
+        processes.push(ProcessEntry {
+            pid,
+            parent: Pid::from_raw(stat.parent),
+            group: Pid::from_raw(stat.group),
+            session: Pid::from_raw(stat.session),
+            zombie: stat.zombie,
+            start_time: stat.start_time,
+        });
     }
     Ok(processes)
 }
@@ -59,13 +72,19 @@ fn pid(name: &str) -> Option<Pid> {
 mod tests {
     use super::*;
     use crate::process::start_time;
-    use rustix::process::{getpid, getppid};
+    use rustix::process::{getpgrp, getpid, getppid, getsid};
 
     #[test]
     fn we_are_in_it() {
         let table = process_table().unwrap();
-        let own =
-            ProcessEntry { pid: getpid(), parent: getppid(), start_time: start_time(getpid()).unwrap() };
+        let own = ProcessEntry {
+            pid: getpid(),
+            parent: getppid(),
+            group: Some(getpgrp()),
+            session: getsid(None).ok(),
+            zombie: false,
+            start_time: start_time(getpid()).unwrap(),
+        };
         assert!(table.contains(&own));
         assert!(table.is_sorted_by_key(|entry| entry.pid.as_raw_pid()));
     }
