@@ -7,7 +7,7 @@ mod table;
 mod unsupported;
 
 pub(crate) use table::{GROUPS, KEYS};
-pub(crate) use unsupported::{LATER, MEANINGLESS, TOP_LATER};
+pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_LATER, TOP_MEANINGLESS};
 
 /// One key.
 #[derive(Debug)]
@@ -56,10 +56,10 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name.as_str()))
 }
 
-/// The advice for a name that `table` lists.
-pub(crate) fn advice(table: &'static [(&'static str, &'static str)], name: &str) -> Option<&'static str> {
+/// The key of this name that `table` lists.
+pub(crate) fn foreign(table: &'static [Foreign], name: &str) -> Option<&'static Foreign> {
     let name = snake_case(name);
-    table.iter().find(|(listed, _)| *listed == name).map(|(_, advice)| *advice)
+    table.iter().find(|key| key.name == name)
 }
 
 /// `killTimeout` as `kill_timeout`.

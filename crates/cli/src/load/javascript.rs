@@ -85,11 +85,12 @@ fn spawn(path: &Path, writer: OwnedFd) -> anyhow::Result<Child> {
     node.stdin(Stdio::null());
     // What a file prints is for the person, and not part of our own output.
     node.stdout(rustix::io::dup(io::stderr()).context("cannot pass stderr on")?);
-    node.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
+    node.spawn().map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
             anyhow!("it is JavaScript, and there is no `node` in PATH; YAML, JSON and TOML need none")
+        } else {
+            anyhow!(error).context("cannot start node")
         }
-        _ => anyhow!(error).context("cannot start node"),
     })
 }
 
