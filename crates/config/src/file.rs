@@ -97,8 +97,8 @@ fn under_a_key<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t 
                     report.hide(&entry.value);
                 }
             }
-        } else if entry.key.starts_with("x-") {
-            // A place for anchors, as in Compose files.
+        } else if entry.key.starts_with("x-") || entry.key == "$schema" {
+            // A place for anchors, as in Compose files; a word to editors.
             report.hide(&entry.value);
         } else if let Some(foreign) = keys::foreign(keys::TOP_MEANINGLESS, &entry.key) {
             report.hide(&entry.value);

@@ -1,12 +1,14 @@
 //! Every key of an app: its names, its default and what it is for.
 //!
 //! The readers take names and defaults from here, and so do the suggestions for
-//! misspelt keys and the reference in `docs/configuration.md`.
+//! misspelt keys, the reference in `docs/configuration.md` and the schema.
 
 mod table;
+mod takes;
 mod unsupported;
 
 pub(crate) use table::{GROUPS, KEYS};
+pub(crate) use takes::Takes;
 pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_LATER, TOP_MEANINGLESS};
 
 /// One key.
@@ -18,8 +20,8 @@ pub(crate) struct Key {
     pub(crate) aliases: &'static [&'static str],
     /// The part of the reference that it stands in.
     pub(crate) group: Group,
-    /// What it takes, for people.
-    pub(crate) takes: &'static str,
+    /// What it takes.
+    pub(crate) takes: Takes,
     /// What holds without it.
     pub(crate) default: Preset,
     /// What it is for: a sentence.
@@ -72,6 +74,18 @@ fn snake_case(name: &str) -> String {
         snake.push(char.to_ascii_lowercase());
     }
     snake
+}
+
+/// `kill_timeout` as `killTimeout`.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut camel = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut chars = part.chars();
+        camel.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(chars.as_str());
+    }
+    camel
 }
 
 /// The one of `names` that `typed` was probably meant to be.

@@ -53,7 +53,7 @@ fn keys() -> String {
     for (group, heading) in GROUPS {
         let of_group = KEYS.iter().filter(|key| key.group == *group);
         let rows =
-            of_group.map(|key| [names(key), key.takes.to_owned(), default(key.default), key.doc.to_owned()]);
+            of_group.map(|key| [names(key), key.takes.words(), default(key.default), key.doc.to_owned()]);
         // Writing to a string cannot fail.
         let _ = write!(text, "\n### {heading}\n\n{}", table("Key | Takes | Default | Meaning", rows));
     }

@@ -546,6 +546,7 @@ fn top_level() {
         "pm2: {command: ./a}",
         "pm2: {apps: [{command: ./a}]}",
         "x-a: 1\napps: [{command: ./a}]",
+        "$schema: ecosystem.schema.json\napps: [{command: ./a}]",
     ] {
         assert_eq!(app(text).name, "a", "{text}");
     }
