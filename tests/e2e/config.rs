@@ -77,6 +77,57 @@ fn the_same_app_in_every_format() {
 }
 
 #[test]
+fn javascript_is_evaluated_in_the_callers_process() {
+    let home = Home::new();
+    home.write("names.json", r#"{"web": "web"}"#);
+    home.write(
+        "ecosystem.config.js",
+        "console.log('from the file');
+         const names = require('./names.json');
+         module.exports = async () => ({
+             apps: [{ name: names.web, script: 'sleep', args: '60', env: { CALLER: process.env.CALLER } }],
+         });",
+    );
+    let mut command = home.command(&["check", "--json", "--reveal"]);
+    let shown = crate::harness::finish(command.env("CALLER", "me").spawn().unwrap());
+    let apps: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(apps[0]["env"]["CALLER"], "me", "{shown:?}");
+    assert_eq!(apps[0]["instances"], 1, "{shown:?}");
+    assert!(shown.stderr.contains("from the file"), "{shown:?}");
+    home.ok(&["start"]);
+    assert!(home.ok(&["start", "ecosystem.config.js"]).stderr.contains("web unchanged"));
+    home.ok(&["delete", "ecosystem.config.js"]);
+}
+
+#[test]
+fn a_mistake_in_javascript_is_shown_as_node_tells_it() {
+    let home = Home::new();
+    home.write("bad.config.js", "module.exports = {\n  apps: nope,\n};\n");
+    let failed = home.ends(2, &["check", "bad.config.js"]);
+    for part in ["bad.config.js:2", "ReferenceError: nope is not defined", "node could not evaluate it"] {
+        assert!(failed.stderr.contains(part), "{failed:?}");
+    }
+    home.write("wrong.config.mjs", "export default [{ command: 'sleep 60', instnaces: 2 }];");
+    let failed = home.ends(2, &["check", "wrong.config.mjs"]);
+    for part in ["wrong.config.mjs (as JSON):4:5", "did you mean `instances`?"] {
+        assert!(failed.stderr.contains(part), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_file_may_come_from_standard_input() {
+    let home = Home::new();
+    for text in ["{apps: [{name: 'web', command: 'sleep 60'}]}", "apps: [{name: web, command: sleep 60}]"] {
+        let file = std::fs::File::open(home.write("input", text)).unwrap();
+        let checked = crate::harness::finish(home.command(&["check", "-"]).stdin(file).spawn().unwrap());
+        assert!(checked.code == Some(0) && checked.stdout.contains("web"), "{text}: {checked:?}");
+    }
+    let file = std::fs::File::open(home.write("input", "apps: [{command: 5 5, nmae: x}]")).unwrap();
+    let failed = crate::harness::finish(home.command(&["check", "-"]).stdin(file).spawn().unwrap());
+    assert!(failed.code == Some(2) && failed.stderr.contains("standard input:1:"), "{failed:?}");
+}
+
+#[test]
 fn our_own_examples_are_right() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let folders = std::fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path());

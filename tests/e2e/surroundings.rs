@@ -270,6 +270,19 @@ fn variables_from_files_and_the_slots_number() {
 }
 
 #[test]
+fn a_variable_that_each_slot_increases() {
+    let home = Home::new();
+    let print = "command: [sh, -c, 'echo $PORT; exec sleep 60']\nmin_uptime: 50ms\nout_file: shown";
+    home.start_app("web", &format!("{print}\ninstances: 2\nport: 3000\nincrement_var: PORT"));
+    for (slot, port) in [(0, "3000\n"), (1, "3001\n")] {
+        let file = home.path(&format!("shown-{slot}"));
+        eventually("it shows its port", || {
+            std::fs::read_to_string(&file).is_ok_and(|shown| shown == port).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_users_own_names() {
     let home = Home::new();
     home.let_others_in();

@@ -113,3 +113,25 @@ fn delete_forgets() {
     home.ok(&["delete", "app.yaml"]);
     assert_eq!(home.status()["apps"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn an_app_without_autostart_waits_for_a_person() {
+    let home = Home::new();
+    let stopped = || home.app("job")["state"] == "stopped";
+    write(&home, &[("web", SLEEP), ("job", &format!("{SLEEP}\nautostart: false"))]);
+    let first = home.ok(&["start", "app.yaml"]);
+    assert!(first.stderr.contains("job declared, not started"), "{}", first.stderr);
+    assert!(stopped());
+    let again = home.ok(&["start", "app.yaml"]);
+    assert!(again.stderr.contains("job unchanged") && stopped(), "{}", again.stderr);
+
+    let changed = format!("{SLEEP}\nautostart: false\nenv: {{COLOUR: blue}}");
+    write(&home, &[("web", SLEEP), ("job", &changed.replace("instances: 2", "instances: 3"))]);
+    home.ok(&["start", "app.yaml"]);
+    assert!(stopped());
+
+    home.ok(&["start", "job"]);
+    assert_eq!(home.pids("job").len(), 3);
+    home.ok(&["start", "app.yaml"]);
+    assert_eq!(home.pids("job").len(), 3);
+}

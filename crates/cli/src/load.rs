@@ -1,6 +1,8 @@
 //! Ecosystem files for commands: which one, what surrounds it, and its mistakes
 //! as text.
 
+mod javascript;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +15,19 @@ use crate::render::text::count;
 use crate::terminal::Terminal;
 
 /// The files that a command without a file looks for, in this order.
-const DEFAULT_FILES: [&str; 5] =
-    ["ecosystem.yaml", "ecosystem.yml", "ecosystem.json", "ecosystem.json5", "ecosystem.toml"];
+const DEFAULT_FILES: [&str; 8] = [
+    "ecosystem.yaml",
+    "ecosystem.yml",
+    "ecosystem.json",
+    "ecosystem.json5",
+    "ecosystem.toml",
+    "ecosystem.config.js",
+    "ecosystem.config.cjs",
+    "ecosystem.config.mjs",
+];
+
+/// What stands for standard input where a file could be named.
+const STANDARD_INPUT: &str = "-";
 
 /// The ecosystem file of the current folder.
 ///
@@ -24,16 +37,25 @@ pub(crate) fn default_file() -> Result<PathBuf, Failure> {
     DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
         Failure::new(
             ExitCode::Usage,
-            "there is no ecosystem.yaml (.yml, .json, .toml) in this folder: name a file, or write one with \
-             `supervisor init`",
+            "there is no ecosystem.yaml (.yml, .json, .toml, .config.js) in this folder: name a file, or write \
+             one with `supervisor init`",
         )
     })
+}
+
+/// Whether the path is that of a configuration file, there or not.
+pub(crate) fn is_config(path: &Path) -> bool {
+    Format::of(path).is_some() || javascript::is_javascript(path) || is_standard_input(path)
 }
 
 /// Whether the text names a configuration file that is there.
 pub(crate) fn is_file(text: &str) -> bool {
     let path = Path::new(text);
-    Format::of(path).is_some() && path.is_file()
+    is_config(path) && (is_standard_input(path) || path.is_file())
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
 }
 
 /// The apps of a file. Warnings, and all mistakes, are told on stderr.
@@ -41,14 +63,33 @@ pub(crate) fn is_file(text: &str) -> bool {
 /// # Errors
 /// [`ExitCode::Usage`] when the file cannot be read or has mistakes.
 pub(crate) fn file(path: &Path, env_name: Option<&str>, terminal: Terminal) -> Result<Vec<App>, Failure> {
-    let source = Source::read(path).or_exit(ExitCode::Usage)?;
+    let source = source(path)?;
     let folder = absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned();
     let loaded = supervisor_config::load(&source, &context(folder, env_name))
-        .map_err(|errors| mistakes(&path.display().to_string(), &errors, terminal))?;
+        .map_err(|errors| mistakes(&source.path.display().to_string(), &errors, terminal))?;
     for warning in &loaded.warnings {
         Terminal::say(&warning.render(terminal.error_color));
     }
     Ok(loaded.apps)
+}
+
+/// The text of a file, of standard input, or of what a JavaScript file comes to.
+fn source(path: &Path) -> Result<Source, Failure> {
+    if is_standard_input(path) {
+        Source::read_from(Path::new("standard input"), std::io::stdin()).or_exit(ExitCode::Usage)
+    } else if javascript::is_javascript(path) {
+        javascript::read(path).or_exit(ExitCode::Usage)
+    } else {
+        Source::read(path).or_exit(ExitCode::Usage)
+    }
+}
+
+/// The file as the daemon may read it again; standard input is gone by then.
+///
+/// # Errors
+/// When the current folder is gone.
+pub(crate) fn origin(path: &Path) -> Result<Option<PathBuf>, Failure> {
+    if is_standard_input(path) { Ok(None) } else { absolute(path).map(Some) }
 }
 
 /// The path from the root. Links stay: a release behind a link such as `current`
@@ -56,7 +97,7 @@ pub(crate) fn file(path: &Path, env_name: Option<&str>, terminal: Terminal) -> R
 ///
 /// # Errors
 /// When the current folder is gone.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).context("cannot tell the current folder").or_exit(ExitCode::Usage)
 }
 

@@ -126,6 +126,7 @@ impl Tracker {
         let good = |text: &str| paint(text, GOOD, self.color);
         let workers = count(u64::from(course.instances), "worker");
         match course.change {
+            Change::Created if course.instances == 0 => format!("{name} declared, not started"),
             Change::Created => format!("{name} {}, {workers} ready", good("started")),
             Change::Changed => format!("{name} {}, {workers} ready", good("changed")),
             // An order may be for some of the slots only.

@@ -4,8 +4,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use supervisor_config::Format;
-
 use crate::exit_code::{ExitCode, Failure};
 use crate::load;
 
@@ -43,7 +41,7 @@ pub(crate) fn read(targets: &[String], command: Vec<String>) -> Result<Target, F
         [] => Ok(Target::Program(Program { words: command, script: false })),
         [target] => single(target, command),
         several => {
-            if let Some(file) = several.iter().find(|target| Format::of(Path::new(target)).is_some()) {
+            if let Some(file) = several.iter().find(|target| load::is_config(Path::new(target))) {
                 return Err(usage(format!("{file}: one file at a time")));
             }
             without_arguments(several, &command)?;
@@ -54,12 +52,6 @@ pub(crate) fn read(targets: &[String], command: Vec<String>) -> Result<Target, F
 
 fn single(target: &str, command: Vec<String>) -> Result<Target, Failure> {
     let path = Path::new(target);
-    if is_javascript_config(target) {
-        return Err(usage(format!(
-            "{target}: JavaScript files are not supported; turn it into JSON with \
-             `node -p 'JSON.stringify(require(\"./{target}\"))' > ecosystem.json`"
-        )));
-    }
     if load::is_file(target) {
         without_arguments(&[target.to_owned()], &command)?;
         return Ok(Target::File(path.to_owned()));
@@ -97,11 +89,6 @@ fn program(path: &Path, arguments: Vec<String>) -> Result<Program, Failure> {
     Ok(Program { words: std::iter::once(absolute).chain(arguments).collect(), script })
 }
 
-/// PM2's `ecosystem.config.js` is a program that makes a configuration.
-fn is_javascript_config(target: &str) -> bool {
-    [".config.js", ".config.cjs", ".config.mjs"].iter().any(|end| target.ends_with(end))
-}
-
 fn without_arguments(targets: &[String], command: &[String]) -> Result<(), Failure> {
     if command.is_empty() {
         return Ok(());
@@ -127,7 +114,7 @@ mod tests {
     fn arguments_mean_files_programs_or_names() {
         let temp = tempfile::tempdir().unwrap();
         let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
-        for name in ["app.js", "shop.yaml", "server", "notes.txt"] {
+        for name in ["app.js", "shop.yaml", "shop.config.js", "server", "notes.txt"] {
             fs::write(path(name), "").unwrap();
         }
         fs::set_permissions(path("server"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -148,7 +135,9 @@ mod tests {
         check(&[&path("app.js")], &["-p", "1"], program(&[&path("app.js"), "-p", "1"], true));
         check(&[&path("server")], &[], program(&[&path("server")], false));
         check(&[&path("notes.txt")], &[], None);
-        check(&["x.config.js"], &[], None);
+        check(&[&path("shop.config.js")], &[], Some(Target::File(path("shop.config.js").into())));
+        check(&["-"], &[], Some(Target::File("-".into())));
+        check(&["-", "web"], &[], None);
         check(&[], &["echo", "hi"], program(&["echo", "hi"], false));
         check(&["web", "api:2"], &[], names(&["web", "api:2"]));
         check(&["web"], &["x"], None);

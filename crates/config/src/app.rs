@@ -31,6 +31,9 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// The variable that holds the slot's number; `NODE_APP_INSTANCE`.
     pub instance_var: String,
+    /// A variable of `env` that holds a number, which each worker gets
+    /// increased by its slot.
+    pub increment_var: Option<String>,
     /// The addresses that the daemon binds for the workers.
     pub listen: Vec<ListenAddress>,
     /// Connections that may wait in each accept queue.
@@ -54,6 +57,8 @@ pub struct App {
     /// How often an errored app tries one slot; zero means never.
     #[serde(with = "millis")]
     pub breaker_retry: Duration,
+    /// Whether a new app is started, and not only declared.
+    pub autostart: bool,
     /// Whether a worker that ended is started again.
     pub autorestart: bool,
     /// Exit codes after which a worker is not started again.

@@ -1,6 +1,7 @@
 //! One app's entry to the checked app.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::fields::Fields;
 use crate::listen::{self, MAX_LISTEN};
@@ -55,6 +56,8 @@ pub(crate) fn read(
         ExecMode::Fork => 1,
     };
     let (listen, listen_at) = listen(fields, base);
+    let env = environment::read_own(fields, context);
+    let (restart_delay, restart_backoff_percent) = restart_pause(fields);
     let app = App {
         name,
         namespace: fields.value("namespace", checked_name),
@@ -62,7 +65,8 @@ pub(crate) fn read(
         exec_mode,
         instances: fields.optional("instances", instances(context.usable_cpus)).unwrap_or(default_instances),
         inherited_env: environment::read_inherited(fields, &context.caller_env),
-        env: environment::read_own(fields, context),
+        increment_var: environment::read_increment_var(fields, &env),
+        env,
         instance_var: fields.value("instance_var", variable_name),
         listen,
         backlog: fields.value("backlog", integer(1..=65_535)),
@@ -70,9 +74,10 @@ pub(crate) fn read(
         listen_timeout: fields.value("listen_timeout", positive_duration),
         min_uptime: fields.value("min_uptime", positive_duration),
         max_restarts: fields.value("max_restarts", max_restarts),
-        restart_delay: fields.value("restart_delay", duration),
-        restart_backoff_percent: fields.value("restart_backoff", backoff_percent),
+        restart_delay,
+        restart_backoff_percent,
         breaker_retry: fields.value("breaker_retry", duration),
+        autostart: fields.value("autostart", boolean),
         autorestart: fields.value("autorestart", boolean),
         stop_exit_codes: fields.list("stop_exit_codes", integer(0..=255)),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
@@ -93,8 +98,22 @@ pub(crate) fn read(
     Declared { app, name_at, listen_at, env_sets }
 }
 
-/// The name, given or derived, and where it comes from.
+/// The name with its prefix, and where it comes from.
 fn name(fields: &mut Fields<'_, '_, '_>, program: &program::Program) -> (String, Option<Span>) {
+    let (name, at) = own_name(fields, program);
+    let prefixed = fields.optional("name_prefix", |node| {
+        let prefixed = format!("{}{name}", word(node)?);
+        // What is wrong with the name alone has been said.
+        if check_name(&name).is_ok() {
+            check_name(&prefixed)?;
+        }
+        Ok(prefixed)
+    });
+    (prefixed.unwrap_or(name), at)
+}
+
+/// The name, given or derived, and where it comes from.
+fn own_name(fields: &mut Fields<'_, '_, '_>, program: &program::Program) -> (String, Option<Span>) {
     if let Some(entry) = fields.given("name") {
         let name = fields.optional("name", checked_name).unwrap_or_default();
         return (name, entry.value.span.or(entry.key_span));
@@ -215,6 +234,33 @@ fn max_restarts(node: &Node) -> Result<u32, Problem> {
             integer(1..=1_000_000)(node)
         }
     }
+}
+
+/// The pause after the first unstable life, and its factor in hundredths.
+fn restart_pause(fields: &mut Fields<'_, '_, '_>) -> (Duration, u32) {
+    /// PM2's factor.
+    const EXPONENTIAL: u32 = 150;
+    let delay = fields.value("restart_delay", duration);
+    let backoff = fields.value("restart_backoff", backoff_percent);
+    match fields.optional("exp_backoff_restart_delay", duration) {
+        None | Some(Duration::ZERO) => (delay, backoff),
+        Some(exponential) => {
+            for name in ["restart_delay", "restart_backoff"] {
+                if let Some(other) = fields.given(name).filter(|other| !is_zero(&other.value)) {
+                    let problem = Problem::new(format!(
+                        "`{}` is ignored: `exp_backoff_restart_delay` says how long the pause is",
+                        other.key
+                    ));
+                    fields.report.warning(other.key_span, problem.help("remove one of them"));
+                }
+            }
+            (exponential, EXPONENTIAL)
+        }
+    }
+}
+
+fn is_zero(node: &Node) -> bool {
+    matches!(&node.value, Value::Number(number) if number == "0")
 }
 
 /// A factor as hundredths.

@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::report::{Problem, excerpt};
 use crate::source::read_bounded;
 use crate::tree::{Entry, Node, Value};
-use crate::value::{expected, non_empty};
+use crate::value::{expected, integer, non_empty};
 use crate::{Context, path};
 
 type Variables = BTreeMap<String, String>;
@@ -20,6 +20,19 @@ const MAX_VARIABLE: usize = 128 << 10;
 
 /// The caller's variables, as far as the app inherits them.
 pub(crate) fn read_inherited(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
+    let mut inherited = read_allowed(fields, caller_env);
+    match fields.given("filter_env").map(|entry| &entry.value.value) {
+        None | Some(Value::Bool(false)) => {}
+        Some(Value::Bool(true)) => inherited.clear(),
+        Some(Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) => {
+            let unwanted = fields.list("filter_env", non_empty);
+            inherited.retain(|name, _| !unwanted.iter().any(|part| name.contains(part)));
+        }
+    }
+    inherited
+}
+
+fn read_allowed(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
     let Some(Value::List(_)) = fields.given("inherit_env").map(|entry| &entry.value.value) else {
         let inherits = fields.value("inherit_env", |node| match node.value {
             Value::Bool(yes) => Ok(yes),
@@ -46,6 +59,9 @@ pub(crate) fn read_own(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Va
     if let Some(entry) = fields.given("env") {
         variables.extend(read_mapping(fields, entry));
     }
+    if let Some(port) = fields.optional("port", integer(0..=u16::MAX)) {
+        variables.insert("PORT".to_owned(), port.to_string());
+    }
     // All sets are checked, whichever is chosen: a file is right or wrong, and
     // does not wait for its day.
     for (name, entry) in fields.env_sets.clone() {
@@ -55,6 +71,14 @@ pub(crate) fn read_own(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Va
         }
     }
     variables
+}
+
+/// The variable that each slot adds its number to.
+pub(crate) fn read_increment_var(fields: &mut Fields<'_, '_, '_>, own: &Variables) -> Option<String> {
+    fields.optional("increment_var", |node| match non_empty(node)? {
+        name if own.get(name).is_some_and(|value| value.parse::<i64>().is_ok()) => Ok(name.to_owned()),
+        name => Err(Problem::new(format!("names `{}`, which is no number in `env`", excerpt(name)))),
+    })
 }
 
 fn read_mapping(fields: &mut Fields<'_, '_, '_>, entry: &Entry) -> Variables {
@@ -95,9 +119,28 @@ fn scalar(node: &Node) -> Result<String, Problem> {
         Value::Number(_) | Value::Text(_) => Err(Problem::new("contains a NUL character, which the kernel cannot pass on")),
         Value::Null => Err(Problem::new("has no value")
             .help("write `\"\"` for an empty one; to keep an inherited variable out, list the others in `inherit_env`")),
-        Value::List(_) | Value::Map(_) => Err(Problem::new("must be text, a number or a boolean")
-            .help("a list or a mapping can be written as JSON in quotes: '{\"key\": 1}'")),
+        Value::List(_) | Value::Map(_) => Ok(json(node)),
     }
+}
+
+/// A value as JSON without blanks, as PM2 passes lists and mappings on.
+fn json(node: &Node) -> String {
+    let list = |values: Vec<String>| values.join(",");
+    match &node.value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(yes) => yes.to_string(),
+        Value::Number(number) if serde_json::from_str::<serde_json::Number>(number).is_ok() => number.clone(),
+        Value::Number(text) | Value::Text(text) => quoted(text),
+        Value::List(nodes) => format!("[{}]", list(nodes.iter().map(json).collect())),
+        Value::Map(entries) => {
+            let entry = |entry: &Entry| format!("{}:{}", quoted(&entry.key), json(&entry.value));
+            format!("{{{}}}", list(entries.iter().map(entry).collect()))
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Reads a dotenv file.

@@ -130,14 +130,21 @@ fn report_stranger(entry: &Entry, report: &mut Report<'_>) -> Option<&'static Ke
     // Whatever it was meant to be, it may hold variables.
     report.hide(&entry.value);
     let key = excerpt(&entry.key);
-    if let Some(advice) = keys::advice(keys::MEANINGLESS, &entry.key) {
-        report.warning(
-            entry.key_span,
-            Problem::new(format!("`{key}` means nothing here and is ignored")).help(advice),
-        );
+    if let Some(foreign) = keys::foreign(keys::MEANINGLESS, &entry.key) {
+        if !foreign.is_harmless(&entry.value) {
+            let problem = Problem::new(format!("`{key}` means nothing here and is ignored"));
+            report.warning(entry.key_span, problem.help(foreign.advice));
+        }
         None
-    } else if let Some(advice) = keys::advice(keys::LATER, &entry.key) {
-        report.error(entry.key_span, Problem::new(format!("`{key}` is not supported yet")).help(advice));
+    } else if let Some(foreign) = keys::foreign(keys::PM2, &entry.key) {
+        if !foreign.is_harmless(&entry.value) {
+            let problem = Problem::new(format!("`{key}` is not honoured yet"));
+            report.warning(entry.key_span, problem.help(foreign.advice));
+        }
+        None
+    } else if let Some(foreign) = keys::foreign(keys::LATER, &entry.key) {
+        let problem = Problem::new(format!("`{key}` is not supported yet"));
+        report.error(entry.key_span, problem.help(foreign.advice));
         None
     } else {
         let names = keys::KEYS.iter().flat_map(|key| std::iter::once(&key.name).chain(key.aliases)).copied();

@@ -50,12 +50,12 @@ pub(crate) fn read(root: &Node, source: &Source, context: &Context, report: &mut
     declared.into_iter().map(|declared| declared.app).collect()
 }
 
-/// The apps: under `apps`, as a bare list, or the one that the file is.
+/// The apps: under `apps` or `pm2`, as a bare list, or the one that the file is.
 fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Node] {
     let nodes = match &root.value {
         Value::List(nodes) => nodes.as_slice(),
         Value::Map(entries) if is_app(entries) => std::slice::from_ref(root),
-        Value::Map(entries) => match under_apps(entries, report) {
+        Value::Map(entries) => match under_a_key(entries, report) {
             Some(nodes) => nodes,
             None => return &[],
         },
@@ -72,25 +72,43 @@ fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Node] {
     nodes
 }
 
+/// The keys that apps may stand under.
+const APPS: [&str; 2] = ["apps", "pm2"];
+
 /// Whether a file's mapping is an app and not a list of them.
 fn is_app(entries: &[Entry]) -> bool {
-    let has = |name: &str| entries.iter().any(|entry| entry.key == name);
-    !has("apps") && entries.iter().any(|entry| keys::find(&entry.key).is_some())
+    let has_apps = entries.iter().any(|entry| APPS.contains(&entry.key.as_str()));
+    !has_apps && entries.iter().any(|entry| keys::find(&entry.key).is_some())
 }
 
-fn under_apps<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t [Node]> {
-    let mut apps = None;
+/// `None` after an error.
+fn under_a_key<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t [Node]> {
+    let mut apps: Option<&Entry> = None;
     let mut strangers = 0;
     for entry in entries {
-        if entry.key == "apps" {
-            apps = Some(&entry.value);
-        } else if entry.key.starts_with("x-") {
-            // A place for anchors, as in Compose files.
+        if APPS.contains(&entry.key.as_str()) {
+            match apps {
+                None => apps = Some(entry),
+                Some(first) => {
+                    let problem =
+                        Problem::new(format!("`{}` and `{}` are the same key", first.key, entry.key));
+                    let help = format!("the first one is on {}", report.place(first.key_span));
+                    report.error(entry.key_span, problem.help(help));
+                    report.hide(&entry.value);
+                }
+            }
+        } else if entry.key.starts_with("x-") || entry.key == "$schema" {
+            // A place for anchors, as in Compose files; a word to editors.
             report.hide(&entry.value);
-        } else if let Some(advice) = keys::advice(keys::TOP_LATER, &entry.key) {
+        } else if let Some(foreign) = keys::foreign(keys::TOP_MEANINGLESS, &entry.key) {
+            report.hide(&entry.value);
+            let problem =
+                Problem::new(format!("`{}` means nothing here and is ignored", excerpt(&entry.key)));
+            report.warning(entry.key_span, problem.help(foreign.advice));
+        } else if let Some(foreign) = keys::foreign(keys::TOP_LATER, &entry.key) {
             report.hide(&entry.value);
             let problem = Problem::new(format!("`{}` is not supported yet", excerpt(&entry.key)));
-            report.error(entry.key_span, problem.help(advice));
+            report.error(entry.key_span, problem.help(foreign.advice));
             strangers += 1;
         } else {
             unknown_key(entry, ["apps", "daemon"].into_iter(), report);
@@ -100,10 +118,18 @@ fn under_apps<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t [
     match apps {
         None if strangers == 0 => Some(&[]),
         None => None,
-        Some(Node { value: Value::List(nodes), .. }) => Some(nodes),
-        Some(node @ Node { value: Value::Map(_), .. }) => Some(std::slice::from_ref(node)),
-        Some(node) => {
-            report.error(node.span, expected("a list of apps", node).of("`apps`"));
+        Some(Entry { value: Node { value: Value::List(nodes), .. }, .. }) => Some(nodes),
+        // PM2's section of a `package.json` may be a whole file.
+        Some(Entry { value: Node { value: Value::Map(inner), .. }, key, .. })
+            if key == "pm2" && inner.iter().any(|entry| entry.key == "apps") =>
+        {
+            under_a_key(inner, report)
+        }
+        Some(Entry { value: node @ Node { value: Value::Map(_), .. }, .. }) => {
+            Some(std::slice::from_ref(node))
+        }
+        Some(Entry { value: node, key, .. }) => {
+            report.error(node.span, expected("a list of apps", node).of(&format!("`{key}`")));
             None
         }
     }

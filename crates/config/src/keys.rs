@@ -1,13 +1,15 @@
 //! Every key of an app: its names, its default and what it is for.
 //!
 //! The readers take names and defaults from here, and so do the suggestions for
-//! misspelt keys and the reference in `docs/configuration.md`.
+//! misspelt keys, the reference in `docs/configuration.md` and the schema.
 
 mod table;
+mod takes;
 mod unsupported;
 
 pub(crate) use table::{GROUPS, KEYS};
-pub(crate) use unsupported::{LATER, MEANINGLESS, TOP_LATER};
+pub(crate) use takes::Takes;
+pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_LATER, TOP_MEANINGLESS};
 
 /// One key.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub(crate) struct Key {
     pub(crate) aliases: &'static [&'static str],
     /// The part of the reference that it stands in.
     pub(crate) group: Group,
-    /// What it takes, for people.
-    pub(crate) takes: &'static str,
+    /// What it takes.
+    pub(crate) takes: Takes,
     /// What holds without it.
     pub(crate) default: Preset,
     /// What it is for: a sentence.
@@ -56,10 +58,10 @@ pub(crate) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name.as_str()))
 }
 
-/// The advice for a name that `table` lists.
-pub(crate) fn advice(table: &'static [(&'static str, &'static str)], name: &str) -> Option<&'static str> {
+/// The key of this name that `table` lists.
+pub(crate) fn foreign(table: &'static [Foreign], name: &str) -> Option<&'static Foreign> {
     let name = snake_case(name);
-    table.iter().find(|(listed, _)| *listed == name).map(|(_, advice)| *advice)
+    table.iter().find(|key| key.name == name)
 }
 
 /// `killTimeout` as `kill_timeout`.
@@ -72,6 +74,18 @@ fn snake_case(name: &str) -> String {
         snake.push(char.to_ascii_lowercase());
     }
     snake
+}
+
+/// `kill_timeout` as `killTimeout`.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut camel = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut chars = part.chars();
+        camel.extend(chars.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(chars.as_str());
+    }
+    camel
 }
 
 /// The one of `names` that `typed` was probably meant to be.

@@ -33,6 +33,7 @@ mod path;
 mod program;
 mod reference;
 mod report;
+mod schema;
 mod signal;
 mod size;
 mod source;
@@ -44,6 +45,7 @@ pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
 pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
 pub use reference::update_reference;
+pub use schema::schema;
 pub use source::{Format, ReadError, Source};
 
 use std::collections::BTreeMap;

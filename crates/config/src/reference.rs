@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::keys::{GROUPS, KEYS, Key, LATER, MEANINGLESS, Preset};
+use crate::keys::{Foreign, GROUPS, KEYS, Key, LATER, MEANINGLESS, PM2, Preset};
 use crate::limits::{self, Unit};
 use crate::program::INTERPRETERS;
 
@@ -41,7 +41,8 @@ fn generate(name: &str) -> String {
                 .iter()
                 .map(|(extension, interpreter)| [format!("`.{extension}`"), format!("`{interpreter}`")]),
         ),
-        "unsupported" => table("Key | Instead", LATER.iter().map(listed)),
+        "later" => table("Key | Instead", LATER.iter().map(listed)),
+        "pm2" => table("Key | Instead", PM2.iter().map(listed)),
         "meaningless" => table("Key | Instead", MEANINGLESS.iter().map(listed)),
         _ => String::new(),
     }
@@ -52,7 +53,7 @@ fn keys() -> String {
     for (group, heading) in GROUPS {
         let of_group = KEYS.iter().filter(|key| key.group == *group);
         let rows =
-            of_group.map(|key| [names(key), key.takes.to_owned(), default(key.default), key.doc.to_owned()]);
+            of_group.map(|key| [names(key), key.takes.words(), default(key.default), key.doc.to_owned()]);
         // Writing to a string cannot fail.
         let _ = write!(text, "\n### {heading}\n\n{}", table("Key | Takes | Default | Meaning", rows));
     }
@@ -83,8 +84,8 @@ fn counts(unit: Unit) -> String {
     }
 }
 
-fn listed((key, advice): &(&str, &str)) -> [String; 2] {
-    [format!("`{key}`"), (*advice).to_owned()]
+fn listed(key: &Foreign) -> [String; 2] {
+    [format!("`{}`", key.name), key.advice.to_owned()]
 }
 
 fn table<const COLUMNS: usize>(heading: &str, rows: impl Iterator<Item = [String; COLUMNS]>) -> String {

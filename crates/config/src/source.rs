@@ -99,7 +99,22 @@ impl Source {
     /// unreadable, and when its extension names no format.
     pub fn read(path: &Path) -> Result<Source, ReadError> {
         let format = Format::of(path).ok_or_else(|| ReadError::UnknownFormat { path: path.to_owned() })?;
-        let bytes = read_bounded(path, MAX_BYTES)?;
+        Source::new(path, format, read_bounded(path, MAX_BYTES)?)
+    }
+
+    /// Reads from a stream, such as standard input: JSON when its first
+    /// character is a bracket, otherwise YAML. Messages call it `name`.
+    ///
+    /// # Errors
+    /// When it is larger than 8 MiB, not UTF-8 or unreadable.
+    pub fn read_from(name: &Path, stream: impl Read) -> Result<Source, ReadError> {
+        let bytes = read_limited(name, stream, MAX_BYTES)?;
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        let format = if matches!(first, Some(b'{' | b'[')) { Format::Json } else { Format::Yaml };
+        Source::new(name, format, bytes)
+    }
+
+    fn new(path: &Path, format: Format, bytes: Vec<u8>) -> Result<Source, ReadError> {
         let mut text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -128,9 +143,14 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError
     if !path.metadata().map_err(io_error)?.is_file() {
         return Err(ReadError::NotAFile { path: path.to_owned() });
     }
+    read_limited(path, File::open(path).map_err(io_error)?, limit)
+}
+
+/// Reads a stream of at most `limit` bytes to its end.
+fn read_limited(path: &Path, stream: impl Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(io_error)?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    let read = stream.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit) {
         Ok(bytes)
     } else {

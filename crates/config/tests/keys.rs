@@ -74,6 +74,7 @@ fn defaults() {
         inherited_env: context().caller_env,
         env: BTreeMap::new(),
         instance_var: "NODE_APP_INSTANCE".into(),
+        increment_var: None,
         listen: vec![],
         backlog: 511,
         ready: Ready::Started,
@@ -83,6 +84,7 @@ fn defaults() {
         restart_delay: Duration::from_millis(100),
         restart_backoff_percent: 200,
         breaker_retry: Duration::from_secs(60),
+        autostart: true,
         autorestart: true,
         stop_exit_codes: vec![],
         kill_signal: 15,
@@ -440,17 +442,7 @@ fn environment() {
         ("YES", "true"),
     ];
     assert_eq!(app.env, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    for text in [
-        "{A: }",
-        "{A: ~}",
-        "{A: [1]}",
-        "{A: {b: 1}}",
-        "{'': x}",
-        "{'A=B': x}",
-        "[A=1]",
-        "A=1",
-        "{A: \"\\0\"}",
-    ] {
+    for text in ["{A: }", "{A: ~}", "{'': x}", "{'A=B': x}", "[A=1]", "A=1", "{A: \"\\0\"}"] {
         let mistake = mistake(&format!("command: a\nenv: {text}"));
         assert!(mistake.contains("variable"), "{text}: {mistake}");
     }
@@ -550,7 +542,11 @@ fn top_level() {
         "[{command: ./a}]",
         "command: ./a",
         "apps: {command: ./a}",
+        "pm2: [{command: ./a}]",
+        "pm2: {command: ./a}",
+        "pm2: {apps: [{command: ./a}]}",
         "x-a: 1\napps: [{command: ./a}]",
+        "$schema: ecosystem.schema.json\napps: [{command: ./a}]",
     ] {
         assert_eq!(app(text).name, "a", "{text}");
     }
@@ -564,8 +560,8 @@ fn top_level() {
         ("5", "must be a list"),
         ("{apps: [{command: a}], aps: 1}", "unknown key `aps`"),
         ("{apps: [{command: a}], daemon: {}}", "`daemon` is not supported"),
-        ("{apps: [{command: a}], deploy: {}}", "`deploy` is not supported"),
-        ("pm2: [{command: a}]", "`pm2` is not supported"),
+        ("{apps: [{command: a}], pm2: []}", "`apps` and `pm2` are the same key"),
+        ("pm2: text", "`pm2` must be a list"),
         ("[{command: a}, {command: b, name: a}]", "two apps are called `a`"),
         ("[{command: a, listen: 80}, {command: b, listen: '0.0.0.0:80'}]", "the app `a`"),
         ("[{command: a, listen: /a}, {command: b, listen: /a}]", "the app `a`"),
@@ -575,15 +571,6 @@ fn top_level() {
     }
     let many = "- command: ./a\n".repeat(1001);
     assert!(mistake(&many).contains("1000 is the most"));
-}
-
-#[test]
-fn keys_of_pm2_that_mean_nothing_are_warnings() {
-    let loaded = load("{command: a, vizion: false, pmx: true}").unwrap();
-    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("`vizion` means nothing here"), "{warnings:?}");
-    assert!(loaded.warnings[0].render(false).starts_with("warning: "));
 }
 
 #[test]
@@ -669,8 +656,8 @@ fn mistakes_of_a_command_line_name_the_option() {
 the command names no program
 `--name` must not be `all`, which commands take for every app
 `--listen` must not have port 0: the kernel would choose another port at each start
-`--instances` must be a number or `max`, not the text `many`
-`--env-file` fails: cannot read /srv/absent.env: there is no such file";
+`--env-file` fails: cannot read /srv/absent.env: there is no such file
+`--instances` must be a number or `max`, not the text `many`";
     assert_eq!(errors.to_string(), expected);
     assert!(errors.render(false).starts_with("error: the command names no program\n\nerror: `--name`"));
 }

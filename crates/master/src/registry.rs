@@ -29,6 +29,11 @@ impl Entry {
     pub(crate) fn running(&self) -> Slots {
         Slots::Only((0..self.instances).filter(|index| !self.stopped.contains(index)).collect())
     }
+
+    /// How many slots should run.
+    pub(crate) fn count_running(&self) -> u32 {
+        (0..self.instances).map(|index| u32::from(!self.stopped.contains(&index))).sum()
+    }
 }
 
 /// All declared apps, in order of their names.

@@ -176,8 +176,11 @@ impl Master {
                 draft.fail(1, failure(app.name, reason));
                 continue;
             }
-            let (name, instances) = (app.name.clone(), app.instances);
+            let name = app.name.clone();
             let (id, change) = self.note(app, source.clone());
+            let instances = self.registry.by_id(id).map_or(0, |entry| {
+                if change == Change::Scaled { entry.instances } else { entry.count_running() }
+            });
             draft.say(Progress::App { app: name, change, instances });
             let operation = self.operations.begin(&mut draft, id);
             self.declare(operation, id);
@@ -204,7 +207,8 @@ impl Master {
     fn note(&mut self, app: App, source: Option<std::path::PathBuf>) -> (AppId, Change) {
         let Some(known) = self.registry.get(&app.name) else {
             let instances = app.instances;
-            let id = self.registry.insert(Settings::new(app, 1), source, instances, BTreeSet::new());
+            let stopped = if app.autostart { BTreeSet::new() } else { (0..instances).collect() };
+            let id = self.registry.insert(Settings::new(app, 1), source, instances, stopped);
             return (id, Change::Created);
         };
         let id = known.id;
@@ -213,11 +217,13 @@ impl Master {
         // An earlier change may have stopped half-way.
         let outdated = now.is_some_and(|app| app.slots.iter().any(|slot| slot.generation != app.generation));
         let differs = known.settings.differ_from(&app);
+        // Only a person starts an app without `autostart`.
+        let stays_stopped = !app.autostart && (0..known.instances).all(|slot| known.stopped.contains(&slot));
         let change = if differs || outdated {
             Change::Changed
         } else if known.instances != app.instances {
             Change::Scaled
-        } else if online && known.stopped.is_empty() {
+        } else if stays_stopped || (online && known.stopped.is_empty()) {
             Change::Unchanged
         } else {
             Change::Started
@@ -225,7 +231,7 @@ impl Master {
         let generation = known.settings.generation + u64::from(differs);
         if let Some(entry) = self.registry.by_id_mut(id) {
             entry.instances = app.instances;
-            entry.stopped.clear();
+            entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
             entry.source = source;
             if differs {
                 entry.settings = Settings::new(app, generation);

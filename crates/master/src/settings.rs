@@ -67,11 +67,13 @@ impl Settings {
     }
 
     /// Whether workers of these settings would differ from those of `other`.
-    /// The number of workers and the caller's environment do not count.
+    /// The number of workers, whether they start by themselves, and the
+    /// caller's environment do not count.
     pub(crate) fn differ_from(&self, other: &App) -> bool {
         let mut same = other.clone();
         same.instances = self.app.instances;
         same.inherited_env.clone_from(&self.app.inherited_env);
+        same.autostart = self.app.autostart;
         same != self.app
     }
 
@@ -112,6 +114,12 @@ impl Settings {
             env.extend(facts.into_iter().filter_map(|(name, value)| Some((name, value?))));
         }
         env.extend(app.env.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        if let Some((name, first)) =
+            app.increment_var.as_deref().and_then(|name| Some((name, app.env.get(name)?)))
+            && let Ok(first) = first.parse::<i64>()
+        {
+            env.insert(name, first.saturating_add(place.slot.into()).to_string());
+        }
         env.insert("SUPERVISOR_APP", app.name.clone());
         env.insert("SUPERVISOR_INSTANCE", place.slot.to_string());
         env.insert("SUPERVISOR_INSTANCES", place.instances.to_string());

@@ -48,7 +48,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Apply, Failure> {
                 return Err(usage(format!("{option} does not go with an ecosystem file")));
             }
             let apps = load::file(&path, env_name.as_deref(), terminal)?;
-            return Ok(Apply { apps, source: Some(load::absolute(&path)?), prune: false });
+            return Ok(Apply { apps, source: load::origin(&path)?, prune: false });
         }
         Target::Program(program) | Target::Names(_, Some(program)) => program,
         Target::Names(names, None) => {

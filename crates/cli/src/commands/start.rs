@@ -21,7 +21,7 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
             reject("an ecosystem file", options.app.given())?;
             let mut apps = load::file(&path, options.env_name.as_deref(), terminal)?;
             keep_only(&mut apps, &options.only)?;
-            let source = Some(load::absolute(&path)?);
+            let source = load::origin(&path)?;
             let scope = if options.only.is_empty() { Scope::Whole } else { Scope::Part };
             let order = Apply { apps, source, prune: options.prune };
             apply(&homes, order, scope, options.no_wait, terminal).await

@@ -1,65 +1,120 @@
 //! Keys that people bring from PM2, or expect, and that are not honoured. They
-//! are never passed over in silence.
+//! are passed over in silence only where they ask for nothing.
 
-/// Keys of an app whose absence would change what it does: errors, with what
-/// to do instead.
-pub(crate) const LATER: &[(&str, &str)] = &[
-    ("autostart", "remove it; `supervisor stop NAME` keeps an app stopped"),
-    ("cron", "restart the app from a timer of the system"),
-    ("cron_restart", "restart the app from a timer of the system"),
-    ("combine_logs", "each slot has its own file"),
-    ("disable_logs", "set `out_file` and `error_file` to `/dev/null`"),
-    ("drain_timeout", "remove it; `kill_timeout` limits how long a worker may take to end"),
-    ("exp_backoff_restart_delay", "use `restart_delay` and `restart_backoff`"),
-    ("filter_env", "use `inherit_env: false`, or list the variables to keep"),
-    ("hang_timeout", "remove it"),
-    ("ignore_watch", "remove it, and `watch` with it"),
-    ("increment_var", "derive the value from `instance_var` in the program"),
-    ("log", "use `out_file` and `error_file`"),
-    ("log_date_format", "remove it, and write the time in the program"),
-    ("log_file", "use `out_file` and `error_file`"),
-    ("log_type", "remove it; `supervisor logs --json` writes JSON"),
-    ("max_memory_restart", "limit memory from outside, for example with systemd's `MemoryMax`"),
-    ("max_surge", "remove it"),
-    ("merge_logs", "each slot has its own file"),
-    ("name_prefix", "write the prefix into `name`"),
-    ("pid_file", "use `supervisor status --json`"),
-    ("port", "set `PORT` in `env`, or use `listen`"),
-    ("shutdown_with_message", "handle the `kill_signal` in the program"),
-    ("time", "remove it, and write the time in the program"),
-    ("treekill", "remove it"),
-    ("wait_ready", "use `ready: notify`"),
-    ("watch", "restart the app when its files have changed: `supervisor restart NAME`"),
-    ("watch_delay", "remove it, and `watch` with it"),
-    ("watch_options", "remove it, and `watch` with it"),
-    ("watchdog", "remove it"),
+use crate::tree::{Node, Value};
+
+/// A key that is not honoured.
+#[derive(Debug)]
+pub(crate) struct Foreign {
+    pub(crate) name: &'static str,
+    /// What to do instead.
+    pub(crate) advice: &'static str,
+    harmless: Harmless,
+}
+
+/// The values of a foreign key with which an app does what it asks for.
+#[derive(Debug, Clone, Copy)]
+enum Harmless {
+    /// Those that ask for nothing: `false`, `0`, nothing at all.
+    Off,
+    /// `true`: it happens anyway.
+    On,
+    /// All of them.
+    All,
+}
+
+impl Foreign {
+    const fn new(name: &'static str, advice: &'static str) -> Foreign {
+        Foreign { name, advice, harmless: Harmless::Off }
+    }
+
+    const fn harmless_if(self, harmless: Harmless) -> Foreign {
+        Foreign { harmless, ..self }
+    }
+
+    /// Whether an app with this value does what it asks for.
+    pub(crate) fn is_harmless(&self, node: &Node) -> bool {
+        match self.harmless {
+            Harmless::Off => is_off(&node.value),
+            Harmless::On => matches!(node.value, Value::Bool(true)),
+            Harmless::All => true,
+        }
+    }
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number == "0",
+        Value::Text(text) => matches!(text.as_str(), "" | "0" | "false"),
+        Value::List(nodes) => nodes.is_empty(),
+        Value::Map(entries) => entries.is_empty(),
+    }
+}
+
+/// Keys of an app that only this program has, and not yet: errors.
+pub(crate) const LATER: &[Foreign] = &[
+    Foreign::new("drain_timeout", "remove it; `kill_timeout` limits how long a worker may take to end"),
+    Foreign::new("hang_timeout", "remove it"),
+    Foreign::new("max_surge", "remove it"),
+    Foreign::new("watchdog", "remove it"),
+];
+
+/// Keys of an app that PM2 honours: warnings, so that its files run as they
+/// are.
+pub(crate) const PM2: &[Foreign] = &[
+    Foreign::new("combine_logs", "each slot has its own file"),
+    Foreign::new("cron", "restart the app from a timer of the system"),
+    Foreign::new("cron_restart", "restart the app from a timer of the system"),
+    Foreign::new("disable_logs", "set `out_file` and `error_file` to `/dev/null`"),
+    Foreign::new("ignore_watch", "remove it, and `watch` with it"),
+    Foreign::new("log", "use `out_file` and `error_file`"),
+    Foreign::new("log_date_format", "write the time in the program"),
+    Foreign::new("log_file", "use `out_file` and `error_file`"),
+    Foreign::new("log_type", "use `supervisor logs --json`, which writes JSON"),
+    Foreign::new("max_memory_restart", "limit memory from outside, for example with systemd's `MemoryMax`"),
+    Foreign::new("merge_logs", "each slot has its own file"),
+    Foreign::new("pid_file", "use `supervisor status --json`"),
+    Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
+    Foreign::new("time", "write the time in the program"),
+    Foreign::new("treekill", "remove it: what a worker started ends with it").harmless_if(Harmless::On),
+    Foreign::new("wait_ready", "use `ready: notify`"),
+    Foreign::new("watch", "restart the app when its files have changed: `supervisor restart NAME`"),
+    Foreign::new("watch_delay", "remove it, and `watch` with it"),
+    Foreign::new("watch_options", "remove it, and `watch` with it"),
 ];
 
 /// Keys of an app that PM2 knows and that mean nothing here: warnings.
-pub(crate) const MEANINGLESS: &[(&str, &str)] = &[
-    ("append_env_to_name", "write the whole `name`"),
-    ("automation", "remove it"),
-    ("deep_monitoring", "remove it"),
-    ("disable_source_map_support", "remove it"),
-    ("disable_trace", "remove it"),
-    ("event_loop_inspector", "remove it"),
-    ("execute_command", "remove it"),
-    ("force", "remove it; starting the same script twice needs two names"),
-    ("install_url", "remove it"),
-    ("io", "remove it"),
-    ("pmx", "remove it"),
-    ("post_update", "remove it"),
-    ("source_map_support", "use `node_args: --enable-source-maps`"),
-    ("trace", "remove it"),
-    ("v8", "remove it"),
-    ("vizion", "remove it"),
-    ("windows_hide", "remove it"),
+pub(crate) const MEANINGLESS: &[Foreign] = &[
+    Foreign::new("append_env_to_name", "write the whole `name`"),
+    Foreign::new("automation", "remove it"),
+    Foreign::new("deep_monitoring", "remove it"),
+    Foreign::new("disable_source_map_support", "remove it"),
+    Foreign::new("disable_trace", "remove it"),
+    Foreign::new("event_loop_inspector", "remove it"),
+    Foreign::new("execute_command", "remove it"),
+    // Two apps may always run one script.
+    Foreign::new("force", "remove it").harmless_if(Harmless::All),
+    Foreign::new("increment", "remove it; `increment_var` numbers a variable"),
+    Foreign::new("install_url", "remove it"),
+    Foreign::new("io", "remove it"),
+    Foreign::new("module", "remove it"),
+    Foreign::new("pmx", "remove it"),
+    Foreign::new("post_update", "remove it"),
+    Foreign::new("source_map_support", "use `node_args: --enable-source-maps`"),
+    Foreign::new("trace", "remove it"),
+    Foreign::new("v8", "remove it"),
+    Foreign::new("vizion", "remove it"),
+    Foreign::new("windows_hide", "remove it"),
 ];
 
-/// Keys beside `apps`: errors.
-pub(crate) const TOP_LATER: &[(&str, &str)] = &[
-    ("daemon", "remove it; the supervisor runs with its defaults"),
-    ("deploy", "deploy with a tool of its own"),
-    ("pm2", "call it `apps`"),
-    ("static", "serve files with a program of its own"),
+/// PM2's keys beside `apps` that mean nothing here: warnings.
+pub(crate) const TOP_MEANINGLESS: &[Foreign] = &[
+    Foreign::new("deploy", "deploy with a tool of its own"),
+    Foreign::new("static", "serve files with a program of its own"),
 ];
+
+/// Keys beside `apps` that are not there yet: errors.
+pub(crate) const TOP_LATER: &[Foreign] =
+    &[Foreign::new("daemon", "remove it; the supervisor runs with its defaults")];
