@@ -118,7 +118,7 @@ fn delete_forgets() {
 fn an_app_without_autostart_waits_for_a_person() {
     let home = Home::new();
     let stopped = || home.app("job")["state"] == "stopped";
-    write(&home, &[("web", SLEEP), ("job", &format!("{SLEEP}\nautostart: false"))]);
+    home.write_apps("app.yaml", &[("web", SLEEP), ("job", &format!("{SLEEP}\nautostart: false"))]);
     let first = home.ok(&["start", "app.yaml"]);
     assert!(first.stderr.contains("job declared, not started"), "{}", first.stderr);
     assert!(stopped());
@@ -126,7 +126,7 @@ fn an_app_without_autostart_waits_for_a_person() {
     assert!(again.stderr.contains("job unchanged") && stopped(), "{}", again.stderr);
 
     let changed = format!("{SLEEP}\nautostart: false\nenv: {{COLOUR: blue}}");
-    write(&home, &[("web", SLEEP), ("job", &changed.replace("instances: 2", "instances: 3"))]);
+    home.write_apps("app.yaml", &[("web", SLEEP), ("job", &changed.replace("instances: 2", "instances: 3"))]);
     home.ok(&["start", "app.yaml"]);
     assert!(stopped());
 
