@@ -169,6 +169,8 @@ class Daemon(Contender):
             "stop_exit_codes": [], "kill_signal": 15, "kill_timeout": 5000, "user": None,
             "group": None, "umask": None, "nice": None, "limits": {}, "oom_score_adj": None,
             "out_file": "default", "error_file": "default",
+            "logs": {"combined_file": None, "merge": False, "json": False, "date_format": None,
+                     "max_size": 0, "rotate": "never", "keep": 10, "compress": False},
         }
 
     def start(self, count):

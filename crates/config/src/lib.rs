@@ -29,6 +29,7 @@ mod file;
 mod keys;
 mod limits;
 mod listen;
+mod logs;
 mod path;
 mod program;
 mod reference;
@@ -43,6 +44,7 @@ mod words;
 pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
 pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
+pub use logs::{LogOptions, LogPeriod};
 pub use reference::update_reference;
 pub use source::{Format, ReadError, Source};
 
