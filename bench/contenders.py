@@ -37,6 +37,7 @@ class Tools(NamedTuple):
 
     worker: Path
     reaper: Path
+    writer: Path
     supervisor: Path
 
 
@@ -109,6 +110,30 @@ class Floor(Contender):
         self.process.wait(30)
 
 
+class Cat(Contender):
+    """`writer | cat > file`."""
+
+    name = "cat"
+
+    def __init__(self, tools):
+        super().__init__(tools)
+        self.processes_started = []
+        self.file = self.folder / "out.log"
+
+    def write(self, lines, per_write):
+        command = [self.tools.writer, self.event_file, str(lines), str(per_write)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with open(self.file, "wb") as file:
+            cat = subprocess.Popen(["cat"], stdin=writer.stdout, stdout=file)
+        writer.stdout.close()
+        self.processes_started = [writer, cat]
+
+    def stop(self):
+        for process in self.processes_started:
+            process.kill()
+            process.wait()
+
+
 class ControlConnection(http.client.HTTPConnection):
     """HTTP on the control socket."""
 
@@ -132,13 +157,12 @@ class Daemon(Contender):
         self.socket = self.folder / "run" / "control.sock"
         self.log = open(self.folder / "daemon.log", "wb")
         self.env = {**os.environ, "SUPERVISOR_HOME": str(self.folder)}
-        folders = {name: self.folder / name for name in ("run", "state", "log")}
+        folders = {name: self.folder / name for name in ("run", "log")}
         for folder in folders.values():
             folder.mkdir(mode=0o700)
         # As `supervisor start` does it.
         self.process = subprocess.Popen(
-            [tools.supervisor, "keeper", "--runtime-dir", folders["run"], "--state-dir", folders["state"],
-             "--log-dir", folders["log"]],
+            [tools.supervisor, "keeper", "--runtime-dir", folders["run"], "--log-dir", folders["log"]],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=self.env,
         )
         try:
@@ -175,6 +199,19 @@ class Daemon(Contender):
 
     def start(self, count):
         return self.order("/v1/apply", {"apps": [self.app(count)]})
+
+    def write(self, lines, per_write, **logs):
+        """Has a worker write lines, which are kept as `logs` says."""
+        app = self.app(1)
+        app["command"] = [str(self.tools.writer), str(self.event_file), str(lines), str(per_write)]
+        app["logs"].update(logs)
+        self.order("/v1/apply", {"apps": [app]})
+        self.finish_order()
+
+    @property
+    def file(self):
+        """Where its output goes."""
+        return self.folder / "log" / "bench-out-0.log"
 
     def order(self, path, body):
         """Gives an order and returns when. Nobody reads its answer before
