@@ -37,6 +37,7 @@ class Tools(NamedTuple):
 
     worker: Path
     reaper: Path
+    writer: Path
     supervisor: Path
 
 
@@ -109,6 +110,30 @@ class Floor(Contender):
         self.process.wait(30)
 
 
+class Cat(Contender):
+    """`writer | cat > file`."""
+
+    name = "cat"
+
+    def __init__(self, tools):
+        super().__init__(tools)
+        self.processes_started = []
+        self.file = self.folder / "out.log"
+
+    def write(self, lines, per_write):
+        command = [self.tools.writer, self.event_file, str(lines), str(per_write)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with open(self.file, "wb") as file:
+            cat = subprocess.Popen(["cat"], stdin=writer.stdout, stdout=file)
+        writer.stdout.close()
+        self.processes_started = [writer, cat]
+
+    def stop(self):
+        for process in self.processes_started:
+            process.kill()
+            process.wait()
+
+
 class ControlConnection(http.client.HTTPConnection):
     """HTTP on the control socket."""
 
@@ -122,57 +147,60 @@ class ControlConnection(http.client.HTTPConnection):
 
 
 class Daemon(Contender):
-    """Keeper and master in a home of their own."""
+    """Keeper and master in a home of their own, without any app at first."""
 
     name = "supervisor"
 
     def __init__(self, tools, min_uptime_ms=100):
         super().__init__(tools)
-        self.min_uptime_ms = min_uptime_ms
-        self.socket = self.folder / "run" / "control.sock"
-        self.log = open(self.folder / "daemon.log", "wb")
         self.env = {**os.environ, "SUPERVISOR_HOME": str(self.folder)}
-        folders = {name: self.folder / name for name in ("run", "state", "log")}
-        for folder in folders.values():
-            folder.mkdir(mode=0o700)
-        # As `supervisor start` does it.
-        self.process = subprocess.Popen(
-            [tools.supervisor, "keeper", "--runtime-dir", folders["run"], "--state-dir", folders["state"],
-             "--log-dir", folders["log"]],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=self.env,
-        )
-        try:
-            self.ids = machine.wait_until(self.ping, "the daemon's answer", 10)
-        except machine.TooLate:
-            self.process.terminate()
-            raise
+        self.socket = self.folder / "run" / "control.sock"
+        self.ecosystem = self.folder / "ecosystem.yaml"
+        self.min_uptime_ms = min_uptime_ms
+        self.write_file(1)
+        # As JSON that the API takes; the caller's environment is masked in it.
+        self.app = json.loads(self.command("check", "--json", self.ecosystem))[0]
+        self.app["inherited_env"] = dict(os.environ)
+        # An app that comes and goes, to have a daemon.
+        self.command("start", "--name", "first", "--no-wait", "--", "/bin/sleep", "inf")
+        self.ids = self.get("/v1/ping")["daemon"]
+        self.command("delete", "--now", "first")
 
-    def ping(self):
-        try:
-            return self.get("/v1/ping")["daemon"]
-        except OSError:
-            return None  # It does not listen yet.
+    def command(self, *arguments):
+        """Runs a command of the program to its end and returns what it says."""
+        command = [self.tools.supervisor, *arguments]
+        result = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise RuntimeError(f"{arguments[0]} exited with {result.returncode}: {result.stderr}")
+        return result.stdout
+
+    def write_file(self, count):
+        """Writes the ecosystem file of an app with so many workers."""
+        self.ecosystem.write_text(
+            "apps:\n"
+            "  - name: bench\n"
+            f"    command: [{self.tools.worker}, {self.event_file}]\n"
+            f"    instances: {count}\n"
+            f"    min_uptime: {self.min_uptime_ms}\n"
+        )
 
     def processes(self):
         return {"keeper": self.ids["keeper_pid"], "master": self.ids["pid"]}
 
-    def app(self, count):
-        """The settings of an app as the command line would send them."""
-        return {
-            "name": "bench", "namespace": "default",
-            "command": [str(self.tools.worker), str(self.event_file)],
-            "cwd": "/", "exec_mode": "cluster", "instances": count,
-            "inherited_env": dict(os.environ), "env": {}, "instance_var": "NODE_APP_INSTANCE",
-            "listen": [], "backlog": 511, "ready": "started", "listen_timeout": 30000,
-            "min_uptime": self.min_uptime_ms, "max_restarts": 16, "restart_delay": 100,
-            "restart_backoff_percent": 200, "breaker_retry": 60000, "autorestart": True,
-            "stop_exit_codes": [], "kill_signal": 15, "kill_timeout": 5000, "user": None,
-            "group": None, "umask": None, "nice": None, "limits": {}, "oom_score_adj": None,
-            "out_file": "default", "error_file": "default",
-        }
-
     def start(self, count):
-        return self.order("/v1/apply", {"apps": [self.app(count)]})
+        return self.order("/v1/apply", {"apps": [self.app | {"instances": count}]})
+
+    def write(self, lines, per_write, **logs):
+        """Has a worker write lines, which are kept as `logs` says."""
+        command = [str(self.tools.writer), str(self.event_file), str(lines), str(per_write)]
+        app = self.app | {"command": command, "logs": self.app["logs"] | logs}
+        self.order("/v1/apply", {"apps": [app]})
+        self.finish_order()
+
+    @property
+    def file(self):
+        """Where its output goes."""
+        return self.folder / "log" / "bench-out-0.log"
 
     def order(self, path, body):
         """Gives an order and returns when. Nobody reads its answer before
@@ -184,10 +212,13 @@ class Daemon(Contender):
         return begin
 
     def finish_order(self):
-        """Waits for the end of the last order and returns its answer's lines."""
-        body = self.connection.getresponse().read()
+        """Waits for the end of the last order."""
+        response = self.connection.getresponse()
+        body = response.read()
         self.connection.close()
-        return [json.loads(line) for line in body.splitlines()]
+        lines = [json.loads(line) for line in body.splitlines()]
+        if response.status != 200 or lines[-1].get("exit_code") != 0:
+            raise RuntimeError(f"refused or failed: {response.status} {body[-1000:].decode()}")
 
     def get(self, path):
         return json.loads(self.get_bytes(path))
@@ -197,12 +228,12 @@ class Daemon(Contender):
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
-        if response.status != 200:
-            raise ValueError(f"{path}: {response.status} {body.decode()}")
         connection.close()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status} {body.decode()}")
         return body
 
     def stop(self):
-        self.order("/v1/kill", {"now": True})
-        self.process.wait(60)
-        self.log.close()
+        self.command("kill", "--now")
+        keeper = self.ids["keeper_pid"]
+        machine.wait_until(lambda: not machine.is_alive(keeper), "the keeper's end")

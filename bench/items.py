@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 import machine
-from contenders import Daemon, Floor
+from contenders import Cat, Daemon, Floor
 
 
 class Row(NamedTuple):
@@ -115,15 +115,11 @@ def start_command(tools, options):
             begin = floor.start(workers)
             floor_times.append((max(event.at_ns for event in floor.wait_for(workers)) - begin) / 1e6)
         with Daemon(tools) as daemon:
-            file = daemon.folder / "ecosystem.yaml"
-            file.write_text(
-                f"apps:\n  - name: bench\n    command: [{tools.worker}, {daemon.event_file}]\n"
-                f"    instances: {workers}\n    min_uptime: 100\n"
-            )
+            daemon.write_file(workers)
             time.sleep(0.2)
             begin = time.monotonic_ns()
             command = subprocess.Popen(
-                [tools.supervisor, "start", file], env=daemon.env,
+                [tools.supervisor, "start", daemon.ecosystem], env=daemon.env,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             times.append((max(event.at_ns for event in daemon.wait_for(workers)) - begin) / 1e6)
@@ -190,4 +186,49 @@ def memory(tools, options):
                 )
 
 
-ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory)}
+def logs(tools, options):
+    """Bytes a second from one worker into its file, against `cat > file`."""
+    forms = {
+        "raw": ({}, {1: 0.9, 20: 0.9}),
+        "with times": ({"date_format": "YYYY-MM-DDTHH:mm:ss"}, {1: 0.6, 20: 0.35}),
+        "JSON": ({"json": True}, {}),
+    }
+    for per_write in (1, 20):
+        rates = {name: [] for name in (Cat.name, *forms)}
+        for turn in range(options.rounds):
+            names = list(rates)
+            for name in names if turn % 2 else reversed(names):
+                make = (lambda: Cat(tools)) if name == Cat.name else (lambda: Daemon(tools))
+                how = forms[name][0] if name in forms else {}
+                with make() as contender:
+                    rates[name].append(log_rate(contender, options.lines, per_write, how))
+        floor = statistics.median(rates[Cat.name])
+        for name, (_, aims) in forms.items():
+            value = statistics.median(rates[name])
+            paired = statistics.median(ours / its for ours, its in zip(rates[name], rates[Cat.name]))
+            aim = aims.get(per_write)
+            yield Row(
+                f"log {name}, {per_write} lines a write", "MB/s", value, floor, paired,
+                aim=f"≥ {aim}×" if aim else "", met=paired >= aim if aim else None,
+                notes="the floor is `cat > file`; the ratio is paired",
+                samples={"ours": rates[name], "floor": rates[Cat.name]},
+            )
+
+
+def log_rate(contender, lines, per_write, how):
+    """Megabytes a second that the writer got rid of and that arrived: from its
+    first byte until the file was last written to."""
+    contender.write(lines, per_write, **how)
+    contender.wait_for(2)
+    begin = contender.events()[0].at_ns + time.time_ns() - time.monotonic_ns()
+    last = lambda: (contender.file.stat().st_size, contender.file.stat().st_mtime_ns)
+    before = None
+    while before != (before := last()):
+        time.sleep(0.2)
+    size, end = before
+    if size < lines * 200:
+        raise RuntimeError(f"{contender.name} lost output: {size} bytes of {lines * 200}")
+    return lines * 200 / ((end - begin) / 1e9) / 1e6
+
+
+ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs)}

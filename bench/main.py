@@ -19,7 +19,7 @@ OUTPUT = ROOT / "target" / "bench"
 def build(supervisor):
     """Builds the C parts, and the program unless one is given."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    for name in ("worker", "reaper"):
+    for name in ("worker", "reaper", "writer"):
         source = ROOT / "bench" / "c" / f"{name}.c"
         flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static"]
         subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", OUTPUT / name, source], check=True)
@@ -28,7 +28,7 @@ def build(supervisor):
         subprocess.run(cargo, cwd=ROOT, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         supervisor = target / "release" / "supervisor"
-    return Tools(OUTPUT / "worker", OUTPUT / "reaper", supervisor)
+    return Tools(OUTPUT / "worker", OUTPUT / "reaper", OUTPUT / "writer", supervisor)
 
 
 def main():
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="rounds of start (7)")
     parser.add_argument("--settle", type=float, default=10, help="seconds before memory is read (10)")
     parser.add_argument("--idle", type=float, default=20, help="seconds over which idle CPU is measured (20)")
+    parser.add_argument("--lines", type=int, default=2_000_000, help="lines of 200 bytes that logs writes (2,000,000)")
     options = parser.parse_args()
     unknown = [name for name in options.items if name not in ITEMS]
     if unknown:

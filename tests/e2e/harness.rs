@@ -254,7 +254,7 @@ impl Drop for Home {
 }
 
 /// The lines of one app in a file.
-fn app(name: &str, settings: &str) -> String {
+pub(crate) fn app(name: &str, settings: &str) -> String {
     let lines: String = settings
         .lines()
         .map(str::trim)

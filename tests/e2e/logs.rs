@@ -1,6 +1,8 @@
 //! Workers' output.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Lines};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout};
 
 use serde_json::Value;
@@ -57,6 +59,194 @@ fn the_last_lines_of_each_file() {
     assert_eq!(lines(&["logs"]).len(), 15);
     assert_eq!(lines(&["logs", "--lines", "0"]), [""; 0]);
     assert_eq!(lines(&["logs", "--lines", "5000"]).len(), 1000);
+}
+
+/// The files that were rotated from one of the log folder, oldest first.
+fn rotated(home: &Home, name: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(home.daemon_folder().join("log")).unwrap().flatten().map(|file| file.path());
+    let begin = format!("{name}.2");
+    let mut files: Vec<PathBuf> =
+        files.filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(&begin)).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn rotation_at_full_speed_loses_no_line() {
+    const LINES: usize = 300_000;
+    let home = Home::new();
+    // `seq` writes in blocks, which end in the middle of lines.
+    home.start_app(
+        "web",
+        &format!(
+            "command: [sh, -c, 'seq 1 {LINES}; exec sleep 60']
+            min_uptime: 50ms
+            instances: 3
+            merge_logs: true
+            log_max_size: 64K
+            log_keep: 10000"
+        ),
+    );
+    let all = || {
+        let mut files = rotated(&home, "web-out.log");
+        files.push(home.daemon_folder().join("log/web-out.log"));
+        files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let bytes = 3 * (1..=LINES).map(|line| line.to_string().len() + 1).sum::<usize>();
+    until("all has arrived", || all().iter().map(String::len).sum::<usize>() == bytes);
+    let files = all();
+    assert!(files.iter().all(|file| file.len() <= 64 << 10 && file.ends_with('\n')));
+    let mut counts = vec![0; LINES];
+    for line in files.iter().flat_map(|file| file.lines()) {
+        counts[line.parse::<usize>().unwrap() - 1] += 1;
+    }
+    assert!(counts.iter().all(|count| *count == 3));
+}
+
+#[test]
+fn rotated_files_are_kept_compressed_and_read() {
+    let home = Home::new();
+    home.start_app(
+        "web",
+        "command: [sh, -c, 'seq 1 10000; exec sleep 60']
+        min_uptime: 50ms
+        instances: 1
+        log_max_size: 1K
+        log_keep: 3
+        log_compress: true",
+    );
+    let are_tidy = |files: &[PathBuf]| {
+        files.len() == 3 && files.iter().all(|file| file.extension().is_some_and(|end| end == "gz"))
+    };
+    until("three are left", || {
+        home.log("web-out-0.log").ends_with("10000\n") && are_tidy(&rotated(&home, "web-out-0.log"))
+    });
+    let lines = |args: &[&str]| home.ok(args).stdout.lines().map(str::to_owned).collect::<Vec<_>>();
+    let last: Vec<String> = (9501..=10000).map(|line| format!("web:0 | {line}")).collect();
+    assert_eq!(lines(&["logs", "--lines", "500"]), last);
+    assert_eq!(lines(&["logs", "--grep", "99.7$", "-n", "2"]), ["web:0 | 9987", "web:0 | 9997"]);
+    assert_eq!(lines(&["logs", "--since", "1h"]).last().unwrap(), "web:0 | 10000");
+    assert_eq!(lines(&["logs", "--since", "2999-01-01T00:00"]), [""; 0]);
+    assert!(home.ends(2, &["logs", "--since", "soon"]).stderr.contains("10m"));
+    assert!(home.ends(2, &["logs", "--grep", "("]).stderr.contains("regular expression"));
+
+    assert_eq!(home.ok(&["flush", "web"]).stderr, "2 log files emptied\n");
+    assert!(rotated(&home, "web-out-0.log").is_empty());
+    assert_eq!(home.log("web-out-0.log"), "");
+}
+
+#[test]
+fn forms_of_lines() {
+    let home = Home::new();
+    let app = |name: &str, settings: &str| {
+        crate::harness::app(
+            name,
+            &format!(
+                "command: [sh, -c, 'echo \"hi\"; exec sleep 60']\nmin_uptime: 50ms\ninstances: 1
+                env: {{TZ: America/New_York}}\n{settings}"
+            ),
+        )
+    };
+    let apps = [
+        app("dated", "log_date_format: '[at] YYYY Z'"),
+        app("object", "log_type: json\nlog_file: all.log"),
+        app("off", "disable_logs: true"),
+    ];
+    home.write("app.yaml", &format!("apps:\n{}", apps.concat()));
+    home.ok(&["start", "app.yaml"]);
+    until("all has arrived", || home.ok(&["logs"]).stdout.lines().count() == 2);
+    let dated = home.log("dated-out-0.log");
+    assert!(dated.starts_with("at 2") && dated.ends_with(":00: hi\n") && dated.contains(" -0"), "{dated}");
+
+    let text = home.log("object-out-0.log");
+    let object: Value = serde_json::from_str(&text).unwrap();
+    assert!(text.starts_with(r#"{"timestamp":"2"#), "{text}");
+    for (key, value) in [
+        ("app", serde_json::json!("object")),
+        ("instance", serde_json::json!(0)),
+        ("pid", serde_json::json!(home.pids("object")[0])),
+        ("generation", serde_json::json!(1)),
+        ("stream", serde_json::json!("out")),
+        ("message", serde_json::json!("hi")),
+    ] {
+        assert_eq!(object[key], value, "{key}");
+    }
+    assert_eq!(fs::read_to_string(home.path("all.log")).unwrap(), text);
+    assert_eq!(home.ok(&["logs", "object"]).stdout, "object:0 | hi\n");
+    assert!(!home.daemon_folder().join("log/off-out-0.log").exists());
+}
+
+#[test]
+fn renamed_files_are_left_and_opened_anew() {
+    let home = Home::new();
+    start(&home, "", "instances: 1");
+    let file = home.daemon_folder().join("log/web-out-0.log");
+    let moved = home.path("moved.log");
+    for reopen in [true, false] {
+        home.get("/out?before").unwrap();
+        until("it has arrived", || home.log("web-out-0.log") == "before\n");
+        fs::rename(&file, &moved).unwrap();
+        if reopen {
+            process::signal(home.daemon().0, Signal::USR1);
+        } else {
+            home.ok(&["reload-logs"]);
+        }
+        until("there is a new file", || file.exists());
+        home.get("/out?after").unwrap();
+        until("it has arrived", || home.log("web-out-0.log") == "after\n");
+        assert_eq!(fs::read_to_string(&moved).unwrap(), "before\n");
+        fs::remove_file(&file).unwrap();
+        home.ok(&["reload-logs"]);
+        until("there is a new file", || file.exists());
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nobody() {
+    let home = Home::new();
+    // It takes CAP_SYS_ADMIN, which root in a container may lack.
+    let Some(disk) = Tmpfs::mount(home.path("disk")) else { return };
+    start(
+        &home,
+        ", --flood",
+        &format!("instances: 1\nout_file: {}\nlog_max_size: 0", text(&disk.0.join("out.log"))),
+    );
+    let dropped = || home.app("web")["workers"][0]["dropped_log_bytes"].as_u64().unwrap();
+    until("the disk is full", || dropped() > 0);
+    // The worker goes on, and what is there are whole lines.
+    home.get("/pid").unwrap();
+    let before = dropped();
+    until("more is dropped", || dropped() > before);
+    assert!(home.ok(&["status"]).stdout.contains("could not be written"));
+    let full = fs::read_to_string(disk.0.join("out.log")).unwrap();
+    let line = format!("{}\n", "flood ".repeat(30));
+    assert!(full.len() % line.len() == 0 && full.lines().all(|found| found == line.trim_end_matches('\n')));
+    // Space comes back, and so does output.
+    fs::remove_file(disk.0.join("out.log")).unwrap();
+    until("it is written again", || fs::metadata(disk.0.join("out.log")).is_ok_and(|file| file.len() > 0));
+    home.ok(&["kill", "--now"]);
+}
+
+/// A small file system in memory, which goes with this value.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(path: PathBuf) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        mount.success().then_some(Self(path))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // The daemon may still have a file open there.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 /// `logs -f` at work.

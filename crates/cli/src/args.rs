@@ -62,6 +62,9 @@ pub(crate) enum Command {
     Status(Status),
     Describe(Describe),
     Signal(Signal),
+    Flush(Flush),
+    #[command(alias = "reloadLogs")]
+    ReloadLogs(ReloadLogs),
     Logs(Logs),
     Ping(Ping),
     Kill(Kill),
@@ -309,22 +312,51 @@ fn signal(text: &str) -> Result<String, String> {
     }
 }
 
+/// Empty log files
+///
+/// What was rotated from them is deleted. Workers write on, from the beginning of the empty files.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor flush web
+  supervisor flush all")]
+pub(crate) struct Flush {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+}
+
+/// Open all log files anew
+///
+/// For programs that rename log files, such as logrotate. The daemon notices a renamed file by itself within a second.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor reload-logs")]
+pub(crate) struct ReloadLogs {}
+
 /// Show what workers write
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   supervisor logs                             the last lines of every app
   supervisor logs -f web:0
-  supervisor logs web --err --lines 100")]
+  supervisor logs web --err --lines 100
+  supervisor logs web --since 10m --grep 'status=5..'")]
 pub(crate) struct Logs {
     #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
     pub(crate) selectors: Vec<String>,
     /// Go on with new lines until Ctrl-C
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How many of the last lines of each worker to begin with
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 15)]
-    pub(crate) lines: u32,
+    /// How many of the last lines of each worker to begin with; 15, or all with --since or --grep
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<u32>,
+    /// Only lines since then: `10m` ago, or a time such as `2026-03-01T12:00`
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<jiff::Timestamp>,
+    /// Only lines that match this regular expression
+    #[arg(short, long, value_name = "REGEX")]
+    pub(crate) grep: Option<String>,
     /// One JSON object a line, as the daemon gives it
     #[arg(long)]
     pub(crate) json: bool,
@@ -334,6 +366,20 @@ pub(crate) struct Logs {
     /// Only standard output
     #[arg(long)]
     pub(crate) out: bool,
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(ago) = text.parse::<jiff::SignedDuration>() {
+        return jiff::Timestamp::now().checked_sub(ago.abs()).map_err(|error| error.to_string());
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time);
+    }
+    let local = text.parse::<jiff::civil::DateTime>().ok();
+    let time = local.and_then(|time| time.to_zoned(jiff::tz::TimeZone::system()).ok());
+    time.map(|time| time.timestamp())
+        .ok_or_else(|| "a duration such as `10m` or a time such as `2026-03-01T12:00` is expected".to_owned())
 }
 
 /// Ask whether the daemon answers

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod describe;
+mod flush;
 mod init;
 mod keeper;
 mod kill;
@@ -45,6 +46,8 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Status(options) => connected(status::status(options, terminal)),
         Command::Describe(options) => connected(describe::describe(options, terminal)),
         Command::Signal(options) => connected(signal::signal(options, terminal)),
+        Command::Flush(options) => connected(flush::flush(options, terminal)),
+        Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),

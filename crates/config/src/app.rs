@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::LogOptions;
+
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,8 @@ pub struct App {
     pub out_file: LogTarget,
     /// Where standard error goes; the log folder when absent.
     pub error_file: LogTarget,
+    /// How output is kept.
+    pub logs: LogOptions,
 }
 
 /// Whether workers share addresses.
@@ -135,10 +139,11 @@ pub struct Limit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTarget {
-    /// `NAME-out-SLOT.log` or `NAME-error-SLOT.log` in the log folder.
+    /// `NAME-out-SLOT.log` or `NAME-error-SLOT.log` in the log folder, without
+    /// `-SLOT` when the app merges its logs.
     Default,
     /// This file; `-SLOT` is added before its extension unless the app was
-    /// declared with one instance.
+    /// declared with one instance or merges its logs.
     File(PathBuf),
     /// Nowhere.
     Null,

@@ -11,7 +11,7 @@ use crate::tree::{Entry, Node, Span, Value};
 use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
-use crate::{App, Context, ExecMode, ListenAddress, LogTarget, Ready, environment, limits, path, signal};
+use crate::{App, Context, ExecMode, ListenAddress, Ready, environment, limits, logs, path, signal};
 
 /// More workers than a machine can have; arithmetic on them is safe.
 const MAX_INSTANCES: u32 = 10_000;
@@ -58,6 +58,7 @@ pub(crate) fn read(
     let (listen, listen_at) = listen(fields, base);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
+    let (out_file, error_file, logs) = logs::read(fields, base);
     let app = App {
         name,
         namespace: fields.value("namespace", checked_name),
@@ -88,10 +89,9 @@ pub(crate) fn read(
         nice: fields.optional("nice", integer(-20..=19)),
         limits: limits::read(fields),
         oom_score_adj: fields.optional("oom_score_adj", integer(-1000..=1000)),
-        out_file: fields.optional("out_file", |node| log_target(node, base)).unwrap_or(LogTarget::Default),
-        error_file: fields
-            .optional("error_file", |node| log_target(node, base))
-            .unwrap_or(LogTarget::Default),
+        out_file,
+        error_file,
+        logs,
         cwd,
     };
     let env_sets = fields.env_sets.iter().map(|(name, _)| (*name).to_owned()).collect();
@@ -308,16 +308,4 @@ fn umask(node: &Node) -> Result<u32, Problem> {
     let is_octal = (1..=4).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mask = if is_octal { u32::from_str_radix(digits, 8).ok() } else { None };
     mask.filter(|mask| *mask <= 0o777).ok_or_else(problem)
-}
-
-fn log_target(node: &Node, base: &Path) -> Result<LogTarget, Problem> {
-    let is_written = node.span.is_none_or(|span| span.start < span.end);
-    match &node.value {
-        // PM2's NULL is a text in JSON, and a null in YAML.
-        Value::Null if is_written => Ok(LogTarget::Null),
-        Value::Text(text) if text == "NULL" || text == "/dev/null" => Ok(LogTarget::Null),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-            Ok(LogTarget::File(path::absolute(text(node)?, base)?))
-        }
-    }
 }

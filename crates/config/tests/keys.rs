@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, CommandOptions, Context, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded, LogTarget, Ready,
-    Source, app_from_command,
+    App, CommandOptions, Context, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded, LogOptions,
+    LogPeriod, LogTarget, Ready, Source, app_from_command,
 };
 
 fn context() -> Context {
@@ -97,6 +97,16 @@ fn defaults() {
         oom_score_adj: None,
         out_file: LogTarget::Default,
         error_file: LogTarget::Default,
+        logs: LogOptions {
+            combined_file: None,
+            merge: false,
+            json: false,
+            date_format: None,
+            max_size: 100 << 20,
+            rotate: LogPeriod::Never,
+            keep: 10,
+            compress: false,
+        },
     };
     assert_eq!(app, expected);
 }
@@ -403,6 +413,50 @@ fn output() {
         ];
         check(key, field, &good, &["", "''", "~/x", "1", "true", "[a]"]);
     }
+}
+
+#[test]
+fn log_options() {
+    let logs = |text: &str| serde_json::to_value(app(&format!("command: a\n{text}")).logs).unwrap();
+    let good = [
+        ("log_file: all.log", "combined_file", json!("/srv/all.log")),
+        ("log: /x", "combined_file", json!("/x")),
+        ("log_file: NULL", "combined_file", json!(null)),
+        ("merge_logs: true", "merge", json!(true)),
+        ("combineLogs: true", "merge", json!(true)),
+        ("log_type: json", "json", json!(true)),
+        ("log_type: raw", "json", json!(false)),
+        ("time: true", "date_format", json!("YYYY-MM-DDTHH:mm:ss")),
+        ("time: true\nlog_date_format: HH:mm", "date_format", json!("HH:mm")),
+        ("log_max_size: 10M", "max_size", json!(10 << 20)),
+        ("log_max_size: 0", "max_size", json!(0)),
+        ("log_max_size: 4096", "max_size", json!(4096)),
+        ("log_rotate: daily", "rotate", json!("daily")),
+        ("log_keep: 0", "keep", json!(0)),
+        ("log_compress: true", "compress", json!(true)),
+    ];
+    for (text, field, expected) in good {
+        assert_eq!(logs(text)[field], expected, "{text}");
+    }
+    for text in [
+        "log_file: 1",
+        "merge_logs: 1",
+        "log_type: xml",
+        "time: now",
+        "log_date_format: ''",
+        "log_date_format: 5",
+        "log_max_size: 10MB",
+        "log_max_size: -1",
+        "log_rotate: yearly",
+        "log_keep: -1",
+        "log_keep: 10001",
+        "log_compress: gzip",
+    ] {
+        mistake(&format!("command: a\n{text}"));
+    }
+    let off = app("command: a\ndisable_logs: true\nout_file: a\nlog_file: b");
+    assert_eq!((off.out_file, off.error_file), (LogTarget::Null, LogTarget::Null));
+    assert_eq!(off.logs.combined_file, None);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //! whose answers are snapshots or streams. Nothing here can hold the master's
 //! loop: it only ever hands over what is ready.
 
+mod history;
 mod logs;
 mod routes;
 mod server;
 
-use supervisor_protocol::control::{Apply, ErrorDetail, Kill, Scale, Select, SendSignal};
+use supervisor_protocol::control::{Apply, ErrorDetail, Flush, Kill, Reopen, Scale, Select, SendSignal};
 use tokio::sync::oneshot;
 
 pub(crate) use logs::{LogFile, LogQuery, Logs};
@@ -14,6 +15,7 @@ pub(crate) use routes::to_json;
 pub(crate) use server::{Server, bind};
 
 use crate::operations::Answer;
+use crate::output::FlushError;
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) enum Ask {
     Delete(Select),
     Scale(Scale),
     Signal(SendSignal),
+    Flush(Flush),
+    Reopen(Reopen),
     Kill(Kill),
 }
 
@@ -48,4 +52,6 @@ pub(crate) enum Reply {
     Order(Answer),
     /// Output of workers.
     Logs(Logs),
+    /// Log files that are being emptied: how many, and what became of it.
+    Flush(u32, oneshot::Receiver<Result<(), FlushError>>),
 }

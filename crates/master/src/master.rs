@@ -241,10 +241,14 @@ impl Master {
             resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| words::no_program(&error))?;
 
         let owner = identity.map(|identity| (identity.credentials.uid, identity.credentials.gid));
-        let out =
-            Pipe::new(settings.out_path(&self.log_dir, slot.index), owner).map_err(fail("output pipe"))?;
-        let error =
-            Pipe::new(settings.error_path(&self.log_dir, slot.index), owner).map_err(fail("output pipe"))?;
+        let combined = settings.combined_path(slot.index);
+        let pipe = |path: Option<PathBuf>| {
+            let mut paths: Vec<PathBuf> = path.into_iter().chain(combined.clone()).collect();
+            paths.dedup();
+            Pipe::new(paths, owner).map_err(fail("output pipe"))
+        };
+        let out = pipe(settings.out_path(&self.log_dir, slot.index))?;
+        let error = pipe(settings.error_path(&self.log_dir, slot.index))?;
         let (ours, theirs) = fdpass::seqpacket_pair().map_err(fail("introduction socket"))?;
 
         let key = records::worker_key(id);
@@ -304,9 +308,19 @@ impl Master {
 
         let name: Arc<str> = app.name.as_str().into();
         for (stream, pipe) in [(Stream::Out, out), (Stream::Error, error)] {
-            if let Some(Pipe { read, path, .. }) = pipe {
-                let app = Arc::clone(&name);
-                self.output.add(NewStream { worker: id, app, slot: slot.index, stream, pipe: read, path });
+            if let Some(Pipe { read, paths, .. }) = pipe {
+                self.output.add(NewStream {
+                    worker: id,
+                    app: Arc::clone(&name),
+                    slot: slot.index,
+                    pid: child.pid.as_raw_pid().unsigned_abs(),
+                    generation: settings.generation,
+                    stream,
+                    pipe: read,
+                    paths,
+                    options: app.logs.clone(),
+                    zone: settings.zone(),
+                });
             }
         }
         self.sampler.add(id, child.pid);
@@ -452,6 +466,7 @@ impl Master {
             workers: &self.workers,
             listeners: &self.listeners,
             samples: self.sampler.samples(),
+            output: &self.output,
         }
     }
 
@@ -466,21 +481,23 @@ impl Master {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    path: PathBuf,
+    paths: Vec<PathBuf>,
 }
 
 impl Pipe {
-    /// A pipe for output that goes to `path`; none for output that is thrown
+    /// A pipe for output that goes to `paths`; none for output that is thrown
     /// away. It belongs to the worker's user, because programs open
     /// `/dev/stdout`.
-    fn new(path: Option<PathBuf>, owner: Option<(u32, u32)>) -> io::Result<Option<Self>> {
-        let Some(path) = path else { return Ok(None) };
+    fn new(paths: Vec<PathBuf>, owner: Option<(u32, u32)>) -> io::Result<Option<Self>> {
+        if paths.is_empty() {
+            return Ok(None);
+        }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         socket::set_nonblocking(&read, true)?;
         if let Some((uid, gid)) = owner {
             let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
             rustix::fs::fchown(&write, Some(uid), Some(gid))?;
         }
-        Ok(Some(Self { read, write, path }))
+        Ok(Some(Self { read, write, paths }))
     }
 }

@@ -1,12 +1,12 @@
 //! What people and programs ask for, and how it is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use supervisor_config::App;
 use supervisor_core::{AppId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
-    Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Kill, LogPaths, Ping,
-    Progress, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
+    Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
+    Ping, Progress, Reopen, Reopened, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
 };
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
@@ -41,6 +41,11 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
         Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
+        Ask::Flush(flush) => master.flush(&flush),
+        Ask::Reopen(Reopen {}) => {
+            master.reopen_logs();
+            Ok(Reply::Json(to_json(&Reopened {})))
+        }
         Ask::Kill(Kill { now }) => {
             let (draft, answer) = Draft::new();
             master.operations.watch_the_end(draft);
@@ -133,21 +138,33 @@ impl Master {
 
     fn logs(&self, query: LogQuery) -> Answered<Logs> {
         let all = vec!["all".to_owned()];
-        let selectors = if query.selectors.is_empty() { all } else { query.selectors };
-        let selected = self.registry.select(&selectors)?;
-        let mut files = Vec::new();
+        let selectors = if query.selectors.is_empty() { &all } else { &query.selectors };
+        let selected = self.registry.select(selectors)?;
+        let mut files: Vec<LogFile> = Vec::new();
         for (name, entry) in self.registry.iter() {
             let Some(slots) = selected.get(&entry.id) else { continue };
+            let settings = &entry.settings;
             for slot in (0..entry.instances).filter(|slot| slots.contains(*slot)) {
                 let paths = [
-                    (Stream::Out, entry.settings.out_path(&self.log_dir, slot)),
-                    (Stream::Error, entry.settings.error_path(&self.log_dir, slot)),
+                    (Stream::Out, settings.out_path(&self.log_dir, slot)),
+                    (Stream::Error, settings.error_path(&self.log_dir, slot)),
                 ];
                 for (stream, path) in paths {
-                    if let Some(path) = path
-                        && query.stream.is_none_or(|wanted| wanted == stream)
-                    {
-                        files.push(LogFile { app: name.to_owned(), slot, stream, path });
+                    let Some(path) = path.filter(|_| query.stream.is_none_or(|wanted| wanted == stream))
+                    else {
+                        continue;
+                    };
+                    // Slots may share a file, and so may both streams.
+                    match files.iter_mut().find(|file| file.path == path) {
+                        Some(file) if file.slot != Some(slot) => file.slot = None,
+                        Some(_) => {}
+                        None => files.push(LogFile {
+                            app: name.to_owned(),
+                            slot: Some(slot),
+                            stream,
+                            path,
+                            json: settings.app.logs.json,
+                        }),
                     }
                 }
             }
@@ -155,7 +172,28 @@ impl Master {
         let selected =
             selected.into_iter().map(|(id, slots)| (self.registry.name(id).to_owned(), slots)).collect();
         let follow = query.follow.then(|| self.output.follow());
-        Ok(Logs { files, lines: query.lines, stream: query.stream, selected, follow })
+        Ok(Logs { files, selected, follow, query })
+    }
+
+    fn flush(&self, flush: &Flush) -> Answered<Reply> {
+        let selected: BTreeMap<AppId, Slots> = self.select(&flush.selectors)?.into_iter().collect();
+        let mut paths = BTreeSet::new();
+        for (_, entry) in self.registry.iter() {
+            let Some(slots) = selected.get(&entry.id) else { continue };
+            for slot in (0..entry.instances).filter(|slot| slots.contains(*slot)) {
+                paths.extend(entry.settings.out_path(&self.log_dir, slot));
+                paths.extend(entry.settings.error_path(&self.log_dir, slot));
+                paths.extend(entry.settings.combined_path(slot));
+            }
+        }
+        let files = u32::try_from(paths.len()).unwrap_or(u32::MAX);
+        Ok(Reply::Flush(files, self.output.flush(paths.into_iter().collect())))
+    }
+
+    /// Opens all log files anew: somebody else has renamed them.
+    pub(crate) fn reopen_logs(&self) {
+        tracing::info!("opening all log files anew");
+        self.output.reopen();
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {

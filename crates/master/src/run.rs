@@ -174,6 +174,7 @@ impl Signals {
 fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
     match Signal::from_raw(number) {
         Some(Signal::TERM | Signal::INT) => end(master, ending, false),
+        Some(Signal::USR1) => master.reopen_logs(),
         signal => {
             let name = signal.map_or_else(|| number.to_string(), |signal| signal.to_string());
             tracing::warn!("{name} has no meaning yet, nothing is done");

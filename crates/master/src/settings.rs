@@ -6,12 +6,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use jiff::tz::TimeZone;
 use supervisor_config::{App, ListenAddress, LogTarget, Ready};
 use supervisor_core::{Policy, ReadyWhen};
 use supervisor_sys::limits::{Limit, Resource};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Credentials;
 use supervisor_sys::user::User;
+
+use crate::output;
 
 /// Settings as workers are started with them.
 #[derive(Debug)]
@@ -150,24 +153,43 @@ impl Settings {
         Ok(limits)
     }
 
-    /// Where a slot's standard output goes; `None` throws it away.
+    /// The file of a slot's standard output; `None` without one.
     pub(crate) fn out_path(&self, log_dir: &Path, slot: u32) -> Option<PathBuf> {
         self.log_path(&self.app.out_file, log_dir, "out", slot)
     }
 
-    /// Where a slot's standard error goes; `None` throws it away.
+    /// The file of a slot's standard error; `None` without one.
     pub(crate) fn error_path(&self, log_dir: &Path, slot: u32) -> Option<PathBuf> {
         self.log_path(&self.app.error_file, log_dir, "error", slot)
     }
 
+    /// The file that both go to besides; `None` without one.
+    pub(crate) fn combined_path(&self, slot: u32) -> Option<PathBuf> {
+        self.app.logs.combined_file.as_deref().map(|path| self.of_slot(path, slot))
+    }
+
+    /// The zone for times in output, and of its rotation: the workers', the
+    /// caller's, the system's.
+    pub(crate) fn zone(&self) -> TimeZone {
+        let of = |env: &BTreeMap<String, String>| env.get("TZ").cloned();
+        output::zone(of(&self.app.env).or_else(|| of(&self.app.inherited_env)).as_deref())
+    }
+
     fn log_path(&self, target: &LogTarget, log_dir: &Path, stream: &str, slot: u32) -> Option<PathBuf> {
+        let name = &self.app.name;
         match target {
             LogTarget::Null => None,
-            LogTarget::Default => Some(log_dir.join(format!("{}-{stream}-{slot}.log", self.app.name))),
-            // One worker writes just the file that was named.
-            LogTarget::File(path) if self.app.instances == 1 && slot == 0 => Some(path.clone()),
-            LogTarget::File(path) => Some(with_slot(path, slot)),
+            LogTarget::Default if self.app.logs.merge => Some(log_dir.join(format!("{name}-{stream}.log"))),
+            LogTarget::Default => Some(log_dir.join(format!("{name}-{stream}-{slot}.log"))),
+            LogTarget::File(path) => Some(self.of_slot(path, slot)),
         }
+    }
+
+    /// A file that was named: just that, when one worker writes to it, or all
+    /// do.
+    fn of_slot(&self, path: &Path, slot: u32) -> PathBuf {
+        let is_alone = self.app.instances == 1 && slot == 0;
+        if is_alone || self.app.logs.merge { path.to_owned() } else { with_slot(path, slot) }
     }
 }
 

@@ -10,6 +10,7 @@ use supervisor_protocol::control::{
 use tokio::sync::watch;
 
 use crate::listeners::Listeners;
+use crate::output::Output;
 use crate::registry::Entry;
 use crate::sampler::Samples;
 use crate::settings::address_text;
@@ -23,6 +24,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) workers: &'a Workers,
     pub(crate) listeners: &'a Listeners,
     pub(crate) samples: watch::Ref<'a, Samples>,
+    pub(crate) output: &'a Output,
 }
 
 /// An app's status, with the selected slots.
@@ -83,6 +85,7 @@ fn worker(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> WorkerSta
         queue: facts.listeners.queue(slot),
         in_rotation: facts.listeners.is_open(slot),
         weight: None,
+        dropped_log_bytes: snapshot.worker.map_or(0, |id| facts.output.dropped(id)),
         message: process.and_then(|process| process.message.clone()),
         next_start_s: snapshot.next_start.map(|at| seconds(at.since(facts.now))),
         last_exit: snapshot.last_ending.as_ref().map(|ending| {

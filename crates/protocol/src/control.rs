@@ -151,6 +151,10 @@ pub struct WorkerStatus {
     pub in_rotation: bool,
     /// The slot's share of new connections, relative to its siblings.
     pub weight: Option<u32>,
+    /// Bytes of the worker's output that could not be written to a file: the
+    /// disk was full, or the file could not be made.
+    #[serde(default)]
+    pub dropped_log_bytes: u64,
     /// What the worker last said of itself (`STATUS=`).
     pub message: Option<String>,
     /// Seconds until the next start, while in `backoff` or `errored`.
@@ -278,6 +282,31 @@ pub struct Signalled {
     pub workers: u32,
 }
 
+/// The body of `POST /v1/flush`: empties log files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flush {
+    /// Whose output is thrown away: see [`Selector`].
+    pub selectors: Vec<String>,
+}
+
+/// What `POST /v1/flush` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// How many files are empty now. Those that were rotated from them are
+    /// deleted and do not count.
+    pub files: u32,
+}
+
+/// The body of `POST /v1/reopen`: opens all log files anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reopen {}
+
+/// What `POST /v1/reopen` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reopened {}
+
 /// The body of `POST /v1/kill`: ends the daemon and its workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -366,8 +395,8 @@ pub enum LogLine {
     Line {
         /// The app's name.
         app: String,
-        /// The slot.
-        slot: u32,
+        /// The slot; null in the history of a file that several slots share.
+        slot: Option<u32>,
         /// Where the worker wrote it.
         stream: Stream,
         /// The line without its end; bytes that are not UTF-8 are replaced.

@@ -9,12 +9,19 @@ use crate::exit_code::{ExitCode, Failure};
 use crate::render::logs::LogView;
 use crate::terminal::{Terminal, print};
 
+/// How many of the last lines are shown when nobody says.
+const LINES: u32 = 15;
+
 pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(options.selectors, terminal)?;
-    let count = options.lines.to_string();
+    let is_search = options.since.is_some() || options.grep.is_some();
+    let count = options.lines.unwrap_or(if is_search { u32::MAX } else { LINES }).to_string();
+    let since = options.since.map(|since| since.to_string());
     let mut query: Vec<(&str, &str)> =
         selectors.iter().map(|selector| ("selector", selector.as_str())).collect();
     query.push(("lines", &count));
+    query.extend(since.iter().map(|since| ("since", since.as_str())));
+    query.extend(options.grep.iter().map(|grep| ("grep", grep.as_str())));
     if options.follow {
         query.push(("follow", "true"));
     }

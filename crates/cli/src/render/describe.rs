@@ -184,7 +184,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{ListenAddress, LogTarget};
+    use supervisor_config::{ListenAddress, LogOptions, LogPeriod, LogTarget};
 
     use super::*;
     use crate::render::status::tests::{canvas, example};
@@ -224,6 +224,16 @@ pub(crate) mod tests {
             oom_score_adj: None,
             out_file: LogTarget::Default,
             error_file: LogTarget::Null,
+            logs: LogOptions {
+                combined_file: None,
+                merge: false,
+                json: false,
+                date_format: None,
+                max_size: 100 << 20,
+                rotate: LogPeriod::Never,
+                keep: 10,
+                compress: false,
+            },
         }
     }
 

@@ -36,11 +36,15 @@ impl LogView {
     pub(crate) fn line(&mut self, line: &LogLine) -> String {
         match line {
             LogLine::Line { app, slot, stream, line } => {
-                let name = format!("{}:{slot}", one_line(app));
+                // Several slots may share a file.
+                let name = match slot {
+                    Some(slot) => format!("{}:{slot}", one_line(app)),
+                    None => one_line(app),
+                };
                 self.name_width = self.name_width.max(name.chars().count());
                 let name = paint(
                     format_args!("{name:width$}", width = self.name_width),
-                    style(app, *slot),
+                    style(app, slot.unwrap_or(0)),
                     self.color,
                 );
                 let mark = match stream {
@@ -75,7 +79,7 @@ mod tests {
     use super::*;
 
     fn line(app: &str, slot: u32, stream: Stream, line: &str) -> LogLine {
-        LogLine::Line { app: app.to_owned(), slot, stream, line: line.to_owned() }
+        LogLine::Line { app: app.to_owned(), slot: Some(slot), stream, line: line.to_owned() }
     }
 
     #[test]

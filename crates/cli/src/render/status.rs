@@ -91,6 +91,10 @@ fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String, Style)> {
     if let Some(message) = &worker.message {
         notes.push((format!("{}: {}", worker.slot, one_line(message)), QUIET));
     }
+    if worker.dropped_log_bytes > 0 {
+        let bytes = units::bytes(worker.dropped_log_bytes);
+        notes.push((format!("{}: {bytes} of its output could not be written to a file", worker.slot), BAD));
+    }
     let exit = worker.last_exit.as_ref().map(|exit| last_exit(exit, now));
     let next = worker.next_start_s.map(|wait| format!("next start in {}", units::seconds(wait)));
     let why: Vec<String> = exit.into_iter().chain(next).collect();
@@ -141,6 +145,7 @@ pub(crate) mod tests {
             cpu_percent: Some(3.04),
             memory_bytes: Some(22_020_096),
             pss_bytes: None,
+            dropped_log_bytes: 0,
             queue: Some(0),
             in_rotation: true,
             weight: None,

@@ -54,6 +54,10 @@ pub(crate) enum Takes {
     Limits,
     /// Where output goes.
     LogTarget,
+    /// Tokens of day.js.
+    DateFormat,
+    /// Bytes, or a text with a unit.
+    Size,
 }
 
 impl Takes {
@@ -86,6 +90,8 @@ impl Takes {
             Takes::Umask => "octal digits in quotes, as `\"0022\"`".to_owned(),
             Takes::Limits => "mapping of resource limits".to_owned(),
             Takes::LogTarget => "path, or `/dev/null`".to_owned(),
+            Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
+            Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
     }
 
@@ -129,6 +135,8 @@ impl Takes {
                     limits::NAMES.iter().map(|(name, _)| ((*name).to_owned(), limit.clone())).collect();
                 json!({"type": "object", "properties": limits, "additionalProperties": false})
             }
+            Takes::DateFormat => json!({"type": "string"}),
+            Takes::Size => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),
         }
     }

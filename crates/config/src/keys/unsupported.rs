@@ -64,20 +64,12 @@ pub(crate) const LATER: &[Foreign] = &[
 /// Keys of an app that PM2 honours: warnings, so that its files run as they
 /// are.
 pub(crate) const PM2: &[Foreign] = &[
-    Foreign::new("combine_logs", "each slot has its own file"),
     Foreign::new("cron", "restart the app from a timer of the system"),
     Foreign::new("cron_restart", "restart the app from a timer of the system"),
-    Foreign::new("disable_logs", "set `out_file` and `error_file` to `/dev/null`"),
     Foreign::new("ignore_watch", "remove it, and `watch` with it"),
-    Foreign::new("log", "use `out_file` and `error_file`"),
-    Foreign::new("log_date_format", "write the time in the program"),
-    Foreign::new("log_file", "use `out_file` and `error_file`"),
-    Foreign::new("log_type", "use `supervisor logs --json`, which writes JSON"),
     Foreign::new("max_memory_restart", "limit memory from outside, for example with systemd's `MemoryMax`"),
-    Foreign::new("merge_logs", "each slot has its own file"),
     Foreign::new("pid_file", "use `supervisor status --json`"),
     Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
-    Foreign::new("time", "write the time in the program"),
     Foreign::new("treekill", "remove it: what a worker started ends with it").harmless_if(Harmless::On),
     Foreign::new("wait_ready", "use `ready: notify`"),
     Foreign::new("watch", "restart the app when its files have changed: `supervisor restart NAME`"),

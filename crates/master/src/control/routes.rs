@@ -11,7 +11,7 @@ use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use supervisor_protocol::control::{ErrorBody, ErrorCode, ErrorDetail, Progress, Stream};
+use supervisor_protocol::control::{ErrorBody, ErrorCode, ErrorDetail, Flushed, Progress, Stream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, LogQuery, Reply, Request, logs};
@@ -76,6 +76,14 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Signal)).await }),
         )
         .route(
+            "/v1/flush",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Flush)).await }),
+        )
+        .route(
+            "/v1/reopen",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reopen)).await }),
+        )
+        .route(
             "/v1/kill",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Kill)).await }),
         )
@@ -111,6 +119,11 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
         Ok(Ok(Reply::Json(body))) => json(StatusCode::OK, body),
         Ok(Ok(Reply::Order(answer))) => stream(|to| tell_order(answer, to)),
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
+        Ok(Ok(Reply::Flush(files, result))) => match result.await {
+            Ok(Ok(())) => json(StatusCode::OK, to_json(&Flushed { files })),
+            Ok(Err(error)) => refusal(refuse(ErrorCode::Failed, error.to_string())),
+            Err(_) => ending(),
+        },
         Ok(Err(error)) => refusal(error),
         Err(_) => ending(),
     }
@@ -161,6 +174,13 @@ fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
                     "error" => Stream::Error,
                     _ => return Err(bad("out or error")),
                 });
+            }
+            "grep" => {
+                let grep = regex_lite::Regex::new(&value);
+                result.grep = Some(grep.map_err(|error| bad(&format!("a regular expression ({error})")))?);
+            }
+            "since" => {
+                result.since = Some(value.parse().map_err(|_| bad("a time such as 2026-03-01T12:00:00Z"))?);
             }
             _ => return Err(unknown(&name)),
         }

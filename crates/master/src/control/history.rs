@@ -1,0 +1,322 @@
+//! Lines that were written before: of a file, and of those that were rotated
+//! from it.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use regex_lite::Regex;
+use serde::Deserialize;
+use supervisor_protocol::control::LogLine;
+
+use super::logs::LogFile;
+use crate::output::{COMPRESSED, rotated_files};
+
+/// The longest line that is told whole, bytes; a longer one is cut.
+pub(super) const MAX_LINE: usize = 64 * 1024;
+/// The most lines of a file and those rotated from it.
+const MAX_LINES: usize = 10_000;
+/// The most bytes of them, of which the last ones are told.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// How much is searched, newest files first, bytes: no further file is opened
+/// after that.
+const MAX_SEARCH: u64 = 512 * 1024 * 1024;
+/// How far from the end of a file the last lines are looked for, bytes a line.
+const USUAL_LINE: u64 = 1024;
+
+/// Which lines are wanted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// How many, from the end.
+    pub(super) lines: usize,
+    pub(super) grep: Option<Regex>,
+    pub(super) since: Option<Timestamp>,
+}
+
+/// The lines, oldest first.
+///
+/// # Errors
+///
+/// When the file cannot be read. Rotated ones may vanish meanwhile; they are
+/// passed over.
+pub(super) fn read(file: &LogFile, wanted: &Wanted) -> io::Result<Vec<LogLine>> {
+    let mut found = VecDeque::new();
+    let mut room = Room { lines: wanted.lines.min(MAX_LINES), bytes: MAX_BYTES };
+    if room.lines == 0 {
+        return Ok(Vec::new());
+    }
+    let mut paths = rotated_files(&file.path)?;
+    paths.push(file.path.clone());
+    let mut searched = 0;
+    while let Some(path) = paths.pop() {
+        // Older files have older lines only.
+        let is_past = wanted.since.is_some_and(|since| last_written(&path).is_some_and(|last| last < since));
+        if room.lines == 0 || searched >= MAX_SEARCH || is_past {
+            break;
+        }
+        let Ok((lines, read)) = read_file(file, &path, wanted, &room) else { continue };
+        searched += read;
+        room.lines -= lines.len();
+        for line in lines.into_iter().rev() {
+            room.bytes = room.bytes.saturating_sub(length(&line));
+            found.push_front(line);
+        }
+        if room.bytes == 0 {
+            break;
+        }
+    }
+    Ok(found.into())
+}
+
+/// What may still be told.
+struct Room {
+    lines: usize,
+    bytes: usize,
+}
+
+fn length(line: &LogLine) -> usize {
+    match line {
+        LogLine::Line { line, .. } => line.len(),
+        LogLine::Missed { .. } => 0,
+    }
+}
+
+fn last_written(path: &Path) -> Option<Timestamp> {
+    Timestamp::try_from(fs::metadata(path).ok()?.modified().ok()?).ok()
+}
+
+/// The last wanted lines of one file, and how much was read.
+fn read_file(
+    file: &LogFile,
+    path: &Path,
+    wanted: &Wanted,
+    room: &Room,
+) -> io::Result<(VecDeque<LogLine>, u64)> {
+    let mut opened = File::open(path)?;
+    if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
+        return collect(file, BufReader::new(GzDecoder::new(opened)), wanted, room);
+    }
+    let is_filtered = wanted.grep.is_some() || wanted.since.is_some();
+    let end = opened.metadata()?.len();
+    // Most lines are short: begin near the end, and at the beginning only when
+    // that was not enough.
+    let back = (room.lines as u64).saturating_mul(USUAL_LINE).max(USUAL_LINE * 64);
+    if !is_filtered && end > back {
+        opened.seek(SeekFrom::Start(end - back))?;
+        let mut reader = BufReader::new(&mut opened);
+        // It may begin in the middle of a line.
+        let skipped = reader.skip_until(b'\n')?;
+        let (lines, read) = collect(file, reader, wanted, room)?;
+        if lines.len() == room.lines || lines.iter().map(length).sum::<usize>() >= MAX_BYTES / 2 {
+            return Ok((lines, read + skipped as u64));
+        }
+        let start = end.saturating_sub(MAX_BYTES as u64);
+        opened.seek(SeekFrom::Start(start))?;
+        let mut reader = BufReader::new(&mut opened);
+        if start > 0 {
+            reader.skip_until(b'\n')?;
+        }
+        return collect(file, reader, wanted, room);
+    }
+    collect(file, BufReader::new(opened), wanted, room)
+}
+
+fn collect(
+    file: &LogFile,
+    mut from: impl BufRead,
+    wanted: &Wanted,
+    room: &Room,
+) -> io::Result<(VecDeque<LogLine>, u64)> {
+    let mut lines = VecDeque::new();
+    let (mut bytes, mut read) = (0, 0);
+    let mut buffer = Vec::new();
+    // A line without a time belongs to the one before it.
+    let mut is_recent = true;
+    loop {
+        buffer.clear();
+        let taken = from.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut buffer)?;
+        if taken == 0 {
+            return Ok((lines, read));
+        }
+        read += taken as u64;
+        if !buffer.ends_with(b"\n") {
+            read += from.skip_until(b'\n')? as u64;
+        }
+        let line = text(&buffer);
+        if let Some(since) = wanted.since {
+            is_recent = time_of(&line, file.json).map_or(is_recent, |time| time >= since);
+        }
+        let line = told(file, line);
+        if !is_recent || !matches(&line, wanted.grep.as_ref()) {
+            continue;
+        }
+        bytes += length(&line);
+        lines.push_back(line);
+        while lines.len() > room.lines || bytes > room.bytes {
+            let Some(oldest) = lines.pop_front() else { break };
+            bytes -= length(&oldest);
+        }
+    }
+}
+
+fn matches(line: &LogLine, grep: Option<&Regex>) -> bool {
+    match (line, grep) {
+        (LogLine::Line { line, .. }, Some(grep)) => grep.is_match(line),
+        (LogLine::Line { .. } | LogLine::Missed { .. }, _) => true,
+    }
+}
+
+/// What a JSON object in a file says.
+#[derive(Debug, Deserialize)]
+struct Record {
+    timestamp: String,
+    instance: u32,
+    message: String,
+}
+
+fn told(file: &LogFile, line: String) -> LogLine {
+    let LogFile { app, slot, stream, .. } = file.clone();
+    match serde_json::from_str::<Record>(&line) {
+        Ok(Record { instance, message, .. }) if file.json => {
+            LogLine::Line { app, slot: Some(instance), stream, line: message }
+        }
+        Ok(_) | Err(_) => LogLine::Line { app, slot, stream, line },
+    }
+}
+
+/// When a line was written, if it says so: in its object, or at its beginning,
+/// with an offset or in the system's zone.
+fn time_of(line: &str, json: bool) -> Option<Timestamp> {
+    if json {
+        return serde_json::from_str::<Record>(line).ok()?.timestamp.parse().ok();
+    }
+    let first = line.split(' ').next()?.trim_end_matches(':');
+    if let Ok(time) = first.parse() {
+        return Some(time);
+    }
+    let time: DateTime = line.get(..19)?.parse().ok()?;
+    Some(TimeZone::system().to_zoned(time).ok()?.timestamp())
+}
+
+/// A line's text without its end.
+pub(super) fn text(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    String::from_utf8_lossy(line).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use supervisor_protocol::control::Stream;
+
+    use super::*;
+
+    fn wanted(lines: usize) -> Wanted {
+        Wanted { lines, grep: None, since: None }
+    }
+
+    fn file(path: &Path, json: bool) -> LogFile {
+        LogFile { app: "web".to_owned(), slot: None, stream: Stream::Out, path: path.to_owned(), json }
+    }
+
+    fn lines(path: &Path, wanted: &Wanted) -> Vec<String> {
+        let lines = read(&file(path, false), wanted).unwrap();
+        lines
+            .into_iter()
+            .filter_map(|line| match line {
+                LogLine::Line { line, .. } => Some(line),
+                LogLine::Missed { .. } => None,
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(content: &str, count: usize, expected: &[&str]) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        assert_eq!(lines(file.path(), &wanted(count)), expected);
+    }
+
+    #[test]
+    fn the_last_lines_are_found() {
+        check("", 3, &[]);
+        check("a\nb\nc\n", 2, &["b", "c"]);
+        check("a\nb", 5, &["a", "b"]);
+        check("a\r\nb\n", 0, &[]);
+    }
+
+    #[test]
+    fn long_files_are_read_from_their_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        let content: String = (0..10_000).map(|n| format!("line {n} {}\n", "x".repeat(300))).collect();
+        fs::write(&path, content).unwrap();
+        let last = lines(&path, &wanted(100));
+        assert_eq!(last.len(), 100);
+        assert!(last[0].starts_with("line 9900 "));
+        // Longer lines than usual.
+        let content: String = (0..200).map(|n| format!("line {n} {}\n", "x".repeat(10_000))).collect();
+        fs::write(&path, content).unwrap();
+        let last = lines(&path, &wanted(100));
+        assert_eq!(last.len(), 100);
+        assert!(last[0].starts_with("line 100 "));
+        // No more than a limit, however long they are.
+        let all: usize = lines(&path, &wanted(1_000)).iter().map(String::len).sum();
+        assert!(all <= MAX_BYTES && all > MAX_BYTES / 4, "{all}");
+    }
+
+    #[test]
+    fn rotated_files_go_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        let rotated = |stamp: &str| folder.path().join(format!("web.log.{stamp}"));
+        let mut oldest =
+            GzEncoder::new(File::create(rotated("20260101T000000.000000Z.gz")).unwrap(), Compression::fast());
+        oldest.write_all(b"one a\ntwo b\n").unwrap();
+        oldest.finish().unwrap();
+        fs::write(rotated("20260102T000000.000000Z"), "three a\nfour b\n").unwrap();
+        fs::write(&path, "five a\n").unwrap();
+        assert_eq!(lines(&path, &wanted(9)), ["one a", "two b", "three a", "four b", "five a"]);
+        assert_eq!(lines(&path, &wanted(2)), ["four b", "five a"]);
+        let grep = |lines| Wanted { grep: Some(Regex::new("a$").unwrap()), ..wanted(lines) };
+        assert_eq!(lines(&path, &grep(9)), ["one a", "three a", "five a"]);
+        assert_eq!(lines(&path, &grep(2)), ["three a", "five a"]);
+    }
+
+    #[test]
+    fn lines_since_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        let text = "2026-01-01T00:00:00Z: old\n more\n2026-01-01T00:00:05Z new\n more\n";
+        fs::write(&path, text).unwrap();
+        let since = |time: &str| Wanted { since: Some(time.parse().unwrap()), ..wanted(9) };
+        assert_eq!(lines(&path, &since("2026-01-01T00:00:01Z")), ["2026-01-01T00:00:05Z new", " more"]);
+        assert_eq!(lines(&path, &since("2999-01-01T00:00:00Z")), [""; 0]);
+        fs::write(&path, "no time\n").unwrap();
+        assert_eq!(lines(&path, &since("2026-01-01T00:00:01Z")), ["no time"]);
+    }
+
+    #[test]
+    fn objects_say_who_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        fs::write(&path, "{\"timestamp\":\"2026-01-01T00:00:00Z\",\"instance\":3,\"message\":\"hi\"}\nodd\n")
+            .unwrap();
+        let line = |slot, line: &str| LogLine::Line {
+            app: "web".to_owned(),
+            slot,
+            stream: Stream::Out,
+            line: line.to_owned(),
+        };
+        assert_eq!(read(&file(&path, true), &wanted(9)).unwrap(), [line(Some(3), "hi"), line(None, "odd")]);
+    }
+}

@@ -1,0 +1,434 @@
+//! The thread that reads pipes and writes files.
+//!
+//! Output is taken in large pieces: after a round of reading the thread pauses
+//! for a moment while the pipes fill again, so that a worker which writes line
+//! by line wakes it a thousand times a second at most, not for every line.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::pipe::fcntl_setpipe_size;
+use supervisor_core::WorkerId;
+use supervisor_protocol::control::Stream;
+use supervisor_sys::poll::{Interest, Poller, Waker};
+use tokio::sync::broadcast;
+
+use super::form::{Author, Form};
+use super::rotation::Rotation;
+use super::sink::{self, Now, Sink};
+use super::tail::Tail;
+use super::tidy::Tidy;
+use super::{Command, Dropped, FlushError, NewStream, Piece};
+
+/// The most that is read from a pipe at a time, bytes.
+const PIECE: usize = 256 * 1024;
+/// A line whose end has not come after this many bytes is cut.
+const MAX_LINE: usize = 64 * 1024;
+/// A line whose end has not come for this long is written without it.
+const LINE_PAUSE: Duration = Duration::from_millis(200);
+/// The pause between two rounds of reading.
+const ROUND_PAUSE: Duration = Duration::from_millis(1);
+/// A pipe that has this much in it fills faster than rounds come, bytes: half
+/// of a pipe's usual size.
+const MUCH: usize = 32 * 1024;
+/// What such a pipe is enlarged to, bytes; the most that anybody may.
+const WIDE: usize = 1024 * 1024;
+/// How many pipes are enlarged: the kernel limits a user's pipes altogether.
+const MAX_WIDE: usize = 16;
+/// Followers get smaller pieces, which bounds what waits for them, bytes.
+const FOLLOWED: usize = 64 * 1024;
+/// How many pieces of a stream are read at once to find its last lines.
+const LAST_PIECES: usize = 8;
+
+/// The token of the waker; streams are counted from the next one.
+const WAKER: u64 = 0;
+
+/// The thread's side.
+#[derive(Debug)]
+pub(super) struct Writer {
+    poller: Poller,
+    waker: Arc<Waker>,
+    inbox: mpsc::Receiver<Command>,
+    streams: HashMap<u64, Carried>,
+    tails: HashMap<WorkerId, [Tail; 2]>,
+    next_token: u64,
+    /// How many pipes have been enlarged.
+    wide: usize,
+    /// When an unfinished line has to be written.
+    next_pause: Option<Instant>,
+    buffer: Buffer,
+    outlet: Outlet,
+}
+
+/// An open stream.
+#[derive(Debug)]
+struct Carried {
+    new: NewStream,
+    form: Form,
+    /// The beginning of a line whose end has not come; shorter than
+    /// [`MAX_LINE`].
+    unfinished: Vec<u8>,
+    /// When it has to be written.
+    pause: Option<Instant>,
+    is_wide: bool,
+}
+
+/// Room for the beginning of a line, which an earlier piece had, and a piece.
+#[derive(Debug)]
+struct Buffer(Box<[u8]>);
+
+/// Where lines go.
+#[derive(Debug)]
+struct Outlet {
+    sinks: HashMap<PathBuf, Sink>,
+    tidy: Tidy,
+    dropped: Arc<Dropped>,
+    followers: broadcast::Sender<Piece>,
+    /// Lines in their form, for the moment.
+    rendered: Vec<u8>,
+}
+
+/// What one look at a pipe found.
+enum Found {
+    Nothing,
+    Bytes(usize),
+    End,
+}
+
+impl Writer {
+    pub(super) fn new(
+        waker: Arc<Waker>,
+        inbox: mpsc::Receiver<Command>,
+        followers: broadcast::Sender<Piece>,
+        dropped: Arc<Dropped>,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(waker.as_fd(), WAKER, Interest::Read)?;
+        Ok(Self {
+            poller,
+            waker,
+            inbox,
+            streams: HashMap::new(),
+            tails: HashMap::new(),
+            next_token: WAKER + 1,
+            wide: 0,
+            next_pause: None,
+            buffer: Buffer(vec![0; MAX_LINE + PIECE].into_boxed_slice()),
+            outlet: Outlet {
+                sinks: HashMap::new(),
+                tidy: Tidy::default(),
+                dropped,
+                followers,
+                rendered: Vec::new(),
+            },
+        })
+    }
+
+    /// Works until every handle is dropped.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::new();
+        loop {
+            let timeout = self.next_pause.map(|at| at.saturating_duration_since(Instant::now()));
+            if let Err(error) = self.poller.wait(&mut events, timeout) {
+                tracing::error!("output: cannot wait for pipes: {error}");
+                return;
+            }
+            let (mut most, mut is_over) = (None, false);
+            for event in &events {
+                if event.token == WAKER {
+                    self.waker.reset();
+                    is_over = !self.take_commands();
+                } else {
+                    most = most.max(Some(self.carry(event.token)));
+                }
+            }
+            self.end_pauses();
+            if is_over {
+                return;
+            }
+            if most.is_some_and(|bytes| bytes < MUCH) {
+                thread::sleep(ROUND_PAUSE);
+            }
+        }
+    }
+
+    /// Returns whether more commands can come.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Add(stream)) => self.begin(*stream),
+                Ok(Command::Tail { worker, reply }) => {
+                    // Nobody waits for it any more when this fails.
+                    let _ = reply.send(self.last_lines(worker));
+                }
+                Ok(Command::Forget(worker)) => {
+                    self.tails.remove(&worker);
+                    self.outlet.dropped.forget(worker);
+                }
+                Ok(Command::Reopen) => {
+                    let now = Now::read();
+                    self.outlet.sinks.values_mut().for_each(|sink| sink.reopen(now));
+                }
+                Ok(Command::Flush { paths, reply }) => {
+                    let _ = reply.send(self.outlet.flush(&paths));
+                }
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn begin(&mut self, new: NewStream) {
+        let token = self.next_token;
+        if let Err(error) = self.poller.add(new.pipe.as_fd(), token, Interest::Read) {
+            tracing::error!("{}:{}: cannot read its output: {error}", new.app, new.slot);
+            return;
+        }
+        self.next_token += 1;
+        self.tails.entry(new.worker).or_default();
+        self.outlet.open(&new);
+        let author = Author {
+            app: &new.app,
+            slot: new.slot,
+            pid: new.pid,
+            generation: new.generation,
+            stream: match new.stream {
+                Stream::Out => "out",
+                Stream::Error => "error",
+            },
+        };
+        let form = Form::new(&new.options, new.zone.clone(), &author);
+        let carried = Carried { new, form, unfinished: Vec::new(), pause: None, is_wide: false };
+        self.streams.insert(token, carried);
+    }
+
+    /// All writers of a stream are gone.
+    fn end(&mut self, token: u64) {
+        let Some(mut stream) = self.streams.remove(&token) else { return };
+        stream.write_unfinished(token, &mut self.outlet, Now::read());
+        // The keeper has the pipe too, so closing it here would not take it off
+        // the poller.
+        let _ = self.poller.remove(&stream.new.pipe);
+        self.wide -= usize::from(stream.is_wide);
+        self.outlet.close(&stream.new);
+    }
+
+    /// Carries one piece. Returns its length.
+    fn carry(&mut self, token: u64) -> usize {
+        let Some(stream) = self.streams.get_mut(&token) else { return 0 };
+        let length = match self.buffer.fill(&stream.new.pipe) {
+            Found::Bytes(length) => length,
+            Found::Nothing => return 0,
+            Found::End => {
+                self.end(token);
+                return 0;
+            }
+        };
+        if length >= MUCH && !stream.is_wide && self.wide < MAX_WIDE {
+            // Where the kernel refuses, the pipe is as good as it was.
+            stream.is_wide = fcntl_setpipe_size(&stream.new.pipe, WIDE).is_ok();
+            self.wide += usize::from(stream.is_wide);
+        }
+        let now = Now::read();
+        let piece = self.buffer.piece(length);
+        if let Some(tails) = self.tails.get_mut(&stream.new.worker) {
+            tails[index(stream.new.stream)].push(piece);
+        }
+        // Lines up to the last end are whole; what follows waits for its own,
+        // unless that is long in coming.
+        let end = memchr::memrchr(b'\n', piece).map_or(0, |end| end + 1);
+        let begun = if end == 0 { stream.unfinished.len() } else { 0 };
+        let written = if begun + length - end >= MAX_LINE { length } else { end };
+        if written == 0 {
+            stream.unfinished.extend_from_slice(piece);
+        } else {
+            let rest = piece[written..].to_vec();
+            let begun = std::mem::replace(&mut stream.unfinished, rest);
+            let lines = self.buffer.with_beginning(&begun, written);
+            self.outlet.write(token, &stream.new, &mut stream.form, lines, now);
+        }
+        stream.pause = (!stream.unfinished.is_empty()).then(|| now.instant + LINE_PAUSE);
+        self.next_pause = earlier(self.next_pause, stream.pause);
+        length
+    }
+
+    /// Writes the lines whose ends are long in coming.
+    fn end_pauses(&mut self) {
+        if self.next_pause.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        let now = Now::read();
+        self.next_pause = None;
+        for (token, stream) in &mut self.streams {
+            if stream.pause.is_some_and(|at| at <= now.instant) {
+                stream.write_unfinished(*token, &mut self.outlet, now);
+            }
+            self.next_pause = earlier(self.next_pause, stream.pause);
+        }
+    }
+
+    fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
+        // What it wrote just before it ended may still be in its pipes.
+        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
+        let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
+        for token in tokens {
+            let mut pieces = 0;
+            while pieces < LAST_PIECES && self.carry(token) > 0 {
+                pieces += 1;
+            }
+        }
+        let Some(tails) = self.tails.get(&worker) else { return Vec::new() };
+        let [error, out] = [Stream::Error, Stream::Out].map(|stream| tails[index(stream)].lines());
+        if error.is_empty() { out } else { error }
+    }
+}
+
+impl Carried {
+    fn write_unfinished(&mut self, token: u64, outlet: &mut Outlet, now: Now) {
+        self.pause = None;
+        let line = std::mem::take(&mut self.unfinished);
+        outlet.write(token, &self.new, &mut self.form, &line, now);
+    }
+}
+
+impl Buffer {
+    /// Reads a piece.
+    fn fill(&mut self, pipe: impl AsFd) -> Found {
+        match rustix::io::read(pipe, &mut self.0[MAX_LINE..]) {
+            Ok(0) => Found::End,
+            Ok(length) => Found::Bytes(length),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Found::Nothing,
+            Err(_) => Found::End,
+        }
+    }
+
+    /// The piece that was read last.
+    fn piece(&self, length: usize) -> &[u8] {
+        &self.0[MAX_LINE..MAX_LINE + length]
+    }
+
+    /// As much of it, behind what it goes on with: at most [`MAX_LINE`].
+    fn with_beginning(&mut self, begun: &[u8], length: usize) -> &[u8] {
+        let start = MAX_LINE - begun.len();
+        self.0[start..MAX_LINE].copy_from_slice(begun);
+        &self.0[start..MAX_LINE + length]
+    }
+}
+
+impl Outlet {
+    /// Opens a stream's files, unless others write to them already.
+    fn open(&mut self, new: &NewStream) {
+        let (rotation, now) = (Rotation::new(&new.options, new.zone.clone()), Now::read());
+        for path in &new.paths {
+            let sink = match self.sinks.entry(path.clone()) {
+                Entry::Occupied(entry) => {
+                    let sink = entry.into_mut();
+                    sink.set_rotation(rotation.clone(), now);
+                    sink
+                }
+                Entry::Vacant(entry) => entry.insert(Sink::new(path.clone(), rotation.clone(), now)),
+            };
+            sink.streams += 1;
+        }
+    }
+
+    /// Closes those that no other stream writes to.
+    fn close(&mut self, new: &NewStream) {
+        for path in &new.paths {
+            if let Some(sink) = self.sinks.get_mut(path) {
+                sink.streams -= 1;
+                if sink.streams == 0 {
+                    self.sinks.remove(path);
+                }
+            }
+        }
+    }
+
+    /// Writes lines in their form, the last of which may have no end yet, and
+    /// gives them to followers: text as files have it, and what an object says.
+    fn write(&mut self, token: u64, new: &NewStream, form: &mut Form, lines: &[u8], now: Now) {
+        match form {
+            Form::Raw => {
+                self.store(token, new, lines, now);
+                self.show(new, lines);
+            }
+            Form::Dated(_) | Form::Json { .. } => {
+                let mut rest = lines;
+                let mut rendered = std::mem::take(&mut self.rendered);
+                while !rest.is_empty() {
+                    form.render(&mut rest, now.time, &mut rendered);
+                    self.store(token, new, &rendered, now);
+                    if matches!(form, Form::Dated(_)) {
+                        self.show(new, &rendered);
+                    }
+                }
+                self.rendered = rendered;
+                if matches!(form, Form::Json { .. }) {
+                    self.show(new, lines);
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, token: u64, new: &NewStream, lines: &[u8], now: Now) {
+        let mut dropped = 0;
+        for path in &new.paths {
+            if let Some(sink) = self.sinks.get_mut(path) {
+                dropped += sink.write(token, lines, now, &self.tidy);
+            }
+        }
+        if dropped > 0 {
+            self.dropped.add(new.worker, dropped);
+        }
+    }
+
+    fn show(&self, new: &NewStream, lines: &[u8]) {
+        if self.followers.receiver_count() == 0 {
+            return;
+        }
+        for bytes in lines.chunks(FOLLOWED) {
+            let NewStream { app, slot, worker, stream, .. } = new;
+            let piece = Piece {
+                app: Arc::clone(app),
+                slot: *slot,
+                worker: *worker,
+                stream: *stream,
+                bytes: bytes.into(),
+            };
+            // The last follower may just have left.
+            let _ = self.followers.send(piece);
+        }
+    }
+
+    /// Empties files, open or not.
+    fn flush(&mut self, paths: &[PathBuf]) -> Result<(), FlushError> {
+        let mut result = Ok(());
+        for path in paths {
+            let flushed = match self.sinks.get_mut(path) {
+                Some(sink) => sink.flush(),
+                None => sink::flush(path),
+            };
+            // One that cannot be emptied keeps no other from it.
+            result = result.and(flushed.map_err(|cause| FlushError { path: path.clone(), cause }));
+        }
+        result
+    }
+}
+
+/// Where a worker's tail of a stream is.
+const fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Out => 0,
+        Stream::Error => 1,
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
