@@ -40,7 +40,7 @@ pub(crate) struct Inheritance {
 /// The apps to begin with.
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
-    /// Those that an earlier master had.
+    /// Those that an earlier master or daemon had.
     pub(crate) known: Vec<(App, AppRecord)>,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
@@ -123,6 +123,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         first_worker: WorkerId(first_worker),
         open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },
         oom_score_adj: hello.oom_score_adj,
+        service_manager: hello.service_manager,
     })?;
     for (key, socket) in members {
         master.listeners.inherit(key, socket);

@@ -34,7 +34,9 @@ const MAX_JSON: u64 = 16 * 1024 * 1024;
 pub(crate) struct AppRecord {
     pub(crate) generation: u64,
     pub(crate) instances: u32,
+    #[serde(default)]
     pub(crate) stopped: BTreeSet<u32>,
+    #[serde(default)]
     pub(crate) source: Option<PathBuf>,
 }
 

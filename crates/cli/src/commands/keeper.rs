@@ -6,7 +6,7 @@ use supervisor_sys::{inherited, own};
 
 use crate::args::Keeper;
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::home::Home;
+use crate::home;
 
 /// The table entry of what `run` wants to be applied.
 const APPLY_KEY: &str = "apply";
@@ -28,7 +28,7 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     }
     // It must not keep a file system busy.
     std::env::set_current_dir("/").context("cannot go to /")?;
-    let lock = Home::of(&folders).lock();
+    let lock = home::lock(&folders.runtime_dir);
     let master = ["supervisor".into(), "master".into()].into_iter().chain(folders.to_args()).collect();
     match supervisor_keeper::run(supervisor_keeper::Options { lock, master, initial }) {
         // What the master asked to end with.
