@@ -106,6 +106,13 @@ fn the_unit_is_sound() {
         verify.arg("verify").arg(&unit).stdin(Stdio::null());
         let verified = finish(verify.spawn().unwrap());
         assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "{verified:?}");
+        // Workers may be anything, so little can be forbidden. It must not
+        // become less unnoticed; a user's unit has nothing of the kind.
+        let threshold = if args.contains(&"--user") { "--threshold=100" } else { "--threshold=90" };
+        let mut security = home.program(installed("systemd-analyze"));
+        let rated =
+            finish(security.args(["security", "--offline=true", threshold]).arg(&unit).spawn().unwrap());
+        assert_eq!(rated.code, Some(0), "{rated:?}");
     }
 }
 
@@ -201,4 +208,32 @@ fn a_slow_start_gets_its_time() {
     systemd.ok(&["systemctl", "daemon-reload"]);
     systemd.ok(&["systemctl", "restart", UNIT]);
     assert_eq!(home.app("slow")["state"], "online");
+}
+
+#[test]
+fn a_socket_of_systemd_is_used() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    systemd.run_app(2);
+    systemd.ok(&["systemctl", "stop", UNIT]);
+    home.until_refused();
+    let (address, socket) = (home.address(), UNIT.replace(".service", ".socket"));
+    let unit = format!("[Socket]\\nListenStream={address}\\n");
+    systemd.ok(&["sh", "-c", &format!("printf '{unit}' > /etc/systemd/system/{socket}")]);
+    systemd.ok(&["systemctl", "daemon-reload"]);
+    systemd.ok(&["systemctl", "start", &socket]);
+    // The first request starts the unit, and waits until somebody answers.
+    home.get("/pid").unwrap();
+    let app = home.app_in_state("web", "online");
+    assert_eq!(app["listeners"][0]["policy"], "shared");
+    assert!(app["workers"].as_array().unwrap().iter().all(|worker| worker["queue"].is_null()));
+    // It outlives masters and daemons: nobody is ever refused.
+    let load = Load::start(address);
+    systemd.ok(&["sh", "-c", &format!("kill -KILL {}", home.daemon().1)]);
+    load.more(50);
+    home.app_in_state("web", "online");
+    systemd.ok(&["systemctl", "restart", UNIT]);
+    load.more(50);
+    let failures = load.finish();
+    assert!(failures.iter().all(|failure| !failure.contains("refused")), "{failures:?}");
 }

@@ -70,6 +70,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
 
     let mut apps = Apps::default();
     let mut members = Vec::new();
+    let mut passed = Vec::new();
     let mut leftovers = Vec::new();
     let mut gone = Vec::new();
     let mut first_worker = 1;
@@ -95,6 +96,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     apps.known.extend(entry.app());
                 } else if entry.key.starts_with(listeners::KEY_PREFIX) {
                     members.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
+                } else if entry.key.starts_with(records::PASSED) {
+                    passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
                 } else if entry.key.starts_with(records::WORKER) {
                     gone.push(entry.key.clone());
                     leftovers.extend(entry.worker());
@@ -127,6 +130,9 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     })?;
     for (key, socket) in members {
         master.listeners.inherit(key, socket);
+    }
+    for (key, socket) in passed {
+        master.listeners.pass(key, socket);
     }
     Ok(Inheritance { master, apps })
 }

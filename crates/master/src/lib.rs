@@ -21,6 +21,7 @@ mod master;
 mod notify;
 mod operations;
 mod output;
+mod passed;
 mod records;
 mod registry;
 mod requests;

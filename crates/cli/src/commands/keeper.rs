@@ -11,6 +11,16 @@ use crate::home;
 /// The table entry of what `run` wants to be applied.
 const APPLY_KEY: &str = "apply";
 
+/// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
+const PASSED_START: i32 = 3;
+
+/// How many descriptors the service manager has passed to this process.
+fn passed_count() -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    // They would be somebody else's if it had not meant this very process.
+    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
+
 pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     let Keeper { folders, apply_fd } = options;
     // What else the starter had open ends here.
@@ -20,6 +30,10 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     if let Some(fd) = apply_fd {
         let missing = || Failure::new(ExitCode::Usage, format!("descriptor {fd} was not passed on"));
         initial.push((APPLY_KEY.to_owned(), inherited.remove(&fd).ok_or_else(missing)?));
+    }
+    for (number, fd) in (0..passed_count()).zip(PASSED_START..) {
+        let Some(socket) = inherited.remove(&fd) else { break };
+        initial.push((format!("passed:{number}"), socket));
     }
     drop(inherited);
     if !folders.foreground {
