@@ -157,6 +157,14 @@ class Daemon(Contender):
         self.socket = self.folder / "run" / "control.sock"
         self.ecosystem = self.folder / "ecosystem.yaml"
         self.min_uptime_ms = min_uptime_ms
+        self.ids = None
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def begin(self):
         self.write_file(1)
         # As JSON that the API takes; the caller's environment is masked in it.
         self.app = json.loads(self.command("check", "--json", self.ecosystem))[0]
@@ -234,6 +242,8 @@ class Daemon(Contender):
         return body
 
     def stop(self):
+        if self.ids is None:
+            return  # It has not begun.
         self.command("kill", "--now")
         keeper = self.ids["keeper_pid"]
         machine.wait_until(lambda: not machine.is_alive(keeper), "the keeper's end")

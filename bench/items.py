@@ -54,6 +54,7 @@ def crash(tools, options):
                 contender.wait_for(workers)
             daemon.finish_order()  # All are ready.
             for turn in range(options.kills):
+                machine.wait_for_quiet(options.patience)
                 order = (floor, daemon) if turn % 2 else (daemon, floor)
                 for contender in order:
                     elapsed, used = kill_one(contender)
@@ -91,6 +92,7 @@ def start(tools, options):
         times = {Floor.name: [], Daemon.name: []}
         cpu = {Floor.name: [], Daemon.name: []}
         for turn in range(options.rounds):
+            machine.wait_for_quiet(options.patience)
             for Contender in (Floor, Daemon) if turn % 2 else (Daemon, Floor):
                 with Contender(tools) as contender:
                     time.sleep(0.2)
@@ -110,6 +112,7 @@ def start_command(tools, options):
     workers = 500
     times, floor_times = [], []
     for _ in range(options.rounds):
+        machine.wait_for_quiet(options.patience)
         with Floor(tools) as floor:
             time.sleep(0.2)
             begin = floor.start(workers)

@@ -48,6 +48,26 @@ def pss_kib(pid):
     raise ValueError(f"no Pss for {pid}")
 
 
+def busy_share(seconds=0.25):
+    """The share of all CPUs' time that something ran in, over so long."""
+
+    def times():
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    total, idle = times()
+    time.sleep(seconds)
+    total_after, idle_after = times()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def wait_for_quiet(seconds):
+    """Waits until nothing else runs, but not longer than this."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and busy_share() > 0.1:
+        pass
+
+
 def description():
     """The machine in a line, for the report."""
     name = os.uname()

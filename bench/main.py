@@ -43,6 +43,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="rounds of start (7)")
     parser.add_argument("--settle", type=float, default=10, help="seconds before memory is read (10)")
     parser.add_argument("--idle", type=float, default=20, help="seconds over which idle CPU is measured (20)")
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds that a turn waits for others to leave the CPUs alone (0)"
+    )
     parser.add_argument("--lines", type=int, default=2_000_000, help="lines of 200 bytes that logs writes (2,000,000)")
     options = parser.parse_args()
     unknown = [name for name in options.items if name not in ITEMS]

@@ -132,7 +132,7 @@ fn kill_ends_everything() {
     assert!(!home.socket().exists());
     home.ends(4, &["status"]);
     home.ends(4, &["kill"]);
-    // The next one begins as if nothing had been.
+    // The next one begins with the same app.
     home.ok(&["start", "app.yaml"]);
     home.get("/pid").unwrap();
 }

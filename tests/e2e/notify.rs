@@ -1,8 +1,12 @@
 //! `NOTIFY_SOCKET`: what workers say of themselves.
 
+use std::os::unix::net::UnixDatagram;
+
+use supervisor_sys::signal::Signal;
+
 use crate::harness::{Home, finish, text};
 use crate::programs::worker;
-use crate::wait::{eventually, until};
+use crate::wait::{DEADLINE, eventually, until};
 use crate::{http, process};
 
 /// Our worker, which says what it is asked to.
@@ -121,4 +125,37 @@ fn rubbish_is_passed_over() {
     home.get("/notify?STATUS=fine").unwrap();
     home.app_when("web", "tells", |app| app["workers"][0]["message"] == "fine");
     assert_eq!(home.app("web")["state"], "online");
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    let home = Home::new();
+    let manager = UnixDatagram::bind(home.path("manager")).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let next = || {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let said = |word: &str| {
+        while !next().lines().any(|line| line == word) {}
+    };
+    // One is ready late, the other fails.
+    let ready = settings(&home, ", --ready-after, '1500'", "ready: notify");
+    let failing = "command: ['false']\ninstances: 1\nrestart_delay: 10m";
+    home.write_apps("app.yaml", &[("web", &ready), ("bad", failing)]);
+    let run = home.command(&["run", "app.yaml"]).env("NOTIFY_SOCKET", home.path("manager")).spawn().unwrap();
+    let first = next();
+    assert!(
+        first.contains("WATCHDOG=1\n") && first.contains("STATUS=starting: 0 of 2 workers ready"),
+        "{first}"
+    );
+    assert!(first.contains("EXTEND_TIMEOUT_USEC=") && !first.contains("READY=1"), "{first}");
+    said("READY=1");
+    assert_eq!(home.app("web")["state"], "online");
+    // It beats, and nothing else.
+    assert_eq!(next(), "WATCHDOG=1");
+    process::signal(run.id(), Signal::TERM);
+    said("STOPPING=1");
+    assert_eq!(finish(run).code, Some(0));
 }

@@ -157,7 +157,6 @@ fn a_bad_file_starts_nothing() {
     home.write_app("web", "comand: [sleep, '60']");
     home.ends(2, &["run", "app.yaml"]);
     home.ends(2, &["run", "nowhere.yaml"]);
-    home.ends(2, &["run"]);
     home.ends(4, &["status"]);
 }
 

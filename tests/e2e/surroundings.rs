@@ -24,7 +24,8 @@ fn write_job(home: &Home, command: &str, settings: &str) {
 fn shown_by(home: &Home, mut start: Command) -> String {
     let finished = finish(start.spawn().unwrap());
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    // Its last words may be on their way when it has ended.
+    // They may be on their way when it has ended. Such programs write all that
+    // they have to show at once, so it has come whole or not at all.
     eventually("it shows something", || {
         let shown = std::fs::read_to_string(home.path("shown")).ok()?;
         shown.ends_with('\n').then_some(shown)
@@ -151,22 +152,16 @@ fn limits_of_its_own() {
 
 #[test]
 fn umask_niceness_and_score() {
-    const COMMAND: &str = "[sh, -c, 'umask; nice; cat /proc/self/oom_score_adj']";
-    assert_eq!(shown(&Home::new(), COMMAND, "umask: '0027'\nnice: 5\noom_score_adj: 300"), "0027\n5\n300\n");
+    const COMMAND: &str = "[sh, -c, 'echo $(umask) $(nice) $(cat /proc/self/oom_score_adj)']";
+    assert_eq!(shown(&Home::new(), COMMAND, "umask: '0027'\nnice: 5\noom_score_adj: 300"), "0027 5 300\n");
     // The daemon protects itself, not its workers.
     let home = Home::new();
-    assert_eq!(shown(&home, COMMAND, ""), "0022\n0\n0\n");
+    assert_eq!(shown(&home, COMMAND, ""), "0022 0 0\n");
     let (keeper, master) = home.daemon();
     // It takes CAP_SYS_RESOURCE, which root in a container may lack.
-    let score = if has_capability(24) {
-        "-900
-"
-    } else {
-        "0
-"
-    };
+    let score = if has_capability(24) { "-900" } else { "0" };
     for pid in [keeper, master] {
-        assert_eq!(std::fs::read_to_string(path(pid, "oom_score_adj")).unwrap(), score);
+        assert_eq!(std::fs::read_to_string(path(pid, "oom_score_adj")).unwrap().trim(), score);
     }
 }
 

@@ -68,6 +68,14 @@ pub(crate) enum Command {
     Logs(Logs),
     Ping(Ping),
     Kill(Kill),
+    Startup(Startup),
+    Unstartup(Unstartup),
+    /// Not needed: what is declared outlives the daemon and the machine
+    #[command(after_help = "Examples:\n  supervisor save")]
+    Save,
+    /// Not needed: a new daemon starts what is declared
+    #[command(after_help = "Examples:\n  supervisor resurrect")]
+    Resurrect,
     Check(Check),
     Init(Init),
     Completions(Completions),
@@ -79,7 +87,7 @@ pub(crate) enum Command {
 
 /// Start apps: those of a file, a program, or stopped ones by name
 ///
-/// Starts the daemon first if none is running. A file's apps are made as the file says: new ones start, changed
+/// Starts the daemon first if none is running, with all that is declared. A file's apps are made as the file says: new ones start, changed
 /// ones are replaced, unchanged ones stay untouched. Waits until every worker is ready and ends at the first that
 /// fails, with the cause; the daemon goes on trying.
 #[derive(Debug, clap::Args)]
@@ -158,14 +166,17 @@ impl AppOptions {
 ///
 /// Becomes the daemon: the process keeps its pid, and what happens goes to stderr. Ctrl-C or SIGTERM ends the
 /// workers gracefully; a second one ends them at once.
+///
+/// Without a file or a program it runs what is declared: the apps that `start` was given and `delete` has not taken
+/// away. With one it runs only that, and keeps nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  supervisor run                              the ecosystem file in this folder
+  supervisor run                              what is declared
   supervisor run shop.yaml --env production
   supervisor run -i 2 --listen 8080 -- ./server")]
 pub(crate) struct Run {
-    /// An ecosystem file or a program; the file in this folder when left out
+    /// An ecosystem file or a program; what is declared when left out
     #[arg(value_name = "FILE|PROGRAM")]
     pub(crate) target: Option<String>,
     /// Add each app's `env_NAME` variables
@@ -396,16 +407,50 @@ pub(crate) struct Ping {
 
 /// End the daemon and all workers
 ///
-/// The apps are forgotten with it: the next daemon begins with what it is given.
+/// What is declared stays declared: the next daemon starts it again. To forget it, `delete` it before.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   supervisor kill
-  supervisor kill --now")]
+  supervisor kill --now
+  supervisor delete all; supervisor kill      nothing is left")]
 pub(crate) struct Kill {
     /// Kill the workers instead of letting them finish
     #[arg(long)]
     pub(crate) now: bool,
+}
+
+/// Start the daemon at boot: write and enable a systemd unit
+///
+/// The unit runs what is declared. Run it again after the program has moved.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo supervisor startup
+  supervisor startup --user
+  supervisor startup --print > supervisor-cluster.service")]
+pub(crate) struct Startup {
+    /// A unit of your own instead of the system's
+    #[arg(long)]
+    pub(crate) user: bool,
+    /// Print the unit, and change nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+/// Do not start the daemon at boot any more: remove the systemd unit
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo supervisor unstartup
+  supervisor unstartup --user")]
+pub(crate) struct Unstartup {
+    /// The unit of your own instead of the system's
+    #[arg(long)]
+    pub(crate) user: bool,
+    /// Print which file would be removed, and change nothing
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 /// Check an ecosystem file and show what it means
@@ -474,6 +519,9 @@ pub(crate) struct Folders {
     /// See `Home`
     #[arg(long)]
     pub(crate) log_dir: PathBuf,
+    /// See `Home`; without it nothing that is declared is kept
+    #[arg(long)]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Stay with the terminal or the service manager
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) foreground: bool,
@@ -482,10 +530,17 @@ pub(crate) struct Folders {
 impl Folders {
     /// The options as they are passed on to another process of the daemon.
     pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let Folders { runtime_dir, log_dir, foreground } = self;
-        let folders = [("--runtime-dir", runtime_dir), ("--log-dir", log_dir)];
-        let mut args: Vec<OsString> =
-            folders.into_iter().flat_map(|(option, folder)| [option.into(), folder.into()]).collect();
+        let Folders { runtime_dir, log_dir, state_dir, foreground } = self;
+        let folders = [
+            ("--runtime-dir", Some(runtime_dir)),
+            ("--log-dir", Some(log_dir)),
+            ("--state-dir", state_dir.as_ref()),
+        ];
+        let mut args: Vec<OsString> = folders
+            .into_iter()
+            .filter_map(|(option, folder)| Some([option.into(), folder?.into()]))
+            .flatten()
+            .collect();
         if *foreground {
             args.push("--foreground".into());
         }
@@ -515,10 +570,13 @@ mod tests {
 
     #[test]
     fn folders_are_passed_on() {
-        let text = "--runtime-dir /r --log-dir /l --foreground";
-        let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
-        let Command::Master(folders) = args.command else { panic!("{args:?}") };
-        assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));
+        for text in
+            ["--runtime-dir /r --log-dir /l --foreground", "--runtime-dir /r --log-dir /l --state-dir /s"]
+        {
+            let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
+            let Command::Master(folders) = args.command else { panic!("{args:?}") };
+            assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));
+        }
     }
 
     #[test]

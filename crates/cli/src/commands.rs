@@ -9,11 +9,13 @@ mod keeper;
 mod kill;
 mod logs;
 mod master;
+mod not_needed;
 mod orders;
 mod ping;
 mod run;
 mod signal;
 mod start;
+mod startup;
 mod status;
 
 use anyhow::Context;
@@ -35,6 +37,10 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Keeper(options) => keeper::keeper(options),
         Command::Master(options) => master::master(options),
         Command::Run(options) => run::run(options, terminal),
+        Command::Startup(options) => connected(startup::startup(&options, terminal)),
+        Command::Unstartup(options) => quietly(|| startup::unstartup(&options)),
+        Command::Save => Ok(not_needed::save()),
+        Command::Resurrect => Ok(not_needed::resurrect()),
         Command::Check(options) => quietly(|| check::check(options, terminal)),
         Command::Init(options) => quietly(|| init::init(&options)),
         Command::Completions(options) => quietly(|| completions::completions(&options)),

@@ -15,6 +15,7 @@ use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
 use crate::render::text::one_line;
 use crate::terminal::Terminal;
+use crate::unit::{self, Manager};
 
 /// How long a daemon may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +63,13 @@ pub(crate) async fn ensure(homes: &[Home], terminal: Terminal) -> Result<Client,
         }
         Search::Nothing { .. } => {}
     }
+    if let Some(manager) = unit::installed(own) {
+        // Otherwise the machine would have two: this one, and at the next boot
+        // the unit's.
+        Terminal::say(&format!("starting {}", unit::NAME));
+        manager.order(&["start", "--no-block", unit::NAME])?;
+        return wait_for_unit(own, manager).await;
+    }
     own.create()?;
     let log = open_log(&own.daemon_log())?;
     let begin = log.metadata().map_or(0, |log| log.len());
@@ -79,22 +87,51 @@ fn open_log(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// The command that runs a keeper of this home from this very program.
+/// The command that runs a keeper of this home from this very program. See
+/// [`Home::folders`].
 ///
 /// # Errors
 /// When the program's own path cannot be read.
-pub(crate) fn keeper(home: &Home, foreground: bool) -> anyhow::Result<Command> {
+pub(crate) fn keeper(home: &Home, foreground: bool, keep: bool) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("cannot tell the path of this program")?;
     let mut command = Command::new(program);
-    command.arg("keeper").args(home.folders(foreground).to_args());
+    command.arg("keeper").args(home.folders(foreground, keep).to_args());
     Ok(command)
 }
 
 fn spawn(home: &Home, log: File) -> anyhow::Result<Child> {
-    let mut command = keeper(home, false)?;
+    let mut command = keeper(home, false, true)?;
     command.env_clear().envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.stdin(Stdio::null()).stdout(log.try_clone().context("cannot pass the log on")?).stderr(log);
     command.spawn().context("cannot start the daemon")
+}
+
+/// Waits until the daemon of a unit answers.
+async fn wait_for_unit(home: &Home, manager: Manager) -> Result<Client, Failure> {
+    let answer = async {
+        loop {
+            if let Some(client) = answering(home).await? {
+                return Ok(client);
+            }
+            sleep(ASK_EVERY).await;
+        }
+    };
+    timeout(START_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let seconds = START_TIMEOUT.as_secs();
+        let look = manager.command(&["status", unit::NAME]);
+        Err(Failure::new(
+            ExitCode::Failed,
+            format!("the daemon did not answer within {seconds}s; see `{look}`"),
+        ))
+    })
+}
+
+/// The daemon of this home, if it answers.
+async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
+    match search(std::slice::from_ref(home)).await? {
+        Search::Found(client) if client.get("/v1/ping").await.is_ok() => Ok(Some(client)),
+        Search::Found(_) | Search::Nothing { .. } => Ok(None),
+    }
 }
 
 /// Waits until the daemon answers, or has ended.
@@ -102,9 +139,7 @@ async fn wait(home: &Home, keeper: &mut Child, log_begin: u64) -> Result<Client,
     let answer = async {
         loop {
             // It may also be the daemon of somebody who was faster.
-            if let Search::Found(client) = search(std::slice::from_ref(home)).await?
-                && client.get("/v1/ping").await.is_ok()
-            {
+            if let Some(client) = answering(home).await? {
                 return Ok(client);
             }
             let ended = keeper.try_wait().context("cannot wait for the daemon")?;

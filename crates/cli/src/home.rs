@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use rustix::process::geteuid;
+use supervisor_master::STATE_FILE;
 
 use crate::args::Folders;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -31,6 +32,8 @@ pub(crate) struct Home {
     runtime_dir: PathBuf,
     /// Output of the workers and the daemon's own log.
     log_dir: PathBuf,
+    /// What is declared.
+    state_dir: PathBuf,
 }
 
 /// What decides where a home is, gathered so that tests can say it.
@@ -87,9 +90,14 @@ impl Surroundings<'_> {
             .absolute("XDG_STATE_HOME")
             .or_else(|| self.absolute("HOME").map(|home| home.join(".local/state")))
             .ok_or_else(|| {
-                Failure::new(ExitCode::Usage, "cannot tell where to keep logs: set HOME or SUPERVISOR_HOME")
+                Failure::new(
+                    ExitCode::Usage,
+                    "cannot tell where to keep apps and logs: set HOME or SUPERVISOR_HOME",
+                )
             })?;
-        Ok(Home { label: runtime_dir.clone(), in_public, runtime_dir, log_dir: state.join(NAME).join("log") })
+        let state_dir = state.join(NAME);
+        let log_dir = state_dir.join("log");
+        Ok(Home { label: runtime_dir.clone(), in_public, runtime_dir, log_dir, state_dir })
     }
 
     fn non_empty(&self, name: &str) -> Option<PathBuf> {
@@ -130,6 +138,7 @@ impl Home {
             in_public: false,
             runtime_dir: folder.join("run"),
             log_dir: folder.join("log"),
+            state_dir: folder.join("state"),
         }
     }
 
@@ -140,19 +149,26 @@ impl Home {
             in_public: false,
             runtime_dir,
             log_dir: Path::new("/var/log").join(NAME),
+            state_dir: Path::new("/var/lib").join(NAME),
         }
     }
 
-    /// The home with these folders.
-    pub(crate) fn of(folders: &Folders) -> Home {
-        let Folders { runtime_dir, log_dir, foreground: _ } = folders.clone();
-        Home { label: runtime_dir.clone(), in_public: false, runtime_dir, log_dir }
+    /// The folders as options of the daemon's processes. One that does not
+    /// `keep` what is declared begins without it, too.
+    pub(crate) fn folders(&self, foreground: bool, keep: bool) -> Folders {
+        let Home { label: _, in_public: _, runtime_dir, log_dir, state_dir } = self.clone();
+        Folders { runtime_dir, log_dir, state_dir: keep.then_some(state_dir), foreground }
     }
 
-    /// The folders as options of the daemon's processes.
-    pub(crate) fn folders(&self, foreground: bool) -> Folders {
-        let Home { label: _, in_public: _, runtime_dir, log_dir } = self.clone();
-        Folders { runtime_dir, log_dir, foreground }
+    /// The folder that `SUPERVISOR_HOME` named, if it did. Only such a home has
+    /// its runtime folder below its label.
+    pub(crate) fn given(&self) -> Option<&Path> {
+        (self.runtime_dir != self.label).then_some(&self.label)
+    }
+
+    /// Whether a daemon of this home may have apps to begin with.
+    pub(crate) fn has_state(&self) -> bool {
+        self.state_dir.join(STATE_FILE).exists()
     }
 
     /// The socket that the daemon answers on.
@@ -162,7 +178,7 @@ impl Home {
 
     /// The file that a living daemon holds an exclusive `flock(2)` on.
     pub(crate) fn lock(&self) -> PathBuf {
-        self.runtime_dir.join("daemon.lock")
+        lock(&self.runtime_dir)
     }
 
     /// Where a daemon without a terminal writes what it has to say.
@@ -170,7 +186,7 @@ impl Home {
         self.log_dir.join("keeper.log")
     }
 
-    /// Makes the folders that are missing, for their owner alone.
+    /// Makes the folders that every daemon needs, for their owner alone.
     ///
     /// # Errors
     /// When one cannot be made, or somebody else was faster in a public place.
@@ -223,6 +239,12 @@ impl Home {
     }
 }
 
+/// The file in the runtime folder that a living daemon holds an exclusive
+/// `flock(2)` on.
+pub(crate) fn lock(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("daemon.lock")
+}
+
 impl fmt::Display for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.label.display().fmt(f)
@@ -251,6 +273,8 @@ mod tests {
     fn a_given_home_is_the_only_one() {
         assert_eq!(runtime_dirs(0, &[("SUPERVISOR_HOME", "/srv/s")]), [Path::new("/srv/s/run")]);
         assert_eq!(runtime_dirs(7, &[("SUPERVISOR_HOME", "s")]), [Path::new("/work/s/run")]);
+        assert_eq!(Home::below(Path::new("/srv/s")).given(), Some(Path::new("/srv/s")));
+        assert_eq!(Home::system().given(), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod progress;
 mod render;
 mod target;
 mod terminal;
+mod unit;
 
 use std::process;
 

@@ -199,7 +199,7 @@ fn slips_end_with_2_and_a_way_out() {
     let home = FakeDaemon::absent();
     let cases: [(&[&str], &str); 7] = [
         (&["start"], "supervisor init"),
-        (&["run"], "supervisor init"),
+        (&["run", "--env", "production"], "--env goes with a file or a program"),
         (&["check", "absent.yaml"], "absent.yaml"),
         (&["run", "absent.yaml"], "there is no file \"absent.yaml\" here"),
         (&["signal", "SIGNOPE", "web"], "SIGNOPE"),
@@ -221,8 +221,8 @@ fn slips_end_with_2_and_a_way_out() {
 fn a_file_with_a_mistake_changes_nothing() {
     let home = FakeDaemon::absent();
     fs::write(home.home().join("ecosystem.yaml"), "apps:\n  - nmae: web\n    command: /bin/true\n").unwrap();
-    for command in ["start", "run", "check"] {
-        let run = home.run(&[command]);
+    for command in [&["start"][..], &["run", "ecosystem.yaml"], &["check"]] {
+        let run = home.run(command);
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
         assert!(run.stderr.contains("nmae") && run.stderr.contains("1 mistake in ecosystem.yaml"), "{run:?}");
     }

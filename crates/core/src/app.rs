@@ -59,6 +59,18 @@ impl App {
         }
     }
 
+    /// An app that was declared earlier. It has no operation, as nobody waits,
+    /// and is looked at as soon as possible.
+    pub(crate) fn restored(mut self, now: Timestamp, instances: u32, start: &Slots) -> Self {
+        self.slots = (0..instances).map(|_| Slot::new(self.generation)).collect();
+        self.instances = instances;
+        for (_, slot) in self.select(start) {
+            slot.want_now(now);
+        }
+        self.deadline = Some(now);
+        self
+    }
+
     /// Records what a person wants.
     pub(crate) fn order(&mut self, id: OperationId, order: Order, turn: &mut Turn<'_>) {
         let deletes = matches!(order, Order::Delete { .. });

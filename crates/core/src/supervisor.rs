@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Outcome, Refusal};
 use crate::app::{App, Turn};
-use crate::event::{Event, Order};
-use crate::id::{AppId, OperationId, SlotId, WorkerId};
+use crate::event::{Event, Order, Slots};
+use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
 use crate::jitter::Jitter;
+use crate::policy::Policy;
 use crate::slot::Cause;
 use crate::status::AppSnapshot;
 use crate::time::Timestamp;
@@ -35,6 +36,22 @@ impl Supervisor {
             jitter: Jitter::new(seed),
             ending: false,
         }
+    }
+
+    /// Adds an app that was declared earlier: before a boot, or to another
+    /// master. Nobody waits for its workers, so orders may follow at once.
+    /// [`Event::TimePassed`] is due now. A known app stays as it is.
+    pub fn restore(
+        &mut self,
+        now: Timestamp,
+        id: AppId,
+        generation: Generation,
+        policy: Policy,
+        instances: u32,
+        start: &Slots,
+    ) {
+        let app = || App::new(id, generation, policy).restored(now, instances, start);
+        self.apps.entry(id).or_insert_with(app);
     }
 
     /// Takes note of an event and tells what to do about it. More events may be

@@ -10,6 +10,7 @@
 //! | `seed N` | the seed of the jitter, before anything else |
 //! | `auto [spawned] [ready] [ended]` | from here on each spawn succeeds at once, each worker reports ready at once, each worker that is asked or killed ends at once |
 //! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy` |
+//! | `restored NAME [KEY=VALUE…]` | it was declared earlier: the same settings, and nobody waits |
 //! | `start` `stop [--now]` `restart [--now]` `NAME[:0,1]` | orders |
 //! | `scale NAME N`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
@@ -109,6 +110,14 @@ struct Stage {
     output: String,
 }
 
+/// An app as a command declares it.
+struct Declared {
+    generation: Generation,
+    policy: Policy,
+    instances: u32,
+    start: Slots,
+}
+
 impl Stage {
     fn new(seed: u64) -> Self {
         Self {
@@ -129,7 +138,17 @@ impl Stage {
         match (verb, arguments.as_slice()) {
             ("seed", [seed]) => *self = Self::new(number(seed)?),
             ("auto", modes) => self.auto = modes.iter().map(|mode| (*mode).to_owned()).collect(),
-            ("app", [name, settings @ ..]) => self.declare(line, name, settings)?,
+            ("app", [name, settings @ ..]) => {
+                let (app, declared) = self.declared(name, settings)?;
+                let Declared { generation, policy, instances, start } = declared;
+                self.give(line, app, Order::Declare { generation, policy, instances, start });
+            }
+            ("restored", [name, settings @ ..]) => {
+                let (app, declared) = self.declared(name, settings)?;
+                let Declared { generation, policy, instances, start } = declared;
+                self.supervisor.restore(self.now, app, generation, policy, instances, &start);
+                self.pass(Duration::ZERO);
+            }
             ("start", [target]) => self.order(line, target, Order::Start)?,
             ("stop", [target]) => self.order(line, target, |slots| Order::Stop { slots, now: hurry })?,
             ("restart", [target]) => {
@@ -242,7 +261,7 @@ impl Stage {
         Ok(())
     }
 
-    fn declare(&mut self, line: &str, name: &str, settings: &[&str]) -> Result<(), String> {
+    fn declared(&mut self, name: &str, settings: &[&str]) -> Result<(AppId, Declared), String> {
         let app = self.app(name);
         let mut generation = self.generations.get(&app).copied().unwrap_or(Generation(1));
         let mut policy = defaults();
@@ -276,8 +295,7 @@ impl Stage {
             }
         }
         self.generations.insert(app, generation);
-        self.give(line, app, Order::Declare { generation, policy, instances, start });
-        Ok(())
+        Ok((app, Declared { generation, policy, instances, start }))
     }
 
     fn status(&mut self) {

@@ -69,7 +69,13 @@ struct Finish {
 }
 
 impl Keeper {
-    pub(crate) fn new(cradle: Cradle, signals: Signals, table: Table, hello: Hello) -> Result<Self, Error> {
+    pub(crate) fn new(
+        cradle: Cradle,
+        signals: Signals,
+        table: Table,
+        hello: Hello,
+        service_manager: ServiceManager,
+    ) -> Result<Self, Error> {
         let poller = Poller::new().map_err(system("epoll_create"))?;
         poller.add(&signals, SIGNALS, Interest::Read).map_err(system("epoll_ctl"))?;
         let now = Instant::now();
@@ -78,7 +84,7 @@ impl Keeper {
             signals,
             table,
             hello,
-            service_manager: ServiceManager::from_env(),
+            service_manager,
             poller,
             master: None,
             start_at: Some(now),

@@ -23,6 +23,11 @@ impl ServiceManager {
         Self { address: std::env::var_os(VARIABLE).as_deref().and_then(address) }
     }
 
+    /// Whether there is one.
+    pub(crate) const fn is_there(&self) -> bool {
+        self.address.is_some()
+    }
+
     /// Passes the text on, if there is somebody who wants it. Never waits.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use supervisor_sys::spawn::Launcher;
 use crate::error::system;
 use crate::keeper::Keeper;
 use crate::master::Cradle;
+use crate::notify::ServiceManager;
 use crate::signals::Signals;
 use crate::table::{Entry, Table};
 use crate::{Error, Options};
@@ -68,13 +69,15 @@ pub fn run(options: Options) -> Result<u8, Error> {
             return Err(system("holding what it was started with")(Errno::MFILE.into()));
         }
     }
+    let service_manager = ServiceManager::from_env();
     let hello = Hello {
         keeper_pid: std::process::id(),
         nofile_soft: nofile.soft,
         nofile_hard: nofile.hard,
         oom_score_adj,
+        service_manager: service_manager.is_there(),
     };
-    Keeper::new(cradle, signals, table, hello)?.run()
+    Keeper::new(cradle, signals, table, hello, service_manager)?.run()
 }
 
 /// How many descriptors the table may hold under the limit in force.

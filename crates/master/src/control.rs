@@ -43,6 +43,28 @@ pub(crate) enum Ask {
     Kill(Kill),
 }
 
+impl Ask {
+    /// Whether it can change what is declared.
+    pub(crate) const fn declares(&self) -> bool {
+        match self {
+            Self::Apply(_)
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Delete(_)
+            | Self::Scale(_) => true,
+            Self::Ping
+            | Self::Status { .. }
+            | Self::Describe { .. }
+            | Self::Logs(_)
+            | Self::Signal(_)
+            | Self::Flush(_)
+            | Self::Reopen(_)
+            | Self::Kill(_) => false,
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Debug)]
 pub(crate) enum Reply {

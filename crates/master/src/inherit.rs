@@ -40,7 +40,7 @@ pub(crate) struct Inheritance {
 /// The apps to begin with.
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
-    /// Those that an earlier master had.
+    /// Those that an earlier master or daemon had.
     pub(crate) known: Vec<(App, AppRecord)>,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
@@ -70,6 +70,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
 
     let mut apps = Apps::default();
     let mut members = Vec::new();
+    let mut passed = Vec::new();
     let mut leftovers = Vec::new();
     let mut gone = Vec::new();
     let mut first_worker = 1;
@@ -95,6 +96,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     apps.known.extend(entry.app());
                 } else if entry.key.starts_with(listeners::KEY_PREFIX) {
                     members.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
+                } else if entry.key.starts_with(records::PASSED) {
+                    passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
                 } else if entry.key.starts_with(records::WORKER) {
                     gone.push(entry.key.clone());
                     leftovers.extend(entry.worker());
@@ -123,9 +126,13 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         first_worker: WorkerId(first_worker),
         open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },
         oom_score_adj: hello.oom_score_adj,
+        service_manager: hello.service_manager,
     })?;
     for (key, socket) in members {
         master.listeners.inherit(key, socket);
+    }
+    for (key, socket) in passed {
+        master.listeners.pass(key, socket);
     }
     Ok(Inheritance { master, apps })
 }

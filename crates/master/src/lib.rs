@@ -8,7 +8,7 @@
 //!
 //! It is crash-only: everything that must outlive it is with the keeper
 //! (`link`, `records`), and a master that starts looks there first
-//! (`inherit`).
+//! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
 mod clock;
 mod control;
@@ -21,13 +21,17 @@ mod master;
 mod notify;
 mod operations;
 mod output;
+mod passed;
 mod records;
 mod registry;
 mod requests;
 mod run;
 mod sampler;
+mod service;
 mod settings;
 mod snapshot;
+mod state;
+mod store;
 mod words;
 mod workers;
 
@@ -45,9 +49,15 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where output and the daemon's own log go. It is made when needed.
     pub log_dir: PathBuf,
+    /// Where what is declared is kept over the daemon's end, in
+    /// [`STATE_FILE`]; `None` keeps nothing. It is made when needed.
+    pub state_dir: Option<PathBuf>,
     /// Write the daemon's log to standard error as well.
     pub foreground: bool,
 }
 
 /// The name of the control socket in the runtime folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// The name of the file in the state folder that has what is declared.
+pub const STATE_FILE: &str = "state.json";

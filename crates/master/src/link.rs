@@ -94,6 +94,11 @@ impl Link {
         self.send(&ToKeeper::Adopted, &[]);
     }
 
+    /// Tells the service manager something.
+    pub(crate) fn notify(&self, text: String) {
+        self.send(&ToKeeper::Notify { text }, &[]);
+    }
+
     /// Says that everything has ended.
     pub(crate) fn finish(&self, exit_code: u8) {
         self.send(&ToKeeper::Finish { exit_code }, &[]);

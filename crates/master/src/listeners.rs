@@ -17,6 +17,7 @@ use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
 
 use crate::link::Link;
+use crate::passed::Passed;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
 use crate::words;
@@ -37,6 +38,8 @@ pub(crate) struct Listeners {
     members: BTreeMap<SlotId, Vec<Member>>,
     /// What an earlier master left, by key.
     inherited: BTreeMap<String, OwnedFd>,
+    /// What the service manager opened.
+    passed: Vec<Passed>,
 }
 
 /// An address that cannot be served.
@@ -51,6 +54,16 @@ impl Listeners {
     /// Keeps a socket of an earlier master for the slot that asks for it.
     pub(crate) fn inherit(&mut self, key: String, socket: OwnedFd) {
         self.inherited.insert(key, socket);
+    }
+
+    /// Uses a socket of the service manager for its address.
+    pub(crate) fn pass(&mut self, key: String, socket: OwnedFd) {
+        self.passed.extend(Passed::new(key, socket));
+    }
+
+    /// Whether an address has one socket for all slots.
+    pub(crate) fn is_shared(&self, address: &ListenAddress) -> bool {
+        matches!(address, ListenAddress::Unix(_)) || self.passed(address).is_some()
     }
 
     /// Closes what an earlier master left and no slot has asked for.
@@ -116,9 +129,9 @@ impl Listeners {
             .filter_map(|address| members.iter().find(|member| member.address == *address))
             .map(|member| {
                 let socket = member.socket.as_fd();
-                // The flag sits in the open file. A Unix socket's is shared
-                // with siblings that are at work, so it is left alone.
-                let own = matches!(member.address, ListenAddress::Tcp { .. });
+                // The flag sits in the open file. A shared socket's is that of
+                // siblings that are at work, so it is left alone.
+                let own = !self.is_shared(&member.address);
                 let cleared = if own { socket::set_nonblocking(socket, false) } else { Ok(()) };
                 cleared
                     .and_then(|()| socket::listen(socket, backlog(settings.app.backlog)))
@@ -132,7 +145,7 @@ impl Listeners {
     /// has no queue of its own.
     pub(crate) fn queue(&self, slot: SlotId) -> Option<u64> {
         let members = self.members.get(&slot)?;
-        let own = members.iter().filter(|member| matches!(member.address, ListenAddress::Tcp { .. }));
+        let own = members.iter().filter(|member| !self.is_shared(&member.address));
         own.filter_map(|member| socket::queue_length(member.socket.as_fd()).ok())
             .map(|queue| u64::from(queue.length))
             .reduce(u64::saturating_add)
@@ -153,7 +166,8 @@ impl Listeners {
             *members = stay;
         }
         for member in go {
-            // A Unix socket goes with the last slot that has it.
+            // A Unix socket goes with the last slot that has it, one of the
+            // service manager never.
             if Rc::strong_count(&member.socket) == 1 {
                 link.delete(&member.key);
                 if let ListenAddress::Unix(path) = &member.address {
@@ -163,8 +177,16 @@ impl Listeners {
         }
     }
 
-    /// The Unix socket that another slot of the app has already.
+    fn passed(&self, address: &ListenAddress) -> Option<&Passed> {
+        self.passed.iter().find(|passed| passed.address == *address)
+    }
+
+    /// The socket that is there for all slots: the service manager's, or a Unix
+    /// socket that another slot of the app has already.
     fn shared(&self, app: AppId, address: &ListenAddress) -> Option<(Rc<OwnedFd>, String)> {
+        if let Some(passed) = self.passed(address) {
+            return Some((Rc::clone(&passed.socket), passed.key.clone()));
+        }
         if matches!(address, ListenAddress::Tcp { .. }) {
             return None;
         }

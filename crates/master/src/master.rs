@@ -25,11 +25,13 @@ use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
-use crate::records::{self, AppRecord, ProcessRecord, WorkerRecord};
+use crate::records::{self, ProcessRecord, WorkerRecord};
 use crate::registry::Registry;
 use crate::sampler::Sampler;
+use crate::service::{self, Service};
 use crate::settings::{Place, Settings, listener_name};
 use crate::snapshot::Facts;
+use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
 use crate::{clock, words};
 
@@ -53,6 +55,10 @@ pub(crate) struct Master {
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
+    /// What is declared, on disk.
+    pub(crate) store: Store,
+    /// What the service manager was told, if there is one.
+    service: Option<Service>,
     /// Waits for the news of workers and of the keeper.
     pub(crate) poller: Poller,
     pub(crate) started: Instant,
@@ -78,11 +84,12 @@ pub(crate) struct Beginning {
     pub(crate) first_worker: WorkerId,
     pub(crate) open_files: Limit,
     pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) service_manager: bool,
 }
 
 impl Master {
     pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { link, log_dir, first_worker, open_files, oom_score_adj } = beginning;
+        let Beginning { link, log_dir, first_worker, open_files, oom_score_adj, service_manager } = beginning;
         Ok(Self {
             core: Supervisor::new(fastrand::u64(..), first_worker),
             queue: VecDeque::new(),
@@ -94,6 +101,8 @@ impl Master {
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
+            store: Store::default(),
+            service: service_manager.then(Service::default),
             poller: Poller::new()?,
             started: Instant::now(),
             log_dir,
@@ -418,20 +427,43 @@ impl Master {
         self.order(operation, app, order);
     }
 
+    /// Starts an app that was declared earlier. Nobody waits for it.
+    pub(crate) fn restore(&mut self, app: AppId) {
+        let Some(entry) = self.registry.by_id(app) else { return };
+        self.core.restore(
+            clock::now(),
+            app,
+            supervisor_core::Generation(entry.settings.generation),
+            entry.settings.policy(),
+            entry.instances,
+            &entry.running(),
+        );
+        self.store_app(app);
+    }
+
     /// Lets the keeper know what a person wants of an app.
     pub(crate) fn store_app(&mut self, app: AppId) {
-        let Some(entry) = self.registry.by_id(app) else { return };
-        let record = AppRecord {
-            generation: entry.settings.generation,
-            instances: entry.instances,
-            stopped: entry.stopped.clone(),
-            source: entry.source.clone(),
-        };
+        let Some(entry) = self.registry.by_id(app).filter(|entry| !entry.deleted) else { return };
         let name = &entry.settings.app.name;
-        match records::store_app(&entry.settings.app, &record) {
+        match records::store_app(&entry.settings.app, &entry.record()) {
             Ok(fd) => self.link.put(&records::app_key(name), &[], &[(FdRole::Hold, fd.as_fd())]),
             Err(error) => tracing::error!("{name}: cannot keep its settings: {error}"),
         }
+    }
+
+    /// Writes down what is declared, for the next daemon. `None` when nothing
+    /// is kept.
+    pub(crate) fn keep_declared(&self) -> Option<Pending> {
+        let declared = self.registry.iter().map(|(_, entry)| entry).filter(|entry| !entry.deleted);
+        self.store.keep(declared.map(|entry| (&entry.settings.app, entry.record())))
+    }
+
+    /// Notes that a person does not want an app any more. Whatever happens from
+    /// now on, no other master brings it back.
+    pub(crate) fn note_deleted(&mut self, app: AppId) {
+        let Some(entry) = self.registry.by_id_mut(app) else { return };
+        entry.deleted = true;
+        self.link.delete(&records::app_key(&entry.settings.app.name));
     }
 
     /// Notes that a person stopped or started slots.
@@ -468,6 +500,21 @@ impl Master {
             samples: self.sampler.samples(),
             output: &self.output,
         }
+    }
+
+    /// Says that the master is alive, and to a service manager how things are.
+    pub(crate) fn beat(&mut self, ending: bool) {
+        self.link.beat();
+        let Some(service) = &mut self.service else { return };
+        let advancing = self.core.next_deadline().is_some();
+        let mut facts = service::Facts { ending, advancing, ..service::Facts::default() };
+        for (_, entry) in self.registry.iter() {
+            if let Some(app) = self.core.app(entry.id) {
+                facts.add(&app);
+            }
+        }
+        let words = service.words(&facts);
+        self.link.notify(words);
     }
 
     /// When the core wants to be woken.

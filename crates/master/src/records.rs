@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
+//! | `passed:N` | empty | a socket that the service manager gave `run` |
 //! | `ids` | the first worker id of the next master | |
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
 //! | `member:…` | empty | a listening socket |
@@ -23,6 +24,7 @@ use crate::control::to_json;
 
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const IDS: &str = "ids";
+pub(crate) const PASSED: &str = "passed:";
 pub(crate) const APP: &str = "app:";
 pub(crate) const WORKER: &str = "worker:";
 
@@ -34,7 +36,9 @@ const MAX_JSON: u64 = 16 * 1024 * 1024;
 pub(crate) struct AppRecord {
     pub(crate) generation: u64,
     pub(crate) instances: u32,
+    #[serde(default)]
     pub(crate) stopped: BTreeSet<u32>,
+    #[serde(default)]
     pub(crate) source: Option<PathBuf>,
 }
 

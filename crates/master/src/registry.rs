@@ -9,6 +9,7 @@ use supervisor_config::{App, ListenAddress};
 use supervisor_core::{AppId, Slots};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 
+use crate::records::AppRecord;
 use crate::settings::{Settings, address_text};
 
 /// A declared app.
@@ -22,9 +23,21 @@ pub(crate) struct Entry {
     pub(crate) stopped: BTreeSet<u32>,
     /// The file that declared it.
     pub(crate) source: Option<PathBuf>,
+    /// It is about to be forgotten.
+    pub(crate) deleted: bool,
 }
 
 impl Entry {
+    /// What is known beside the settings.
+    pub(crate) fn record(&self) -> AppRecord {
+        AppRecord {
+            generation: self.settings.generation,
+            instances: self.instances,
+            stopped: self.stopped.clone(),
+            source: self.source.clone(),
+        }
+    }
+
     /// The slots that should run.
     pub(crate) fn running(&self) -> Slots {
         Slots::Only((0..self.instances).filter(|index| !self.stopped.contains(index)).collect())
@@ -78,7 +91,7 @@ impl Registry {
         self.next += 1;
         let name = settings.app.name.clone();
         self.names.insert(id, name.clone());
-        self.entries.insert(name, Entry { id, settings, instances, stopped, source });
+        self.entries.insert(name, Entry { id, settings, instances, stopped, source, deleted: false });
         id
     }
 

@@ -1,9 +1,10 @@
 //! What people and programs ask for, and how it is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use supervisor_config::App;
-use supervisor_core::{AppId, Order, Refusal, SlotId, Slots};
+use supervisor_core::{AppId, Event, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
     Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
     Ping, Progress, Reopen, Reopened, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
@@ -29,7 +30,11 @@ type Answered<T> = Result<T, ErrorDetail>;
 
 /// Answers a request.
 pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending) {
+    let declares = request.ask.declares();
     let reply = match request.ask {
+        _ if declares && ending.is_begun() => {
+            Err(refuse(ErrorCode::Busy, words::refusal(Refusal::ShuttingDown)))
+        }
         Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
         Ask::Describe { selectors } => master.describe(&selectors).map(|apps| Reply::Json(to_json(&apps))),
@@ -53,13 +58,33 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
             Ok(Reply::Order(answer))
         }
     };
-    // A client that has gone needs no answer.
-    let _ = request.reply.send(reply);
+    // An order that was refused may have been taken for some apps.
+    let pending = if declares { master.keep_declared() } else { None };
+    let Some(pending) = pending else {
+        // A client that has gone needs no answer.
+        let _ = request.reply.send(reply);
+        return;
+    };
+    let path = master.store.path().map(Path::to_owned).unwrap_or_default();
+    tokio::spawn(async move {
+        // What a person is told is done outlives a power cut.
+        let reply = match pending.written().await {
+            Ok(()) => reply,
+            Err(error) => reply.and(Err(refuse(
+                ErrorCode::Failed,
+                format!(
+                    "it is being done, but the next daemon will not know of it: cannot write {}: {error}",
+                    path.display()
+                ),
+            ))),
+        };
+        let _ = request.reply.send(reply);
+    });
 }
 
 impl Master {
-    /// Begins with the apps that an earlier master had and those that `run`
-    /// was given.
+    /// Begins with the apps that an earlier master or daemon had and those that
+    /// `run` was given.
     ///
     /// # Errors
     ///
@@ -68,10 +93,10 @@ impl Master {
         for (app, record) in apps.known {
             let settings = Settings::new(app, record.generation);
             let id = self.registry.insert(settings, record.source, record.instances, record.stopped);
-            let (mut draft, _) = Draft::new();
-            let operation = self.operations.begin(&mut draft, id);
-            self.declare(operation, id);
+            self.restore(id);
         }
+        // They ask for the sockets that were inherited before those are dropped.
+        self.handle(Event::TimePassed);
         if let Some(apply) = apps.new {
             self.apply(apply)?;
             self.link.delete(crate::records::APPLY);
@@ -233,6 +258,7 @@ impl Master {
             let change = if prune { Change::Deleted } else { Change::Missing };
             draft.say(Progress::App { app, change, instances: 0 });
             if prune {
+                self.note_deleted(id);
                 let operation = self.operations.begin(&mut draft, id);
                 self.order(operation, id, Order::Delete { now: false });
             }
@@ -343,7 +369,12 @@ impl Master {
             return Err(refuse(ErrorCode::Usage, message));
         }
         let now = select.now;
-        Ok(self.order_selected(selected, Change::Deleted, |_, _, _| {}, |_| Order::Delete { now }))
+        Ok(self.order_selected(
+            selected,
+            Change::Deleted,
+            |master, id, _| master.note_deleted(id),
+            |_| Order::Delete { now },
+        ))
     }
 
     fn scale(&mut self, scale: &Scale) -> Answered<Answer> {
@@ -395,7 +426,7 @@ fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> 
 }
 
 /// Refuses what the command line would never send.
-fn check(apps: &[App]) -> Answered<()> {
+pub(crate) fn check(apps: &[App]) -> Answered<()> {
     let mut names = BTreeSet::new();
     for app in apps {
         let name = &app.name;

@@ -19,8 +19,9 @@ use crate::control::{self, Server};
 use crate::inherit::{self, Inheritance};
 use crate::master::Master;
 use crate::requests::answer;
+use crate::store::Store;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, Options, clock, log};
+use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -54,7 +55,16 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let log_dir = &options.log_dir;
     let _log = log::start(log_dir, options.foreground)
         .with_context(|| format!("no log in {}", log_dir.display()))?;
-    let Inheritance { mut master, apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
+    let Inheritance { mut master, mut apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
+
+    if let Some(folder) = options.state_dir {
+        let (store, declared) = Store::open(folder.join(STATE_FILE));
+        master.store = store;
+        // Otherwise the keeper's table is what was declared last.
+        if apps.known.is_empty() {
+            apps.known = declared;
+        }
+    }
 
     master.poller.add(master.link.socket(), KEEPER, Interest::Read)?;
     #[expect(
@@ -101,7 +111,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
-            _ = beat.tick() => master.link.beat(),
+            _ = beat.tick() => master.beat(ending.is_begun()),
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                 master.look_after_lingering();
@@ -112,6 +122,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 
     tracing::info!("everything has ended");
     master.operations.finish_all();
+    master.store.finish().await;
     server.finish().await;
     let _ = std::fs::remove_file(&socket);
     master.link.finish(0);
@@ -125,6 +136,11 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
+    /// Whether anybody has asked.
+    pub(crate) const fn is_begun(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Notes a request to end. Returns what it means: `Some(true)` to kill,
     /// `Some(false)` to ask, `None` for the echo of an earlier one.
     pub(crate) fn request(&mut self, now: bool) -> Option<bool> {
@@ -187,6 +203,7 @@ pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
     if let Some(now) = ending.request(now) {
         tracing::info!("{}", if now { "killing all workers" } else { "ending all workers" });
         master.handle(Event::ShutdownOrdered { now });
+        master.beat(true);
     }
 }
 

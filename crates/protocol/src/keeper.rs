@@ -115,6 +115,8 @@ pub struct Hello {
     /// The out-of-memory score adjustment before the daemon changed it; `None`
     /// when it did not.
     pub oom_score_adj: Option<i32>,
+    /// Whether anybody wants to hear [`ToKeeper::Notify`].
+    pub service_manager: bool,
 }
 
 /// The end of a process that the keeper reaped.
@@ -206,6 +208,7 @@ impl FromKeeper {
                 .option(hello.nofile_soft.map(u64::to_le_bytes))
                 .option(hello.nofile_hard.map(u64::to_le_bytes))
                 .option(hello.oom_score_adj.map(i32::to_le_bytes))
+                .byte(u8::from(hello.service_manager))
                 .done(),
             Self::Entry { key, record, roles } => entry(66, key, record, roles),
             Self::TableEnd => Writer::new(67).done(),
@@ -238,6 +241,7 @@ impl FromKeeper {
                 nofile_soft: reader.option()?.map(u64::from_le_bytes),
                 nofile_hard: reader.option()?.map(u64::from_le_bytes),
                 oom_score_adj: reader.option()?.map(i32::from_le_bytes),
+                service_manager: reader.byte()? != 0,
             }),
             66 => {
                 let (key, record, roles) = reader.entry()?;
@@ -422,8 +426,13 @@ mod tests {
         check_to(ToKeeper::Adopted);
         check_to(ToKeeper::Finish { exit_code: 3 });
         check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
-        let hello =
-            Hello { keeper_pid: 7, nofile_soft: Some(1024), nofile_hard: None, oom_score_adj: Some(-900) };
+        let hello = Hello {
+            keeper_pid: 7,
+            nofile_soft: Some(1024),
+            nofile_hard: None,
+            oom_score_adj: Some(-900),
+            service_manager: true,
+        };
         check_from(FromKeeper::Hello(hello));
         let roles = vec![FdRole::Hold, FdRole::Drain, FdRole::Process];
         check_from(FromKeeper::Entry { key: "app:ä".to_owned(), record: b"{}".to_vec(), roles });

@@ -1,10 +1,12 @@
 //! Sockets: listeners of TCP and Unix, and the datagram socket for `sd_notify(3)`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -173,6 +175,39 @@ pub fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
     Ok(getsockname(socket)?.try_into()?)
 }
 
+/// Where a stream socket listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An address of TCP.
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// For IPv6: whether IPv4 is left out (`IPV6_V6ONLY`).
+        v6only: bool,
+    },
+    /// A path.
+    Unix(PathBuf),
+}
+
+/// Where a socket that somebody else made listens; `None` if it does not, or somewhere that has neither
+/// an IP address nor a path.
+///
+/// # Errors
+///
+/// `ENOTSOCK`.
+pub fn listening_at(socket: impl AsFd) -> io::Result<Option<Endpoint>> {
+    if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
+        return Ok(None);
+    }
+    let name = getsockname(&socket)?;
+    if let Ok(address) = SocketAddr::try_from(name.clone()) {
+        let v6only = address.is_ipv6() && sockopt::ipv6_v6only(&socket)?;
+        return Ok(Some(Endpoint::Tcp { address, v6only }));
+    }
+    let Ok(name) = SocketAddrUnix::try_from(name) else { return Ok(None) };
+    Ok(name.path_bytes().map(|path| Endpoint::Unix(OsStr::from_bytes(path).into())))
+}
+
 /// A datagram socket on an abstract name that the kernel chooses, for `NOTIFY_SOCKET=@name`; and that
 /// name. Nobody can take it first, as it is not known before. The socket passes on its senders'
 /// credentials, see [`receive_from`](crate::fdpass::receive_from). Non-blocking and close-on-exec.
@@ -283,6 +318,7 @@ pub fn peer_credentials(socket: impl AsFd) -> io::Result<PeerCredentials> {
 mod tests {
     use super::*;
     use std::net::TcpStream;
+    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     fn any_port() -> SocketAddr {
@@ -403,5 +439,24 @@ mod tests {
         let (one, two) = (abstract_datagram().unwrap(), abstract_datagram().unwrap());
         assert!(!one.1.is_empty());
         assert_ne!(one.1, two.1);
+    }
+
+    #[test]
+    fn a_listener_says_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let unix = bind_unix(&path, FileAccess::default()).unwrap();
+        assert_eq!(listening_at(&unix).unwrap(), None, "it does not listen yet");
+        listen(&unix, 1).unwrap();
+        assert_eq!(listening_at(&unix).unwrap(), Some(Endpoint::Unix(path)));
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        assert_eq!(listening_at(&tcp).unwrap(), Some(Endpoint::Tcp { address, v6only: false }));
+        let client = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(listening_at(&client).unwrap(), None);
+        assert!(listening_at(std::fs::File::open("/dev/null").unwrap()).is_err());
+        let abstract_name = std::os::unix::net::SocketAddr::from_abstract_name(b"sys-listening-at").unwrap();
+        let abstract_listener = std::os::unix::net::UnixListener::bind_addr(&abstract_name).unwrap();
+        assert_eq!(listening_at(&abstract_listener).unwrap(), None);
     }
 }

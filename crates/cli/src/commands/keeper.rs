@@ -6,10 +6,20 @@ use supervisor_sys::{inherited, own};
 
 use crate::args::Keeper;
 use crate::exit_code::{ExitCode, Failure, OrExit};
-use crate::home::Home;
+use crate::home;
 
 /// The table entry of what `run` wants to be applied.
 const APPLY_KEY: &str = "apply";
+
+/// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
+const PASSED_START: i32 = 3;
+
+/// How many descriptors the service manager has passed to this process.
+fn passed_count() -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    // They would be somebody else's if it had not meant this very process.
+    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
 
 pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     let Keeper { folders, apply_fd } = options;
@@ -21,6 +31,10 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
         let missing = || Failure::new(ExitCode::Usage, format!("descriptor {fd} was not passed on"));
         initial.push((APPLY_KEY.to_owned(), inherited.remove(&fd).ok_or_else(missing)?));
     }
+    for (number, fd) in (0..passed_count()).zip(PASSED_START..) {
+        let Some(socket) = inherited.remove(&fd) else { break };
+        initial.push((format!("passed:{number}"), socket));
+    }
     drop(inherited);
     if !folders.foreground {
         // Away from the terminal of whoever started it.
@@ -28,7 +42,7 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     }
     // It must not keep a file system busy.
     std::env::set_current_dir("/").context("cannot go to /")?;
-    let lock = Home::of(&folders).lock();
+    let lock = home::lock(&folders.runtime_dir);
     let master = ["supervisor".into(), "master".into()].into_iter().chain(folders.to_args()).collect();
     match supervisor_keeper::run(supervisor_keeper::Options { lock, master, initial }) {
         // What the master asked to end with.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::find_daemon;
 use crate::args::Kill;
+use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
 use crate::order::{self, Scope};
 use crate::terminal::Terminal;
@@ -17,8 +18,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) async fn kill(options: &Kill, terminal: Terminal) -> Result<ExitCode, Failure> {
-    let client = find_daemon(terminal).await?;
-    let lines = client.post_lines("/v1/kill", &control::Kill { now: options.now }).await?;
+    end(&find_daemon(terminal).await?, options.now, terminal).await
+}
+
+/// Ends a daemon, and waits until its home is free.
+pub(super) async fn end(client: &Client, now: bool, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let lines = client.post_lines("/v1/kill", &control::Kill { now }).await?;
     // The daemon may be gone before it has said the last word, which is what
     // was asked for.
     let told = order::follow(lines, Scope::Part, terminal).await;

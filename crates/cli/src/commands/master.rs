@@ -8,13 +8,14 @@ use crate::args::Folders;
 use crate::exit_code::{ExitCode, Failure};
 
 pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
-    let Folders { runtime_dir, log_dir, foreground } = folders;
+    let Folders { runtime_dir, log_dir, state_dir, foreground } = folders;
     let mut inherited =
         inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
     let keeper = inherited.remove(&MASTER_FD).ok_or_else(|| {
         Failure::new(ExitCode::Usage, "the master is started by the keeper, which passes a socket to it")
     })?;
     drop(inherited);
-    supervisor_master::run(supervisor_master::Options { keeper, runtime_dir, log_dir, foreground })?;
+    let options = supervisor_master::Options { keeper, runtime_dir, log_dir, state_dir, foreground };
+    supervisor_master::run(options)?;
     Ok(ExitCode::Done)
 }

@@ -8,11 +8,11 @@ use std::os::unix::process::CommandExt;
 use anyhow::{Context, anyhow};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use supervisor_protocol::control::{Apply, Ping};
+use supervisor_protocol::control::{Apply, Daemon, Ping};
 
-use super::block_on;
+use super::{block_on, kill};
 use crate::args::Run;
-use crate::client::{decode, find};
+use crate::client::{Client, decode, find};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::home::{self, Home};
@@ -26,21 +26,50 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
     let order = order(options, terminal)?;
     home.create()?;
     if home.is_locked().or_exit(ExitCode::Refused)? {
-        return Err(busy(home));
+        let other = block_on(other_daemon(home))?;
+        match other {
+            // It serves the apps that this one is to run, and is only waiting
+            // for somebody to take over.
+            Some((client, daemon)) if order.is_none() && daemon.keeper_pid.is_none() => {
+                Terminal::say(&format!(
+                    "the keeper of the daemon in {home} has died; ending its master, pid {}",
+                    daemon.pid
+                ));
+                let ended = block_on(kill::end(&client, false, terminal))??;
+                if ended != ExitCode::Done {
+                    return Ok(ended);
+                }
+            }
+            other => return Err(busy(home, other.map(|(_, daemon)| daemon))),
+        }
     }
-    let order = write_order(&order)?;
-    // The one descriptor that is to survive the exec. This process has a single
-    // thread here, so nobody else can pass it on.
-    fcntl_setfd(&order, FdFlags::empty()).context("cannot pass the apps on")?;
-    let mut keeper = daemon::keeper(home, true)?;
-    keeper.arg("--apply-fd").arg(order.as_raw_fd().to_string());
+    let mut keeper = daemon::keeper(home, true, order.is_none())?;
+    let order = order.map(|order| write_order(&order)).transpose()?;
+    if let Some(order) = &order {
+        // The one descriptor that is to survive the exec. This process has a
+        // single thread here, so nobody else can pass it on.
+        fcntl_setfd(order, FdFlags::empty()).context("cannot pass the apps on")?;
+        keeper.arg("--apply-fd").arg(order.as_raw_fd().to_string());
+    }
     terminal.explain(&format!("becoming the daemon in {home}"));
     // A fresh program of the same pid: the memory that the file took is gone.
     Err(anyhow!(keeper.exec()).context("cannot start the keeper").into())
 }
 
-fn order(options: Run, terminal: Terminal) -> Result<Apply, Failure> {
+/// What to run; `None` for what is declared.
+fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
     let Run { target, app, env_name, command } = options;
+    if target.is_none() && command.is_empty() {
+        let option = app.given().or_else(|| env_name.as_ref().map(|_| "--env"));
+        if let Some(option) = option {
+            return Err(usage(format!("{option} goes with a file or a program, and none is named")));
+        }
+        if let Ok(file) = load::default_file() {
+            let file = file.display();
+            Terminal::say(&format!("running what is declared; for {file} use `supervisor run {file}`"));
+        }
+        return Ok(None);
+    }
     let target = target.map(|target| vec![target]).unwrap_or_default();
     let program = match target::read(&target, command)? {
         Target::File(path) => {
@@ -48,7 +77,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Apply, Failure> {
                 return Err(usage(format!("{option} does not go with an ecosystem file")));
             }
             let apps = load::file(&path, env_name.as_deref(), terminal)?;
-            return Ok(Apply { apps, source: load::origin(&path)?, prune: false });
+            return Ok(Some(Apply { apps, source: load::origin(&path)?, prune: false }));
         }
         Target::Program(program) | Target::Names(_, Some(program)) => program,
         Target::Names(names, None) => {
@@ -59,7 +88,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Apply, Failure> {
         return Err(usage("--env does not go with a program".to_owned()));
     }
     let app = load::command(program.words, program.script, app, terminal)?;
-    Ok(Apply { apps: vec![app], source: None, prune: false })
+    Ok(Some(Apply { apps: vec![app], source: None, prune: false }))
 }
 
 fn usage(message: String) -> Failure {
@@ -75,17 +104,20 @@ fn write_order(order: &Apply) -> anyhow::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// The daemon that has this home, if it answers.
+async fn other_daemon(home: &Home) -> Option<(Client, Daemon)> {
+    let client = find(std::slice::from_ref(home)).await.ok()?;
+    let answer = client.get("/v1/ping").await.ok()?;
+    let daemon = decode::<Ping>(&answer).ok()?.daemon;
+    Some((client, daemon))
+}
+
 /// Another daemon has this home.
-fn busy(home: &Home) -> Failure {
-    let pid = block_on(async {
-        let answer = find(std::slice::from_ref(home)).await.ok()?.get("/v1/ping").await.ok()?;
-        let daemon = decode::<Ping>(&answer).ok()?.daemon;
-        Some(daemon.keeper_pid.unwrap_or(daemon.pid))
-    });
-    let who = match pid {
-        Ok(Some(pid)) => format!("pid {pid}"),
-        Ok(None) | Err(_) => "which does not answer".to_owned(),
-    };
+fn busy(home: &Home, daemon: Option<Daemon>) -> Failure {
+    let who = daemon.map_or_else(
+        || "which does not answer".to_owned(),
+        |daemon| format!("pid {}", daemon.keeper_pid.unwrap_or(daemon.pid)),
+    );
     Failure::new(
         ExitCode::Refused,
         format!(

@@ -4,7 +4,7 @@ use supervisor_config::App;
 use supervisor_protocol::control::{Apply, Select};
 
 use crate::args::Start;
-use crate::client::find;
+use crate::client::{Search, find, search};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::{self, Home};
@@ -112,7 +112,15 @@ async fn start_declared(
     no_wait: bool,
     terminal: Terminal,
 ) -> Result<ExitCode, Failure> {
-    let lines = find(homes).await?.post_lines("/v1/start", order).await?;
+    let client = match search(homes).await? {
+        Search::Found(client) => client,
+        // A new daemon knows the apps that are declared.
+        Search::Nothing { .. } if homes.first().is_some_and(Home::has_state) => {
+            daemon::ensure(homes, terminal).await?
+        }
+        Search::Nothing { .. } => find(homes).await?,
+    };
+    let lines = client.post_lines("/v1/start", order).await?;
     if no_wait {
         return order::accepted(lines, None, terminal).await;
     }
