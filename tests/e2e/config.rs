@@ -128,6 +128,39 @@ fn a_file_may_come_from_standard_input() {
 }
 
 #[test]
+fn import_turns_a_file_of_pm2_into_a_clean_one() {
+    let home = Home::new();
+    home.write(
+        "ecosystem.config.js",
+        "module.exports = { apps: [{ name: 'my app', exec: 'sleep', args: 60, watch: true, env: { KEY: 'hush' } }] };",
+    );
+    let written = home.ok(&["import", "ecosystem.config.js"]);
+    assert!(written.stderr.contains("ecosystem.yaml written, 1 app"), "{written:?}");
+    let file = home.path("ecosystem.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for line in ["  - name: my-app  # was my app", "    script: sleep  # was exec", "    # Left out: watch: "]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let checked = home.ok(&["check"]);
+    assert!(checked.stdout.contains("my-app") && checked.stderr.is_empty(), "{checked:?}");
+
+    assert!(home.ends(2, &["import", "ecosystem.config.js"]).stderr.contains("--force"));
+    home.write(
+        "dump.pm2",
+        r#"[{"name": "job", "pm_exec_path": "/bin/sleep", "pm_cwd": "/", "args": ["60"]}]"#,
+    );
+    let dumped = home.ok(&["import", "dump.pm2", "-o", "-"]).stdout;
+    assert!(dumped.contains("script: ./bin/sleep") && dumped.contains("cwd: /\n"), "{dumped}");
+    home.ends(2, &["import", "absent.pm2"]);
+    home.write("bad.json", "{\"apps\": [");
+    home.ends(2, &["import", "bad.json", "--force"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
 fn our_own_examples_are_right() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let folders = std::fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path());

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod describe;
+mod import;
 mod init;
 mod keeper;
 mod kill;
@@ -35,6 +36,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Master(options) => master::master(options),
         Command::Run(options) => run::run(options, terminal),
         Command::Check(options) => quietly(|| check::check(options, terminal)),
+        Command::Import(options) => quietly(|| import::import(&options, terminal)),
         Command::Init(options) => quietly(|| init::init(&options)),
         Command::Completions(options) => quietly(|| completions::completions(&options)),
         Command::Start(options) => connected(start::start(options, terminal)),
