@@ -127,6 +127,77 @@ fn a_file_may_come_from_standard_input() {
     assert!(failed.code == Some(2) && failed.stderr.contains("standard input:1:"), "{failed:?}");
 }
 
+/// What files of PM2 usually have.
+const PM2: &str = r#"{
+  "apps": [{
+    "name": "api", "script": "./server.js", "instances": 2, "exec_mode": "cluster",
+    "env": {"NODE_ENV": "development", "OPTIONS": {"deep": [1, 2]}}, "env_production": {"NODE_ENV": "production"},
+    "max_memory_restart": "300M", "min_uptime": 100, "max_restarts": 10, "autorestart": true, "watch": false,
+    "error_file": "./err.log", "out_file": "./out.log", "log_file": "./all.log", "time": true,
+    "log_date_format": "YYYY-MM-DD HH:mm Z", "merge_logs": true, "kill_timeout": 5000, "wait_ready": true,
+    "listen_timeout": 10000, "instance_var": "INSTANCE_ID", "cron_restart": "0 3 * * *",
+    "node_args": "--max-old-space-size=64"
+  }],
+  "deploy": {"production": {"host": "example.org"}}
+}"#;
+
+#[test]
+fn a_file_of_pm2_runs_as_it_is_in_every_format() {
+    let home = Home::new();
+    home.write(
+        "server.js",
+        "if (process.send) process.send('ready');
+         process.on('SIGINT', () => process.exit(0));
+         require('fs').writeFileSync(`env-${process.env.INSTANCE_ID}`, process.env.NODE_ENV + process.env.OPTIONS);
+         setInterval(() => {}, 1000);",
+    );
+    home.write("a.config.js", &format!("module.exports = {PM2}"));
+    home.write("a.json", PM2);
+    home.write("a.yaml", PM2);
+    let started = home.ok(&["start", "a.config.js", "--env", "production"]);
+    assert!(started.stderr.contains("api started, 2 workers ready"), "{}", started.stderr);
+    for slot in ["env-0", "env-1"] {
+        assert_eq!(std::fs::read_to_string(home.path(slot)).unwrap(), r#"production{"deep":[1,2]}"#);
+    }
+    for file in ["a.json", "a.yaml"] {
+        let again = home.ok(&["start", file, "--env", "production"]);
+        assert!(again.stderr.contains("api unchanged"), "{file}: {}", again.stderr);
+    }
+}
+
+#[test]
+fn import_turns_a_file_of_pm2_into_a_clean_one() {
+    let home = Home::new();
+    home.write(
+        "ecosystem.config.js",
+        "module.exports = { apps: [{ name: 'my app', exec: 'sleep', args: 60, watch: true, env: { KEY: 'hush' } }] };",
+    );
+    let written = home.ok(&["import", "ecosystem.config.js"]);
+    assert!(written.stderr.contains("ecosystem.yaml written, 1 app"), "{written:?}");
+    let file = home.path("ecosystem.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for line in ["  - name: my-app  # was my app", "    script: sleep  # was exec", "    # Left out: watch: "]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let checked = home.ok(&["check"]);
+    assert!(checked.stdout.contains("my-app") && checked.stderr.is_empty(), "{checked:?}");
+
+    assert!(home.ends(2, &["import", "ecosystem.config.js"]).stderr.contains("--force"));
+    home.write(
+        "dump.pm2",
+        r#"[{"name": "job", "pm_exec_path": "/bin/sleep", "pm_cwd": "/", "args": ["60"]}]"#,
+    );
+    let dumped = home.ok(&["import", "dump.pm2", "-o", "-"]).stdout;
+    assert!(dumped.contains("script: ./bin/sleep") && dumped.contains("cwd: /\n"), "{dumped}");
+    home.ends(2, &["import", "absent.pm2"]);
+    home.write("bad.json", "{\"apps\": [");
+    home.ends(2, &["import", "bad.json", "--force"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
 #[test]
 fn our_own_examples_are_right() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

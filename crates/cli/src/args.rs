@@ -78,6 +78,7 @@ pub(crate) enum Command {
     Resurrect,
     Check(Check),
     Init(Init),
+    Import(Import),
     Completions(Completions),
     #[command(hide = true)]
     Keeper(Keeper),
@@ -483,6 +484,27 @@ pub(crate) struct Init {
     /// The file to write
     #[arg(default_value = "ecosystem.yaml")]
     pub(crate) file: PathBuf,
+    /// Overwrite a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Turn a file or a dump of PM2 into a clean ecosystem file
+///
+/// Keys get their documented names, and comments tell what is left out and why. The file may hold secrets from
+/// `env`, so only its owner can read it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor import ecosystem.config.js
+  supervisor import ~/.pm2/dump.pm2 -o shop.yaml     what `pm2 save` wrote
+  supervisor import shop.json -o -                   to stdout")]
+pub(crate) struct Import {
+    /// An ecosystem file, or PM2's dump; `-` for standard input
+    pub(crate) file: PathBuf,
+    /// The file to write; `-` for stdout
+    #[arg(short, long, value_name = "FILE", default_value = "ecosystem.yaml")]
+    pub(crate) output: PathBuf,
     /// Overwrite a file that is there
     #[arg(long)]
     pub(crate) force: bool,

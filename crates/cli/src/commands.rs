@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod describe;
 mod flush;
+mod import;
 mod init;
 mod keeper;
 mod kill;
@@ -42,6 +43,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Save => Ok(not_needed::save()),
         Command::Resurrect => Ok(not_needed::resurrect()),
         Command::Check(options) => quietly(|| check::check(options, terminal)),
+        Command::Import(options) => quietly(|| import::import(&options, terminal)),
         Command::Init(options) => quietly(|| init::init(&options)),
         Command::Completions(options) => quietly(|| completions::completions(&options)),
         Command::Start(options) => connected(start::start(options, terminal)),

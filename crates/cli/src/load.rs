@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use supervisor_config::{App, CommandOptions, Context, Errors, Format, Source};
+use supervisor_config::{App, CommandOptions, Context, Errors, Format, ImportOptions, Source};
 
 use crate::args::AppOptions;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -26,8 +26,8 @@ const DEFAULT_FILES: [&str; 8] = [
     "ecosystem.config.mjs",
 ];
 
-/// What stands for standard input where a file could be named.
-const STANDARD_INPUT: &str = "-";
+/// What stands for standard input or output where a file could be named.
+pub(crate) const STANDARD_STREAM: &str = "-";
 
 /// The ecosystem file of the current folder.
 ///
@@ -55,7 +55,7 @@ pub(crate) fn is_file(text: &str) -> bool {
 }
 
 fn is_standard_input(path: &Path) -> bool {
-    path == Path::new(STANDARD_INPUT)
+    path == Path::new(STANDARD_STREAM)
 }
 
 /// The apps of a file. Warnings, and all mistakes, are told on stderr.
@@ -64,8 +64,7 @@ fn is_standard_input(path: &Path) -> bool {
 /// [`ExitCode::Usage`] when the file cannot be read or has mistakes.
 pub(crate) fn file(path: &Path, env_name: Option<&str>, terminal: Terminal) -> Result<Vec<App>, Failure> {
     let source = source(path)?;
-    let folder = absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned();
-    let loaded = supervisor_config::load(&source, &context(folder, env_name))
+    let loaded = supervisor_config::load(&source, &context(folder(path)?, env_name))
         .map_err(|errors| mistakes(&source.path.display().to_string(), &errors, terminal))?;
     for warning in &loaded.warnings {
         Terminal::say(&warning.render(terminal.error_color));
@@ -82,6 +81,28 @@ fn source(path: &Path) -> Result<Source, Failure> {
     } else {
         Source::read(path).or_exit(ExitCode::Usage)
     }
+}
+
+/// A file or dump of PM2 as the text of `output`.
+///
+/// # Errors
+/// [`ExitCode::Usage`] when the file cannot be read or has mistakes.
+pub(crate) fn import(path: &Path, output: &Path, terminal: Terminal) -> Result<String, Failure> {
+    let source = if is_config(path) {
+        source(path)?
+    } else {
+        // PM2's dump, `dump.pm2`, and its copies.
+        Source::read_as(path, Format::Json).or_exit(ExitCode::Usage)?
+    };
+    let (from, to) = (folder(path)?, folder(output)?);
+    let options = ImportOptions { base_dir: (from != to).then_some(from), caller_env: caller_env() };
+    supervisor_config::import(&source, &options)
+        .map_err(|errors| mistakes(&source.path.display().to_string(), &errors, terminal))
+}
+
+/// The folder of a file; the current one for standard input and output.
+fn folder(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(absolute(path)?.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// The file as the daemon may read it again; standard input is gone by then.

@@ -13,6 +13,7 @@ mod daemon;
 mod exit_code;
 mod home;
 mod load;
+mod new_file;
 mod order;
 mod progress;
 mod render;

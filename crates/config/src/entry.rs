@@ -134,9 +134,13 @@ fn checked_name(node: &Node) -> Result<String, Problem> {
     Ok(name.to_owned())
 }
 
+/// Whether a name may contain it.
+pub(crate) fn is_name_char(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-')
+}
+
 /// Whether a command could tell this name from its other arguments.
-fn check_name(name: &str) -> Result<(), Problem> {
-    let is_allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     if name.is_empty() {
         return Err(Problem::new("is empty"));
     }
@@ -146,7 +150,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
             name.chars().count()
         )));
     }
-    if let Some(wrong) = name.chars().find(|char| !is_allowed(*char)) {
+    if let Some(wrong) = name.chars().find(|char| !is_name_char(*char)) {
         return Err(
             Problem::new(format!("contains `{wrong}`")).help("letters, digits, `.`, `_` and `-` are fine")
         );

@@ -20,6 +20,12 @@ const MAX_VARIABLE: usize = 128 << 10;
 
 /// The caller's variables, as far as the app inherits them.
 pub(crate) fn read_inherited(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
+    for entry in ["inherit_env", "filter_env"].map(|name| fields.given(name)).into_iter().flatten() {
+        if let Value::Map(_) = entry.value.value {
+            // It was meant to be `env`.
+            fields.report.hide(&entry.value);
+        }
+    }
     let mut inherited = read_allowed(fields, caller_env);
     match fields.given("filter_env").map(|entry| &entry.value.value) {
         None | Some(Value::Bool(false)) => {}

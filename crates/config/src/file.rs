@@ -24,13 +24,6 @@ pub(crate) fn read(root: &Node, source: &Source, context: &Context, report: &mut
         Format::Json => 1,
     };
     let nodes = app_nodes(root, report);
-    if nodes.len() > MAX_APPS {
-        report.file_error(Problem::new(format!(
-            "the file declares {} apps, and {MAX_APPS} is the most",
-            nodes.len()
-        )));
-        return Vec::new();
-    }
     let mut declared = Vec::new();
     for node in nodes {
         match &node.value {
@@ -51,7 +44,7 @@ pub(crate) fn read(root: &Node, source: &Source, context: &Context, report: &mut
 }
 
 /// The apps: under `apps` or `pm2`, as a bare list, or the one that the file is.
-fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Node] {
+pub(crate) fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Node] {
     let nodes = match &root.value {
         Value::List(nodes) => nodes.as_slice(),
         Value::Map(entries) if is_app(entries) => std::slice::from_ref(root),
@@ -68,6 +61,13 @@ fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Node] {
     if nodes.is_empty() {
         report
             .file_error(Problem::new("the file declares no app").help("`supervisor init` writes an example"));
+    }
+    if nodes.len() > MAX_APPS {
+        report.file_error(Problem::new(format!(
+            "the file declares {} apps, and {MAX_APPS} is the most",
+            nodes.len()
+        )));
+        return &[];
     }
     nodes
 }

@@ -99,6 +99,15 @@ impl Source {
     /// unreadable, and when its extension names no format.
     pub fn read(path: &Path) -> Result<Source, ReadError> {
         let format = Format::of(path).ok_or_else(|| ReadError::UnknownFormat { path: path.to_owned() })?;
+        Source::read_as(path, format)
+    }
+
+    /// Reads a file in this format, whatever its extension.
+    ///
+    /// # Errors
+    /// When it is missing, not a regular file, larger than 8 MiB, not UTF-8 or
+    /// unreadable.
+    pub fn read_as(path: &Path, format: Format) -> Result<Source, ReadError> {
         Source::new(path, format, read_bounded(path, MAX_BYTES)?)
     }
 

@@ -6,6 +6,7 @@
 mod budget;
 mod json;
 mod toml;
+pub(crate) mod write;
 mod yaml;
 
 use crate::report::Report;

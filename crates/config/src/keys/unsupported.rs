@@ -91,6 +91,7 @@ pub(crate) const MEANINGLESS: &[Foreign] = &[
     Foreign::new("increment", "remove it; `increment_var` numbers a variable"),
     Foreign::new("install_url", "remove it"),
     Foreign::new("io", "remove it"),
+    Foreign::new("kill_retry_time", "remove it"),
     Foreign::new("module", "remove it"),
     Foreign::new("pmx", "remove it"),
     Foreign::new("post_update", "remove it"),
