@@ -72,6 +72,21 @@ fn rotated(home: &Home, name: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+fn last_words_are_written() {
+    let home = Home::new();
+    let script = r#"trap "seq 1 10000; printf end; exit" TERM; while :; do sleep 0.01; done"#;
+    home.start_app(
+        "web",
+        &format!("command: [sh, -c, '{script}']\nmin_uptime: 50ms\ninstances: 2\nmerge_logs: true"),
+    );
+    home.ok(&["kill"]);
+    let text = home.log("web-out.log");
+    for last in ["10000", "end"] {
+        assert_eq!(text.lines().filter(|line| *line == last).count(), 2, "{last} in {} bytes", text.len());
+    }
+}
+
+#[test]
 fn rotation_at_full_speed_loses_no_line() {
     const LINES: usize = 300_000;
     let home = Home::new();

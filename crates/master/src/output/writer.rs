@@ -48,7 +48,7 @@ const MAX_BUSY: usize = 16;
 const IDLE_ROUNDS: u32 = 20;
 /// Followers get smaller pieces, which bounds what waits for them, bytes.
 const FOLLOWED: usize = 64 * 1024;
-/// How many pieces of a stream are read at once to find its last lines.
+/// How many pieces of a stream are read at once when its last ones are wanted.
 const LAST_PIECES: usize = 8;
 
 /// The token of the waker; streams are counted from the next one.
@@ -222,6 +222,14 @@ impl Writer {
                     let now = Now::read();
                     self.outlet.sinks.values_mut().for_each(|sink| sink.reopen(now));
                 }
+                Ok(Command::Finish { reply }) => {
+                    self.carry_rest(self.streams.keys().copied().collect());
+                    for (token, stream) in &mut self.streams {
+                        stream.write_unfinished(*token, &mut self.outlet, Now::read());
+                    }
+                    // Nobody waits for it any more when this fails.
+                    let _ = reply.send(());
+                }
                 Ok(Command::Flush { paths, reply }) => {
                     let _ = reply.send(self.outlet.flush(&paths));
                 }
@@ -327,16 +335,21 @@ impl Writer {
         }
     }
 
-    fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
-        // What it wrote just before it ended may still be in its pipes.
-        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
-        let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
+    /// Carries what is in these streams' pipes now.
+    fn carry_rest(&mut self, tokens: Vec<u64>) {
         for token in tokens {
             let mut pieces = 0;
             while pieces < LAST_PIECES && self.carry(token) > 0 {
                 pieces += 1;
             }
         }
+    }
+
+    fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
+        // What it wrote just before it ended may still be in its pipes.
+        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
+        let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
+        self.carry_rest(tokens);
         let Some(tails) = self.tails.get(&worker) else { return Vec::new() };
         let [error, out] = [Stream::Error, Stream::Out].map(|stream| tails[index(stream)].lines());
         if error.is_empty() { out } else { error }
