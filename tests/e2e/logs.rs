@@ -72,6 +72,21 @@ fn rotated(home: &Home, name: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+fn last_words_are_written() {
+    let home = Home::new();
+    let script = r#"trap "seq 1 10000; printf end; exit" TERM; while :; do sleep 0.01; done"#;
+    home.start_app(
+        "web",
+        &format!("command: [sh, -c, '{script}']\nmin_uptime: 50ms\ninstances: 2\nmerge_logs: true"),
+    );
+    home.ok(&["kill"]);
+    let text = home.log("web-out.log");
+    for last in ["10000", "end"] {
+        assert_eq!(text.lines().filter(|line| *line == last).count(), 2, "{last} in {} bytes", text.len());
+    }
+}
+
+#[test]
 fn rotation_at_full_speed_loses_no_line() {
     const LINES: usize = 300_000;
     let home = Home::new();
@@ -138,21 +153,21 @@ fn rotated_files_are_kept_compressed_and_read() {
 #[test]
 fn forms_of_lines() {
     let home = Home::new();
-    let app = |name: &str, settings: &str| {
-        crate::harness::app(
-            name,
-            &format!(
-                "command: [sh, -c, 'echo \"hi\"; exec sleep 60']\nmin_uptime: 50ms\ninstances: 1
-                env: {{TZ: America/New_York}}\n{settings}"
-            ),
+    let with = |settings: &str| {
+        format!(
+            "command: [sh, -c, 'echo \"hi\"; exec sleep 60']
+            min_uptime: 50ms
+            instances: 1
+            env: {{TZ: America/New_York}}
+            {settings}"
         )
     };
     let apps = [
-        app("dated", "log_date_format: '[at] YYYY Z'"),
-        app("object", "log_type: json\nlog_file: all.log"),
-        app("off", "disable_logs: true"),
+        ("dated", with("log_date_format: '[at] YYYY Z'")),
+        ("object", with("log_type: json\nlog_file: all.log")),
+        ("off", with("disable_logs: true")),
     ];
-    home.write("app.yaml", &format!("apps:\n{}", apps.concat()));
+    home.write_apps("app.yaml", &apps.each_ref().map(|(name, settings)| (*name, settings.as_str())));
     home.ok(&["start", "app.yaml"]);
     until("all has arrived", || home.ok(&["logs"]).stdout.lines().count() == 2);
     let dated = home.log("dated-out-0.log");

@@ -85,6 +85,7 @@ enum Command {
     Tail { worker: WorkerId, reply: oneshot::Sender<Vec<String>> },
     Forget(WorkerId),
     Reopen,
+    Finish { reply: oneshot::Sender<()> },
     Flush { paths: Vec<PathBuf>, reply: oneshot::Sender<Result<(), FlushError>> },
 }
 
@@ -157,6 +158,14 @@ impl Output {
         let (reply, result) = oneshot::channel();
         self.send(Command::Flush { paths, reply });
         result
+    }
+
+    /// Writes what is in the pipes and the lines that have no end yet: the last
+    /// words of workers that have ended.
+    pub(crate) fn finish(&self) -> oneshot::Receiver<()> {
+        let (reply, done) = oneshot::channel();
+        self.send(Command::Finish { reply });
+        done
     }
 
     /// How many bytes of a worker's output could not be written to a file.

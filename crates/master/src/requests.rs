@@ -185,7 +185,7 @@ impl Master {
                         Some(_) => {}
                         None => files.push(LogFile {
                             app: name.to_owned(),
-                            slot: Some(slot),
+                            slot: (!settings.app.logs.merge || entry.instances == 1).then_some(slot),
                             stream,
                             path,
                             json: settings.app.logs.json,

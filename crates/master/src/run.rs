@@ -28,6 +28,8 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A second request to end means "now" only this long after the first: one
 /// Ctrl-C may reach us twice.
 const SECOND_SIGNAL: Duration = Duration::from_secs(1);
+/// How long the end waits for the workers' last output to be written.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Requests that wait for the loop.
 const REQUESTS: usize = 64;
 /// The poller's token of the keeper; workers' tokens are far below.
@@ -123,6 +125,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     tracing::info!("everything has ended");
     master.operations.finish_all();
     master.store.finish().await;
+    // A disk that hangs does not keep the daemon from ending.
+    let _ = tokio::time::timeout(LAST_OUTPUT, master.output.finish()).await;
     server.finish().await;
     let _ = std::fs::remove_file(&socket);
     master.link.finish(0);

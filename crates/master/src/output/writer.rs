@@ -2,7 +2,9 @@
 //!
 //! Output is taken in large pieces: after a round of reading the thread pauses
 //! for a moment while the pipes fill again, so that a worker which writes line
-//! by line wakes it a thousand times a second at most, not for every line.
+//! by line wakes it a thousand times a second at most, not for every line. A pipe
+//! that fills faster is taken off the poller meanwhile: while a pipe is polled
+//! the kernel tells the poller of every write, at the writer's expense.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -39,11 +41,14 @@ const ROUND_PAUSE: Duration = Duration::from_millis(1);
 const MUCH: usize = 32 * 1024;
 /// What such a pipe is enlarged to, bytes; the most that anybody may.
 const WIDE: usize = 1024 * 1024;
-/// How many pipes are enlarged: the kernel limits a user's pipes altogether.
-const MAX_WIDE: usize = 16;
+/// How many pipes are enlarged, and how many are read without being asked for
+/// it: the kernel limits a user's pipes altogether, and a round is to be short.
+const MAX_BUSY: usize = 16;
+/// After so many rounds without a byte a pipe is not busy any more.
+const IDLE_ROUNDS: u32 = 20;
 /// Followers get smaller pieces, which bounds what waits for them, bytes.
 const FOLLOWED: usize = 64 * 1024;
-/// How many pieces of a stream are read at once to find its last lines.
+/// How many pieces of a stream are read at once when its last ones are wanted.
 const LAST_PIECES: usize = 8;
 
 /// The token of the waker; streams are counted from the next one.
@@ -60,10 +65,20 @@ pub(super) struct Writer {
     next_token: u64,
     /// How many pipes have been enlarged.
     wide: usize,
+    /// The streams that are read in each round, at most [`MAX_BUSY`].
+    busy: Vec<Busy>,
     /// When an unfinished line has to be written.
     next_pause: Option<Instant>,
     buffer: Buffer,
     outlet: Outlet,
+}
+
+/// A stream that is off the poller.
+#[derive(Debug)]
+struct Busy {
+    token: u64,
+    /// Rounds since it had something.
+    idle: u32,
 }
 
 /// An open stream.
@@ -77,6 +92,8 @@ struct Carried {
     /// When it has to be written.
     pause: Option<Instant>,
     is_wide: bool,
+    /// It is off the poller, and in the list of those.
+    is_busy: bool,
 }
 
 /// Room for the beginning of a line, which an earlier piece had, and a piece.
@@ -118,6 +135,7 @@ impl Writer {
             tails: HashMap::new(),
             next_token: WAKER + 1,
             wide: 0,
+            busy: Vec::new(),
             next_pause: None,
             buffer: Buffer(vec![0; MAX_LINE + PIECE].into_boxed_slice()),
             outlet: Outlet {
@@ -134,8 +152,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut events = Vec::new();
         loop {
-            let timeout = self.next_pause.map(|at| at.saturating_duration_since(Instant::now()));
-            if let Err(error) = self.poller.wait(&mut events, timeout) {
+            if let Err(error) = self.poller.wait(&mut events, self.timeout()) {
                 tracing::error!("output: cannot wait for pipes: {error}");
                 return;
             }
@@ -148,6 +165,7 @@ impl Writer {
                     most = most.max(Some(self.carry(event.token)));
                 }
             }
+            most = most.max(self.carry_busy());
             self.end_pauses();
             if is_over {
                 return;
@@ -156,6 +174,35 @@ impl Writer {
                 thread::sleep(ROUND_PAUSE);
             }
         }
+    }
+
+    /// How long to wait for pipes: not at all while some are busy.
+    fn timeout(&self) -> Option<Duration> {
+        match self.busy.is_empty() {
+            true => self.next_pause.map(|at| at.saturating_duration_since(Instant::now())),
+            false => Some(Duration::ZERO),
+        }
+    }
+
+    /// Reads the busy pipes. Returns the most that one of them had.
+    fn carry_busy(&mut self) -> Option<usize> {
+        let mut most = None;
+        for mut busy in std::mem::take(&mut self.busy) {
+            let length = self.carry(busy.token);
+            most = most.max(Some(length));
+            busy.idle = if length == 0 { busy.idle + 1 } else { 0 };
+            // It may just have ended.
+            let Some(stream) = self.streams.get_mut(&busy.token) else { continue };
+            if busy.idle == IDLE_ROUNDS {
+                // When memory is short the next rounds try again.
+                busy.idle = 0;
+                stream.is_busy = self.poller.add(&stream.new.pipe, busy.token, Interest::Read).is_err();
+            }
+            if stream.is_busy {
+                self.busy.push(busy);
+            }
+        }
+        most
     }
 
     /// Returns whether more commands can come.
@@ -174,6 +221,14 @@ impl Writer {
                 Ok(Command::Reopen) => {
                     let now = Now::read();
                     self.outlet.sinks.values_mut().for_each(|sink| sink.reopen(now));
+                }
+                Ok(Command::Finish { reply }) => {
+                    self.carry_rest(self.streams.keys().copied().collect());
+                    for (token, stream) in &mut self.streams {
+                        stream.write_unfinished(*token, &mut self.outlet, Now::read());
+                    }
+                    // Nobody waits for it any more when this fails.
+                    let _ = reply.send(());
                 }
                 Ok(Command::Flush { paths, reply }) => {
                     let _ = reply.send(self.outlet.flush(&paths));
@@ -204,7 +259,8 @@ impl Writer {
             },
         };
         let form = Form::new(&new.options, new.zone.clone(), &author);
-        let carried = Carried { new, form, unfinished: Vec::new(), pause: None, is_wide: false };
+        let carried =
+            Carried { new, form, unfinished: Vec::new(), pause: None, is_wide: false, is_busy: false };
         self.streams.insert(token, carried);
     }
 
@@ -230,10 +286,16 @@ impl Writer {
                 return 0;
             }
         };
-        if length >= MUCH && !stream.is_wide && self.wide < MAX_WIDE {
-            // Where the kernel refuses, the pipe is as good as it was.
-            stream.is_wide = fcntl_setpipe_size(&stream.new.pipe, WIDE).is_ok();
-            self.wide += usize::from(stream.is_wide);
+        if length >= MUCH {
+            if !stream.is_wide && self.wide < MAX_BUSY {
+                // Where the kernel refuses, the pipe is as good as it was.
+                stream.is_wide = fcntl_setpipe_size(&stream.new.pipe, WIDE).is_ok();
+                self.wide += usize::from(stream.is_wide);
+            }
+            if !stream.is_busy && self.busy.len() < MAX_BUSY {
+                stream.is_busy = self.poller.remove(&stream.new.pipe).is_ok();
+                self.busy.extend(stream.is_busy.then_some(Busy { token, idle: 0 }));
+            }
         }
         let now = Now::read();
         let piece = self.buffer.piece(length);
@@ -273,16 +335,21 @@ impl Writer {
         }
     }
 
-    fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
-        // What it wrote just before it ended may still be in its pipes.
-        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
-        let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
+    /// Carries what is in these streams' pipes now.
+    fn carry_rest(&mut self, tokens: Vec<u64>) {
         for token in tokens {
             let mut pieces = 0;
             while pieces < LAST_PIECES && self.carry(token) > 0 {
                 pieces += 1;
             }
         }
+    }
+
+    fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
+        // What it wrote just before it ended may still be in its pipes.
+        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
+        let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
+        self.carry_rest(tokens);
         let Some(tails) = self.tails.get(&worker) else { return Vec::new() };
         let [error, out] = [Stream::Error, Stream::Out].map(|stream| tails[index(stream)].lines());
         if error.is_empty() { out } else { error }
