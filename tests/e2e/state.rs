@@ -92,7 +92,8 @@ fn what_is_deleted_does_not_come_back() {
     home.ok(&["start", "app.yaml"]);
     let delete = home.command(&["delete", "slow"]).spawn().unwrap();
     home.app_in_state("slow", "stopping");
-    assert_eq!(kept(&home), ["web"]);
+    // The order is answered when it is on disk; this does not wait for that.
+    until("it is on disk", || kept(&home) == ["web"]);
     let (_, master) = home.daemon();
     process::kill_and_wait(master);
     let _ = finish(delete);

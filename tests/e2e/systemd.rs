@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Finished, Home, finish, text};
+use crate::harness::{Finished, Home, finish, pids, text};
 use crate::load::Load;
 use crate::process::{self, Number};
 use crate::programs::{fixture, installed, supervisor, worker};
@@ -187,6 +187,14 @@ fn it_comes_back_when_it_is_killed() {
     let app = home.app_when("web", "is back", |app| app["state"] == "online");
     assert_eq!(app["instances"]["ready"], 2);
     assert_eq!(home.daemon().0.to_string(), systemd.show("MainPID"));
+    home.get("/pid").unwrap();
+    // When both are gone, so are the workers that nobody can end any more.
+    let (keeper, master) = home.daemon();
+    let workers = home.pids("web");
+    systemd.ok(&["sh", "-c", &format!("kill -KILL {keeper} {master}")]);
+    home.app_when("web", "has other workers", |app| {
+        app["state"] == "online" && pids(app).iter().all(|pid| !workers.contains(pid))
+    });
     home.get("/pid").unwrap();
     let tasks = systemd.ok(&["sh", "-c", "ls /proc | grep -c '^[0-9]'"]).stdout;
     assert!(tasks.trim().parse::<u32>().unwrap() < 20, "nothing is left of the one before: {tasks}");

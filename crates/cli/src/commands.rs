@@ -8,6 +8,7 @@ mod import;
 mod init;
 mod keeper;
 mod kill;
+mod leftovers;
 mod logs;
 mod master;
 mod not_needed;

@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 use supervisor_protocol::control::{Apply, Daemon, Ping};
 
-use super::{block_on, kill};
+use super::{block_on, kill, leftovers};
 use crate::args::Run;
 use crate::client::{Client, decode, find};
 use crate::daemon;
@@ -43,6 +43,8 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
             other => return Err(busy(home, other.map(|(_, daemon)| daemon))),
         }
     }
+    // No daemon is left that could have use for them.
+    leftovers::end();
     let mut keeper = daemon::keeper(home, true, order.is_none())?;
     let order = order.map(|order| write_order(&order)).transpose()?;
     if let Some(order) = &order {

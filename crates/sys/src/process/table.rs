@@ -54,14 +54,19 @@ pub fn process_table() -> io::Result<Vec<ProcessEntry>> {
         };
         processes.push(ProcessEntry {
             pid,
-            parent: Pid::from_raw(stat.parent),
-            group: Pid::from_raw(stat.group),
-            session: Pid::from_raw(stat.session),
+            parent: known(stat.parent),
+            group: known(stat.group),
+            session: known(stat.session),
             zombie: stat.zombie,
             start_time: stat.start_time,
         });
     }
     Ok(processes)
+}
+
+/// A process that was being reaped as it was looked at has group and session -1.
+fn known(raw: i32) -> Option<Pid> {
+    Pid::from_raw(raw.max(0))
 }
 
 fn pid(name: &str) -> Option<Pid> {
