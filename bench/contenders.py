@@ -201,7 +201,7 @@ class Daemon(Contender):
     def write(self, lines, per_write, **logs):
         """Has a worker write lines, which are kept as `logs` says."""
         command = [str(self.tools.writer), str(self.event_file), str(lines), str(per_write)]
-        app = self.app | {"command": command, "logs": self.app["logs"] | logs}
+        app = self.app | {"command": command, "logs": self.app["logs"] | {"max_size": 0} | logs}
         self.order("/v1/apply", {"apps": [app]})
         self.finish_order()
 

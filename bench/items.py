@@ -221,9 +221,10 @@ def logs(tools, options):
 def log_rate(contender, lines, per_write, how):
     """Megabytes a second that the writer got rid of and that arrived: from its
     first byte until the file was last written to."""
+    earlier = contender.count()
     contender.write(lines, per_write, **how)
-    contender.wait_for(2)
-    begin = contender.events()[0].at_ns + time.time_ns() - time.monotonic_ns()
+    contender.wait_for(earlier + 2)
+    begin = contender.events()[earlier].at_ns + time.time_ns() - time.monotonic_ns()
     last = lambda: (contender.file.stat().st_size, contender.file.stat().st_mtime_ns)
     before = None
     while before != (before := last()):
