@@ -286,7 +286,7 @@ pub struct Signalled {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flush {
-    /// Whose output is thrown away: see [`Selector`].
+    /// Whose output is thrown away: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
 }
 
