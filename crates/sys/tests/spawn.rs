@@ -17,7 +17,7 @@ use std::thread;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid, getpgrp, getsid};
+use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
 use supervisor_sys::fdpass;
 use supervisor_sys::limits::{Limit, Resource};
 use supervisor_sys::pidfd::{self, Exit};
@@ -290,8 +290,9 @@ fn sessions_and_groups() {
             .collect();
         (pid.parse::<i32>().unwrap(), fields[0], fields[1])
     };
-    let our_group = getpgrp().as_raw_pid();
-    let our_session = getsid(None).unwrap().as_raw_pid();
+    // SAFETY: they only return a number. rustix takes it for a pid, but in a
+    // pid namespace entered from outside both are 0.
+    let (our_group, our_session) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
     let (_, group, session) = ids(ProcessGroup::Inherit);
     assert_eq!((group, session), (our_group, our_session));
     let (pid, group, session) = ids(ProcessGroup::NewGroup);

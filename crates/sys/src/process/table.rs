@@ -77,16 +77,19 @@ fn pid(name: &str) -> Option<Pid> {
 mod tests {
     use super::*;
     use crate::process::start_time;
-    use rustix::process::{getpgrp, getpid, getppid, getsid};
+    use rustix::process::{getpid, getppid};
 
     #[test]
     fn we_are_in_it() {
         let table = process_table().unwrap();
+        // SAFETY: they only return a number. rustix takes it for a pid, but in
+        // a pid namespace entered from outside both are 0.
+        let (group, session) = unsafe { (libc::getpgrp(), libc::getsid(0)) };
         let own = ProcessEntry {
             pid: getpid(),
             parent: getppid(),
-            group: Some(getpgrp()),
-            session: getsid(None).ok(),
+            group: Pid::from_raw(group),
+            session: Pid::from_raw(session),
             zombie: false,
             start_time: start_time(getpid()).unwrap(),
         };
