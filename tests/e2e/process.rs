@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, pidfd, process};
 
-use crate::wait::until;
+use crate::wait::DEADLINE;
 
 /// A pid as JSON and `/proc` have it.
 pub(crate) type Number = u32;
@@ -53,12 +54,18 @@ pub(crate) fn path(number: Number, file: &str) -> PathBuf {
     format!("/proc/{number}/{file}").into()
 }
 
-/// Sends SIGKILL and waits until the process has been reaped, with all its
-/// threads. Until then it may still accept a connection.
+/// Sends SIGKILL and waits until the process has ended, with all its threads:
+/// until then it may still accept a connection. Whether it has been reaped is
+/// up to its parent.
 #[track_caller]
 pub(crate) fn kill_and_wait(number: Number) {
-    signal(number, Signal::KILL);
-    until("the process is gone", || state(number).is_none());
+    let pidfd = pidfd::open(pid(number)).unwrap_or_else(|error| panic!("process {number}: {error}"));
+    pidfd::send_signal(&pidfd, Signal::KILL).unwrap();
+    let poller = Poller::new().unwrap();
+    poller.add(&pidfd, 0, Interest::Read).unwrap();
+    let mut ended = Vec::new();
+    poller.wait(&mut ended, Some(DEADLINE)).unwrap();
+    assert_eq!(ended.len(), 1, "process {number} does not end");
 }
 
 /// The parent of a process.

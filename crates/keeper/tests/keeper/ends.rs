@@ -1,10 +1,10 @@
 //! Ends, of masters and of the keeper.
 
-use rustix::process::test_kill_process;
 use supervisor_protocol::keeper::ToKeeper;
+use supervisor_sys::pidfd;
 
 use crate::daemon::Daemon;
-use crate::wait::until;
+use crate::wait::until_readable;
 
 #[test]
 fn a_finished_master_names_the_exit_code() {
@@ -21,9 +21,10 @@ fn a_finished_master_that_stays_is_killed() {
     let mut daemon = Daemon::start();
     let (master, _) = daemon.master_with_table();
     master.adopted();
+    let pidfd = pidfd::open(master.pid).unwrap();
     master.send(&ToKeeper::Finish { exit_code: 0 });
     assert_eq!(daemon.exit_code(), 0);
-    until("the master is gone", || test_kill_process(master.pid).is_err());
+    until_readable("the master has ended", pidfd);
 }
 
 #[test]
