@@ -40,7 +40,7 @@ pub mod time;
 
 pub use action::{Action, Next, Notice, Outcome, Refusal};
 pub use event::{Event, Exit, Order, Slots};
-pub use id::{AppId, Generation, OperationId, SlotId, WorkerId};
+pub use id::{AppId, Generation, OperationId, SeatId, Side, SlotId, WorkerId};
 pub use policy::{Policy, ReadyWhen};
 pub use slot::{Cause, Ending};
 pub use status::{AppSnapshot, AppState, SlotSnapshot, SlotState};
