@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_protocol::control::ErrorBody;
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
@@ -27,6 +28,13 @@ const LINE_MAX: usize = 4 << 20;
 /// How long the daemon may think about a question. It answers from snapshots.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a daemon that lives may go without a master. Its keeper starts the
+/// next one within a second.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked for meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// A daemon that answers. Every request has a connection of its own, so a
 /// master that is replaced in between goes unnoticed.
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub(crate) struct Client {
 enum ConnectError {
     /// Nobody listens there.
     NoDaemon,
+    /// Its keeper lives, but there has been no master for [`REPLACE_TIMEOUT`].
+    Replaced,
     /// The socket or its folder belongs to somebody else.
     Denied,
     /// Anything else.
@@ -64,11 +74,13 @@ pub(crate) enum Search {
 pub(crate) async fn search(homes: &[Home]) -> Result<Search, Failure> {
     let mut denied = None;
     for home in homes {
-        match connect(home).await {
+        match reach(home).await {
             Ok(_) => return Ok(Search::Found(Client { home: home.clone() })),
             Err(ConnectError::NoDaemon) => {}
             Err(ConnectError::Denied) => denied = denied.or_else(|| Some(home.clone())),
-            Err(ConnectError::Other(error)) => return Err(unusual(home, error).into()),
+            Err(error @ (ConnectError::Replaced | ConnectError::Other(_))) => {
+                return Err(failure(home, error));
+            }
         }
     }
     Ok(Search::Nothing { denied })
@@ -87,6 +99,28 @@ pub(crate) async fn find(homes: &[Home]) -> Result<Client, Failure> {
             let places = homes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             Err(no_daemon(&places))
         }
+    }
+}
+
+/// The daemon of this home if it accepts this caller at this moment.
+pub(crate) async fn present(home: &Home) -> Option<Client> {
+    connect(home).await.ok().map(|_| Client { home: home.clone() })
+}
+
+/// Connects to a home's daemon. While somebody holds its lock and nobody
+/// listens, a master is on its way, which is waited for.
+async fn reach(home: &Home) -> Result<UnixStream, ConnectError> {
+    let deadline = Instant::now() + REPLACE_TIMEOUT;
+    loop {
+        match connect(home).await {
+            // A lock that cannot be looked at is not this caller's.
+            Err(ConnectError::NoDaemon) if home.is_locked().unwrap_or(false) => {}
+            result => return result,
+        }
+        if Instant::now() >= deadline {
+            return Err(ConnectError::Replaced);
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -122,8 +156,24 @@ fn denied(home: &Home) -> Failure {
     )
 }
 
-fn unusual(home: &Home, error: io::Error) -> anyhow::Error {
-    anyhow!(error).context(format!("cannot connect to {}", home.control_socket().display()))
+fn failure(home: &Home, error: ConnectError) -> Failure {
+    match error {
+        ConnectError::NoDaemon => no_daemon(&home.to_string()),
+        ConnectError::Replaced => {
+            let seconds = REPLACE_TIMEOUT.as_secs();
+            let message = format!(
+                "the daemon in {home} is being replaced and has not answered for {seconds}s; \
+                 try again, or see {}",
+                home.daemon_log().display()
+            );
+            Failure::new(ExitCode::NoDaemon, message)
+        }
+        ConnectError::Denied => denied(home),
+        ConnectError::Other(error) => {
+            let place = home.control_socket();
+            anyhow!(error).context(format!("cannot connect to {}", place.display())).into()
+        }
+    }
 }
 
 impl Client {
@@ -168,11 +218,7 @@ impl Client {
 
     /// Sends a request and waits for the head of an answer that is no refusal.
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let stream = connect(&self.home).await.map_err(|error| match error {
-            ConnectError::NoDaemon => no_daemon(&self.home.to_string()),
-            ConnectError::Denied => denied(&self.home),
-            ConnectError::Other(error) => unusual(&self.home, error).into(),
-        })?;
+        let stream = reach(&self.home).await.map_err(|error| failure(&self.home, error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.context("cannot talk to the daemon")?;
         // Moves the bytes until the body has been read; its errors reach the

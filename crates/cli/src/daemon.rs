@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Search, search};
+use crate::client::{Client, Search, present, search};
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
 use crate::render::text::one_line;
@@ -128,9 +128,9 @@ async fn wait_for_unit(home: &Home, manager: Manager) -> Result<Client, Failure>
 
 /// The daemon of this home, if it answers.
 async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
-    match search(std::slice::from_ref(home)).await? {
-        Search::Found(client) if client.get("/v1/ping").await.is_ok() => Ok(Some(client)),
-        Search::Found(_) | Search::Nothing { .. } => Ok(None),
+    match present(home).await {
+        Some(client) if client.get("/v1/ping").await.is_ok() => Ok(Some(client)),
+        Some(_) | None => Ok(None),
     }
 }
 

@@ -58,6 +58,29 @@ fn nobody_answers() {
 }
 
 #[test]
+fn a_daemon_between_two_masters_is_waited_for() {
+    let home = FakeDaemon::absent();
+    fs::create_dir(home.home().join("run")).unwrap();
+    let lock = fs::File::create(home.home().join("run/daemon.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let child = home.command(&["ping"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _daemon = home.begin([ok("GET /v1/ping", STATUS)]);
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+}
+
+#[test]
+fn a_daemon_that_stays_away_is_being_replaced() {
+    let home = FakeDaemon::absent();
+    fs::create_dir(home.home().join("run")).unwrap();
+    let lock = fs::File::create(home.home().join("run/daemon.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let run = home.run(&["status"]);
+    assert_eq!(run.code, Some(4));
+    assert!(run.stderr.contains("is being replaced"), "{run:?}");
+}
+
+#[test]
 fn a_refusal_has_its_exit_code() {
     let daemon = FakeDaemon::new([
         refused("POST /v1/stop", 404, NO_SUCH_APP),
