@@ -1,5 +1,6 @@
 //! The control API's client side: HTTP/1.1 over the Unix socket of a home.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -90,11 +91,14 @@ pub(crate) async fn search(homes: &[Home]) -> Result<Search, Failure> {
 ///
 /// # Errors
 /// [`ExitCode::NoDaemon`] when none has, [`ExitCode::Refused`] when the caller
-/// may not talk to the one that may be there.
+/// may not look into the first one.
 pub(crate) async fn find(homes: &[Home]) -> Result<Client, Failure> {
     match search(homes).await? {
         Search::Found(client) => Ok(client),
-        Search::Nothing { denied: Some(home) } => Err(denied(&home)),
+        Search::Nothing { denied: Some(home) } => Err(match homes.first() {
+            Some(own) if *own != home => not_ours(own, &home),
+            Some(_) | None => denied(&home),
+        }),
         Search::Nothing { denied: None } => {
             let places = homes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             Err(no_daemon(&places))
@@ -143,6 +147,17 @@ fn no_daemon(places: &str) -> Failure {
     Failure::new(
         ExitCode::NoDaemon,
         format!("no daemon is running in {places}; start one with `supervisor start FILE`"),
+    )
+}
+
+/// The caller has no daemon, and may not look for the other one.
+fn not_ours(own: &impl fmt::Display, other: &impl fmt::Display) -> Failure {
+    Failure::new(
+        ExitCode::NoDaemon,
+        format!(
+            "no daemon of yours is running in {own}; start one with `supervisor start FILE`. \
+             The system's, in {other}, belongs to root: try sudo"
+        ),
     )
 }
 
@@ -350,6 +365,15 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_systems_daemon_is_not_the_callers() {
+        let failure = not_ours(&"/run/user/7/s", &"/run/s");
+        assert_eq!(failure.code, ExitCode::NoDaemon);
+        let text = failure.cause.to_string();
+        assert!(text.contains("no daemon of yours is running in /run/user/7/s"), "{text}");
+        assert!(text.contains("/run/s, belongs to root: try sudo"), "{text}");
+    }
 
     #[test]
     fn queries_are_escaped() {
