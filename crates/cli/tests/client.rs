@@ -180,7 +180,8 @@ fn a_failed_start_says_why() {
     let expected = "web:0 starting\n\
                     web:0 failed: exec /x/nodee: no such file or directory\n    a\n    b\n\
                     web failed\n\
-                    the daemon keeps trying; see `supervisor status`\n";
+                    the daemon keeps trying; see `supervisor status`\n\
+                    `supervisor delete web` forgets it\n";
     check(&run, 1, "", expected);
     let request = daemon.requests().pop().unwrap();
     let apply: serde_json::Value =
@@ -195,7 +196,12 @@ fn a_failed_start_says_why() {
 fn no_wait_leaves_once_the_order_is_accepted() {
     let accepted = FAILED_START.lines().next().unwrap().to_owned() + "\n";
     let daemon = FakeDaemon::new([Answer { hold: true, ..ok("POST /v1/apply", accepted) }]);
-    check(&daemon.run(&["start", "--no-wait", "--name", "web", "--", "/bin/true"]), 0, "", "");
+    check(
+        &daemon.run(&["start", "--no-wait", "--name", "web", "--", "/bin/true"]),
+        0,
+        "",
+        "web: start ordered, 2 workers\n",
+    );
 }
 
 #[test]
