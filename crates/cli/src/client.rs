@@ -311,6 +311,16 @@ pub(crate) fn with_query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a st
     text
 }
 
+/// The daemon went away within an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection to the daemon broke")
+    }
+}
+
 /// A streamed answer, line by line.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -350,9 +360,9 @@ impl Lines {
             }
             match self.body.frame().await {
                 None if self.buffer.is_empty() => return Ok(None),
-                None => bail!("the daemon's answer ends within a line"),
+                None => return Err(anyhow!("the answer ends within a line").context(BrokenOff)),
                 Some(frame) => {
-                    let frame = frame.context("the connection to the daemon broke")?;
+                    let frame = frame.context(BrokenOff)?;
                     if let Some(data) = frame.data_ref() {
                         self.buffer.extend_from_slice(data);
                     }

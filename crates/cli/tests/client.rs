@@ -302,6 +302,27 @@ fn logs_are_prefixed_or_json() {
 }
 
 #[test]
+fn following_goes_on_with_the_next_master() {
+    let line = r#"{"event":"line","app":"web","slot":0,"stream":"out","line":"hello"}"#.to_owned() + "\n";
+    let daemon = FakeDaemon::new([
+        ok("GET /v1/logs?lines=15", line),
+        refused("GET /v1/logs?lines=0", 404, NO_SUCH_APP),
+    ]);
+    let expected = "the daemon's master was replaced; following again\n";
+    let end = "error: the stream has ended: no app is named \"wbe\"; there is web\n";
+    check(&daemon.run(&["logs", "-f"]), 1, "web:0 | hello\n", end);
+    assert_eq!(daemon.requests().last().unwrap(), "GET /v1/logs?lines=0&follow=true");
+    let again = Answer { hold: true, ..ok("GET /v1/logs?lines=0", "") };
+    let daemon = FakeDaemon::new([ok("GET /v1/logs?lines=15", ""), again]);
+    let mut child = daemon.command(&["logs", "-f"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, expected);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn ctrl_c_ends_what_goes_on() {
     let line = r#"{"event":"line","app":"web","slot":0,"stream":"out","line":"hello"}"#.to_owned() + "\n";
     let daemon =
