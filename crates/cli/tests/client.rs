@@ -226,7 +226,11 @@ fn a_word_is_an_app_or_a_program() {
 #[test]
 fn slips_end_with_2_and_a_way_out() {
     let home = FakeDaemon::absent();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
+        (&["scale", "web:1", "2"], "scale takes the name of one app"),
+        (&["scale", "all", "2"], "scale takes the name of one app"),
+        (&["start", "shop.yaml", "web"], "use `--only web`"),
+        (&["start", "npm", "--", "start"], "write `start -- npm start`"),
         (&["start"], "supervisor init"),
         (&["run", "--env", "production"], "--env goes with a file or a program"),
         (&["check", "absent.yaml"], "absent.yaml"),
