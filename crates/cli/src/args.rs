@@ -245,10 +245,19 @@ Examples:
   supervisor scale web -1")]
 pub(crate) struct Scale {
     /// The app's name
+    #[arg(value_parser = one_app)]
     pub(crate) app: String,
     /// The new number, or how many more or fewer
     #[arg(value_name = "N|+N|-N", allow_hyphen_values = true, value_parser = instances_change)]
     pub(crate) instances: String,
+}
+
+/// The name of an app, which is neither a slot nor `all`.
+fn one_app(text: &str) -> Result<String, String> {
+    if text == "all" || text.contains([':', '/']) {
+        return Err("scale takes the name of one app".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `4`, `+2` or `-1`, as the daemon takes it.

@@ -124,7 +124,7 @@ async fn start_declared(
     if no_wait {
         return order::accepted(lines, None, terminal).await;
     }
-    order::follow(lines, Scope::Part, terminal).await
+    order::follow_selected(lines, &order.selectors, terminal).await
 }
 
 /// Hands apps to the daemon, which is started if need be.
