@@ -57,6 +57,7 @@ pub(crate) enum Command {
     Run(Run),
     Stop(Select),
     Restart(Restart),
+    Reload(Reload),
     Delete(Delete),
     Scale(Scale),
     Status(Status),
@@ -220,6 +221,44 @@ pub(crate) struct Restart {
     /// All slots at once
     #[arg(long)]
     pub(crate) now: bool,
+}
+
+/// Replace the workers of apps by new ones, without losing a connection
+///
+/// Slot by slot a successor starts beside the old worker. When it is ready and has been for `min_uptime`, new
+/// connections go to it, the old worker takes those that wait for it, and ends. When one fails, everything goes back to
+/// the version before, its cause is printed, and the exit code is 6.
+///
+/// A file is read anew, and so is the environment. By name, apps keep the settings that they have.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor reload                           the ecosystem file in this folder
+  supervisor reload shop.yaml --env production
+  supervisor reload web
+  supervisor reload --all")]
+pub(crate) struct Reload {
+    /// An ecosystem file, or selectors: a name, a namespace, `all` or `/regex/`; the file in this folder when left out
+    #[arg(value_name = "FILE|SELECTOR")]
+    pub(crate) targets: Vec<String>,
+    /// Every app that runs, as `all` means it
+    #[arg(long, conflicts_with = "targets")]
+    pub(crate) all: bool,
+    /// Only these apps of the file, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Delete the apps that the file does not have
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) prune: bool,
+    /// Add each app's `env_NAME` variables
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env_name: Option<String>,
+    /// Wait until it is done, as it does anyway
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub(crate) no_wait: bool,
 }
 
 /// Stop apps and forget them

@@ -26,6 +26,7 @@ struct Course {
     instances: u32,
     slots: BTreeMap<u32, WorkerState>,
     failed: bool,
+    rolled_back: bool,
 }
 
 impl Course {
@@ -88,7 +89,8 @@ impl Tracker {
         Some(match progress {
             Progress::App { change: Change::Missing, .. } if !self.whole => return None,
             Progress::App { app, change, instances } => {
-                let course = Course { change, instances, slots: BTreeMap::new(), failed: false };
+                let course =
+                    Course { change, instances, slots: BTreeMap::new(), failed: false, rolled_back: false };
                 self.apps.insert(app.clone(), course);
                 News::App(app)
             }
@@ -102,6 +104,7 @@ impl Tracker {
             Progress::Failed(failure) => {
                 if let Some(course) = self.apps.get_mut(&failure.app) {
                     course.failed = true;
+                    course.rolled_back = failure.rolled_back;
                 }
                 let text = self.failure(&failure);
                 News::Failed { app: failure.app, text }
@@ -118,7 +121,7 @@ impl Tracker {
     /// Whether the order asks for workers of an app that failed: the daemon
     /// goes on trying to start them.
     pub(crate) fn has_failed_start(&self) -> bool {
-        self.apps.values().any(|course| course.failed && starts_workers(course.change))
+        self.apps.values().any(|course| course.failed && !course.rolled_back && starts_workers(course.change))
     }
 
     /// The new apps that failed, which a person may want to be rid of.
@@ -135,6 +138,7 @@ impl Tracker {
             Change::Changed => "change",
             Change::Stopped => "stop",
             Change::Restarted => "restart",
+            Change::Reloaded => "reload",
             Change::Deleted => "delete",
             Change::Scaled => "scale",
             Change::Unchanged | Change::Missing => return self.outcome(app),
@@ -168,7 +172,11 @@ impl Tracker {
             }
             // Of a smaller app only the workers that go are heard of.
             Change::Scaled => format!("{name} scaling to {}", course.instances),
-            Change::Created | Change::Changed | Change::Started | Change::Restarted => {
+            // The old ones serve on meanwhile.
+            Change::Changed | Change::Reloaded => {
+                format!("{name} reloading, {} of {} replaced", among(WorkerState::Ready), course.instances)
+            }
+            Change::Created | Change::Started | Change::Restarted => {
                 format!("{name} {}/{} ready", among(WorkerState::Ready), course.instances)
             }
         }
@@ -180,7 +188,8 @@ impl Tracker {
         let Some(course) = self.apps.get(app) else { return String::new() };
         let name = self.title(app);
         if course.failed {
-            return format!("{name} {}", paint("failed", BAD, self.color));
+            let how = if course.rolled_back { "rolled back" } else { "failed" };
+            return format!("{name} {}", paint(how, BAD, self.color));
         }
         let good = |text: &str| paint(text, GOOD, self.color);
         let workers = count(u64::from(course.instances), "worker");
@@ -197,6 +206,7 @@ impl Tracker {
             // An order may be for some of the slots only.
             Change::Started => format!("{name} {}", good("started")),
             Change::Restarted => format!("{name} {}", good("restarted")),
+            Change::Reloaded => format!("{name} {}, {workers} ready", good("reloaded")),
             Change::Scaled => format!("{name} {} to {workers}", good("scaled")),
             Change::Stopped => format!("{name} {}", good("stopped")),
             Change::Deleted => format!("{name} {}", good("deleted")),
@@ -236,7 +246,12 @@ impl Tracker {
 /// Whether workers are to be ready in the end.
 const fn starts_workers(change: Change) -> bool {
     match change {
-        Change::Created | Change::Changed | Change::Started | Change::Restarted | Change::Scaled => true,
+        Change::Created
+        | Change::Changed
+        | Change::Started
+        | Change::Restarted
+        | Change::Reloaded
+        | Change::Scaled => true,
         Change::Unchanged | Change::Missing | Change::Stopped | Change::Deleted => false,
     }
 }
@@ -281,6 +296,7 @@ mod tests {
             slot: Some(2),
             reason: "exec /x/nodee: no such file or directory".to_owned(),
             last_lines: vec!["one".to_owned(), "\x1b[31mtwo".to_owned()],
+            rolled_back: false,
         }));
         let text = "web:2 failed: exec /x/nodee: no such file or directory\n    one\n    two".to_owned();
         assert_eq!(news, Some(News::Failed { app: "web".to_owned(), text }));
@@ -304,6 +320,7 @@ mod tests {
         check(Change::Started, "web 0/2 ready", "web started");
         check(Change::Stopped, "web stopping, 0 stopped", "web stopped");
         check(Change::Restarted, "web 0/2 ready", "web restarted");
+        check(Change::Reloaded, "web reloading, 0 of 2 replaced", "web reloaded, 2 workers ready");
         check(Change::Deleted, "web stopping, 0 stopped", "web deleted");
         check(Change::Scaled, "web scaling to 2", "web scaled to 2 workers");
     }

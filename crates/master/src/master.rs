@@ -408,7 +408,7 @@ impl Master {
                 self.sampler.remove(worker);
                 self.ended.push(worker);
                 self.link.delete(&records::worker_key(worker));
-                (slot, words::state_after(next), format!("{}; {}", words::ending(&ending), words::next(next)))
+                (slot, words::state_after(next), words::ended(&ending, next))
             }
         };
         tracing::info!("{}: {detail}", self.place(slot));
@@ -421,12 +421,12 @@ impl Master {
             Outcome::Done => self.settle(operation),
             Outcome::Failed(failure) => {
                 self.settle(operation);
-                self.fail(operation, 1, &failure);
+                self.fail(operation, &failure, false);
             }
             Outcome::RolledBack(failure) => {
                 let place = self.place(failure.slot);
                 tracing::error!("{place}: {}; rolled back", words::ending(&failure.ending));
-                self.fail(operation, 6, &failure);
+                self.fail(operation, &failure, true);
             }
             Outcome::Refused(refusal) => self.give_up(operation, words::refusal(refusal)),
             Outcome::Superseded => {
@@ -437,14 +437,16 @@ impl Master {
         self.operations.finish(operation);
     }
 
-    fn fail(&mut self, operation: OperationId, exit_code: u8, failure: &supervisor_core::Failure) {
+    fn fail(&mut self, operation: OperationId, failure: &supervisor_core::Failure, rolled_back: bool) {
         let supervisor_core::Failure { slot, worker, ending } = failure;
         let failure = Failure {
             app: self.registry.name(slot.app).to_owned(),
             slot: Some(slot.index),
             reason: words::ending(ending),
             last_lines: Vec::new(),
+            rolled_back,
         };
+        let exit_code = if rolled_back { 6 } else { 1 };
         self.operations.fail(operation, exit_code, Line::Failed(failure, self.output.tail(*worker)));
     }
 
@@ -468,7 +470,7 @@ impl Master {
 
     fn give_up(&mut self, operation: OperationId, reason: String) {
         let app = self.operations.app(operation).map_or("", |app| self.registry.name(app)).to_owned();
-        let failure = Failure { app, slot: None, reason, last_lines: Vec::new() };
+        let failure = Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false };
         self.operations.fail(operation, 5, Line::Progress(Progress::Failed(failure)));
     }
 

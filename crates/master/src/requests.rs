@@ -547,7 +547,7 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
 }
 
 fn failure(app: String, reason: String) -> Failure {
-    Failure { app, slot: None, reason, last_lines: Vec::new() }
+    Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }
 
 /// The settings without what may be secret.

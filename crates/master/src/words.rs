@@ -58,16 +58,17 @@ pub(crate) fn ending(ending: &Ending) -> String {
     }
 }
 
-/// What becomes of a slot after a life.
-pub(crate) fn next(next: Next) -> String {
+/// Why a life ended, and what becomes of its slot.
+pub(crate) fn ended(life: &Ending, next: Next) -> String {
+    let why = ending(life);
     match next {
-        Next::AtOnce => "starting again at once".to_owned(),
-        Next::After(pause) => format!("starting again in {}", duration(pause)),
-        Next::Stopped => "stays stopped".to_owned(),
-        Next::Errored(Some(retry)) => format!("failed too often, next try within {}", duration(retry)),
-        Next::Errored(None) => "failed too often, no further try".to_owned(),
-        Next::Kept => "the worker that it was to replace stays".to_owned(),
-        Next::Replaced => "its successor serves".to_owned(),
+        Next::AtOnce => format!("{why}; starting again at once"),
+        Next::After(pause) => format!("{why}; starting again in {}", duration(pause)),
+        Next::Stopped => format!("{why}; stays stopped"),
+        Next::Errored(Some(retry)) => format!("{why}; failed too often, next try within {}", duration(retry)),
+        Next::Errored(None) => format!("{why}; failed too often, no further try"),
+        Next::Kept => format!("the successor has ended, the old worker stays: {why}"),
+        Next::Replaced => format!("the old worker has ended: {why}"),
     }
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn refusal(refusal: Refusal) -> String {
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let unit = (1..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
-    let tenths = u128::from(bytes) * 10 >> (10 * unit);
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
     let (whole, tenth) = (tenths / 10, tenths % 10);
     if tenth == 0 || whole >= 100 {
         format!("{whole} {}", UNITS[unit])

@@ -390,6 +390,9 @@ pub struct Failure {
     pub reason: String,
     /// The last lines of the failed worker's output, oldest first, at most 20.
     pub last_lines: Vec<String>,
+    /// Whether the app's workers are again those of the settings before.
+    #[serde(default)]
+    pub rolled_back: bool,
 }
 
 /// One line of `GET /v1/logs`.

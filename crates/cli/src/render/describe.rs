@@ -219,6 +219,8 @@ pub(crate) mod tests {
             stop_exit_codes: vec![0, 3],
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
+            drain_timeout: Duration::from_secs(30),
+            max_surge: 1,
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),
