@@ -14,6 +14,7 @@ mod clock;
 mod control;
 mod drains;
 mod family;
+mod group;
 mod inherit;
 mod link;
 mod listeners;
