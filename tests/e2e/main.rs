@@ -21,6 +21,7 @@ mod crash;
 mod daemon;
 mod logs;
 mod notify;
+mod reload;
 mod run;
 mod scale;
 mod servers;
