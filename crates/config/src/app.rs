@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::LogOptions;
+use crate::{CpuAffinity, LogOptions};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -78,6 +78,8 @@ pub struct App {
     pub umask: Option<u32>,
     /// The scheduling priority, −20 to 19; the daemon's when absent.
     pub nice: Option<i32>,
+    /// The CPUs that workers run on; the daemon's when absent.
+    pub cpu_affinity: Option<CpuAffinity>,
     /// Resource limits by the names of `setrlimit(2)`, such as `nofile`.
     pub limits: BTreeMap<String, Limit>,
     /// The out-of-memory score adjustment, −1000 to 1000.

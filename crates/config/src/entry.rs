@@ -11,7 +11,9 @@ use crate::tree::{Entry, Node, Span, Value};
 use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
-use crate::{App, Context, ExecMode, ListenAddress, Ready, environment, limits, logs, path, signal};
+use crate::{
+    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, environment, limits, logs, path, signal,
+};
 
 /// More workers than a machine can have; arithmetic on them is safe.
 const MAX_INSTANCES: u32 = 10_000;
@@ -87,6 +89,7 @@ pub(crate) fn read(
         group: fields.optional("group", account),
         umask: fields.optional("umask", umask),
         nice: fields.optional("nice", integer(-20..=19)),
+        cpu_affinity: cpu_affinity::read(fields),
         limits: limits::read(fields),
         oom_score_adj: fields.optional("oom_score_adj", integer(-1000..=1000)),
         out_file,

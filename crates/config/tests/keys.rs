@@ -93,6 +93,7 @@ fn defaults() {
         group: None,
         umask: None,
         nice: None,
+        cpu_affinity: None,
         limits: BTreeMap::new(),
         oom_score_adj: None,
         out_file: LogTarget::Default,
@@ -360,6 +361,13 @@ fn process_attributes() {
     ];
     check("umask", "umask", &good, &["22", "'1000'", "'8'", "''", "'00022'", "u=rwx", "true", ""]);
     check("nice", "nice", &[("-20", json!(-20)), ("19", json!(19))], &["-21", "20", "'5'", "1.5", ""]);
+    let good = [
+        ("auto", json!("auto")),
+        ("3", json!({"cpus": [3]})),
+        ("[2, '0-1', 2]", json!({"cpus": [0, 1, 2]})),
+        ("8-9", json!({"cpus": [8, 9]})),
+    ];
+    check("cpu_affinity", "cpu_affinity", &good, &["[]", "-1", "8192", "2-1", "'1'", "all", "[auto]", ""]);
     check(
         "oom_score_adj",
         "oom_score_adj",

@@ -290,6 +290,7 @@ impl Master {
             credentials: identity.map(|identity| identity.credentials.clone()),
             umask: app.umask,
             nice: app.nice,
+            cpus: settings.cpus(slot.index)?,
             limits: settings.limits(self.open_files)?,
             oom_score_adj: app.oom_score_adj.or(self.oom_score_adj),
             ..Plan::new(Program::Path(program.clone()), argv, stdio)
@@ -299,10 +300,11 @@ impl Master {
             // The intent is deleted when the core announces the failure.
             Err(error) => {
                 let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
-                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no path")]
+                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
                 return Err(match error.stage {
                     Stage::Exec => format!("exec {}: {cause}", program.display()),
                     Stage::Chdir => format!("chdir {}: {cause}", app.cwd.display()),
+                    Stage::CpuAffinity => words::no_cpu(&plan.cpus),
                     _ => format!("{}: {cause}", error.stage),
                 });
             }

@@ -158,6 +158,7 @@ fn rights(page: &mut Page, app: &App) {
     page.field("group", app.group.as_deref().unwrap_or_default());
     page.field("umask", &app.umask.map(|umask| format!("{umask:04o}")).unwrap_or_default());
     page.field("nice", &app.nice.map(|nice| nice.to_string()).unwrap_or_default());
+    page.field("cpus", &app.cpu_affinity.as_ref().map(ToString::to_string).unwrap_or_default());
     page.field("oom score", &app.oom_score_adj.map(|score| score.to_string()).unwrap_or_default());
     for (name, limit) in &app.limits {
         let Limit { soft, hard } = limit;
@@ -184,7 +185,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{ListenAddress, LogOptions, LogPeriod, LogTarget};
+    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget};
 
     use super::*;
     use crate::render::status::tests::{canvas, example};
@@ -220,6 +221,7 @@ pub(crate) mod tests {
             group: None,
             umask: Some(0o022),
             nice: Some(-5),
+            cpu_affinity: Some(CpuAffinity::Cpus(vec![0, 4, 5, 6])),
             limits: BTreeMap::from([("nofile".to_owned(), Limit { soft: Some(4096), hard: None })]),
             oom_score_adj: None,
             out_file: LogTarget::Default,

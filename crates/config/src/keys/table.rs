@@ -315,6 +315,14 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "The scheduling priority; lower is more urgent.",
     },
     Key {
+        name: "cpu_affinity",
+        aliases: &[],
+        group: Process,
+        takes: Takes::Cpus,
+        default: Rule("the supervisor's"),
+        doc: "The CPUs that workers run on, numbered from 0; `auto` gives each slot one, in turn, of those that the supervisor may use.",
+    },
+    Key {
         name: "limits",
         aliases: &[],
         group: Process,

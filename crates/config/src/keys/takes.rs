@@ -50,6 +50,8 @@ pub(crate) enum Takes {
     Account,
     /// A file mode creation mask.
     Umask,
+    /// Numbers of CPUs, or one for each slot.
+    Cpus,
     /// Resource limits by name.
     Limits,
     /// Where output goes.
@@ -88,6 +90,7 @@ impl Takes {
             Takes::Signal => "signal, as `SIGTERM`, `TERM` or `15`".to_owned(),
             Takes::Account => "name or number".to_owned(),
             Takes::Umask => "octal digits in quotes, as `\"0022\"`".to_owned(),
+            Takes::Cpus => "`auto`, number, range as `\"4-7\"`, or a list of them".to_owned(),
             Takes::Limits => "mapping of resource limits".to_owned(),
             Takes::LogTarget => "path, or `/dev/null`".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
@@ -129,6 +132,7 @@ impl Takes {
             Takes::Signal => json!({"type": ["string", "integer"]}),
             // YAML reads `0022` as a number.
             Takes::Umask => json!({"type": ["string", "integer"]}),
+            Takes::Cpus => one_or_list(json!({"type": ["integer", "string"]})),
             Takes::Limits => {
                 let limit = json!({"type": ["integer", "string"]});
                 let limits: serde_json::Map<String, Value> =
