@@ -57,6 +57,7 @@ pub(crate) enum Command {
     Run(Run),
     Stop(Select),
     Restart(Restart),
+    Reload(Reload),
     Delete(Delete),
     Scale(Scale),
     Status(Status),
@@ -222,6 +223,44 @@ pub(crate) struct Restart {
     pub(crate) now: bool,
 }
 
+/// Replace the workers of apps by new ones, without losing a connection
+///
+/// Slot by slot a successor starts beside the old worker. When it is ready and has been for `min_uptime`, new
+/// connections go to it, the old worker takes those that wait for it, and ends. When one fails, everything goes back to
+/// the version before, its cause is printed, and the exit code is 6.
+///
+/// A file is read anew, and so is the environment. By name, apps keep the settings that they have.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor reload                           the ecosystem file in this folder
+  supervisor reload shop.yaml --env production
+  supervisor reload web
+  supervisor reload --all")]
+pub(crate) struct Reload {
+    /// An ecosystem file, or selectors: a name, a namespace, `all` or `/regex/`; the file in this folder when left out
+    #[arg(value_name = "FILE|SELECTOR")]
+    pub(crate) targets: Vec<String>,
+    /// Every app that runs, as `all` means it
+    #[arg(long, conflicts_with = "targets")]
+    pub(crate) all: bool,
+    /// Only these apps of the file, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Delete the apps that the file does not have
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) prune: bool,
+    /// Add each app's `env_NAME` variables
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env_name: Option<String>,
+    /// Wait until it is done, as it does anyway
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
 /// Stop apps and forget them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -245,10 +284,19 @@ Examples:
   supervisor scale web -1")]
 pub(crate) struct Scale {
     /// The app's name
+    #[arg(value_parser = one_app)]
     pub(crate) app: String,
     /// The new number, or how many more or fewer
     #[arg(value_name = "N|+N|-N", allow_hyphen_values = true, value_parser = instances_change)]
     pub(crate) instances: String,
+}
+
+/// The name of an app, which is neither a slot nor `all`.
+fn one_app(text: &str) -> Result<String, String> {
+    if text == "all" || text.contains([':', '/']) {
+        return Err("scale takes the name of one app".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `4`, `+2` or `-1`, as the daemon takes it.

@@ -1,5 +1,6 @@
 //! The control API's client side: HTTP/1.1 over the Unix socket of a home.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_protocol::control::ErrorBody;
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
@@ -27,6 +29,13 @@ const LINE_MAX: usize = 4 << 20;
 /// How long the daemon may think about a question. It answers from snapshots.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a daemon that lives may go without a master. Its keeper starts the
+/// next one within a second.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked for meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// A daemon that answers. Every request has a connection of its own, so a
 /// master that is replaced in between goes unnoticed.
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub(crate) struct Client {
 enum ConnectError {
     /// Nobody listens there.
     NoDaemon,
+    /// Its keeper lives, but there has been no master for [`REPLACE_TIMEOUT`].
+    Replaced,
     /// The socket or its folder belongs to somebody else.
     Denied,
     /// Anything else.
@@ -64,11 +75,13 @@ pub(crate) enum Search {
 pub(crate) async fn search(homes: &[Home]) -> Result<Search, Failure> {
     let mut denied = None;
     for home in homes {
-        match connect(home).await {
+        match reach(home).await {
             Ok(_) => return Ok(Search::Found(Client { home: home.clone() })),
             Err(ConnectError::NoDaemon) => {}
             Err(ConnectError::Denied) => denied = denied.or_else(|| Some(home.clone())),
-            Err(ConnectError::Other(error)) => return Err(unusual(home, error).into()),
+            Err(error @ (ConnectError::Replaced | ConnectError::Other(_))) => {
+                return Err(failure(home, error));
+            }
         }
     }
     Ok(Search::Nothing { denied })
@@ -78,15 +91,40 @@ pub(crate) async fn search(homes: &[Home]) -> Result<Search, Failure> {
 ///
 /// # Errors
 /// [`ExitCode::NoDaemon`] when none has, [`ExitCode::Refused`] when the caller
-/// may not talk to the one that may be there.
+/// may not look into the first one.
 pub(crate) async fn find(homes: &[Home]) -> Result<Client, Failure> {
     match search(homes).await? {
         Search::Found(client) => Ok(client),
-        Search::Nothing { denied: Some(home) } => Err(denied(&home)),
+        Search::Nothing { denied: Some(home) } => Err(match homes.first() {
+            Some(own) if *own != home => not_ours(own, &home),
+            Some(_) | None => denied(&home),
+        }),
         Search::Nothing { denied: None } => {
             let places = homes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             Err(no_daemon(&places))
         }
+    }
+}
+
+/// The daemon of this home if it accepts this caller at this moment.
+pub(crate) async fn present(home: &Home) -> Option<Client> {
+    connect(home).await.ok().map(|_| Client { home: home.clone() })
+}
+
+/// Connects to a home's daemon. While somebody holds its lock and nobody
+/// listens, a master is on its way, which is waited for.
+async fn reach(home: &Home) -> Result<UnixStream, ConnectError> {
+    let deadline = Instant::now() + REPLACE_TIMEOUT;
+    loop {
+        match connect(home).await {
+            // A lock that cannot be looked at is not this caller's.
+            Err(ConnectError::NoDaemon) if home.is_locked().unwrap_or(false) => {}
+            result => return result,
+        }
+        if Instant::now() >= deadline {
+            return Err(ConnectError::Replaced);
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -112,6 +150,17 @@ fn no_daemon(places: &str) -> Failure {
     )
 }
 
+/// The caller has no daemon, and may not look for the other one.
+fn not_ours(own: &impl fmt::Display, other: &impl fmt::Display) -> Failure {
+    Failure::new(
+        ExitCode::NoDaemon,
+        format!(
+            "no daemon of yours is running in {own}; start one with `supervisor start FILE`. \
+             The system's, in {other}, belongs to root: try sudo"
+        ),
+    )
+}
+
 fn denied(home: &Home) -> Failure {
     Failure::new(
         ExitCode::Refused,
@@ -122,8 +171,24 @@ fn denied(home: &Home) -> Failure {
     )
 }
 
-fn unusual(home: &Home, error: io::Error) -> anyhow::Error {
-    anyhow!(error).context(format!("cannot connect to {}", home.control_socket().display()))
+fn failure(home: &Home, error: ConnectError) -> Failure {
+    match error {
+        ConnectError::NoDaemon => no_daemon(&home.to_string()),
+        ConnectError::Replaced => {
+            let seconds = REPLACE_TIMEOUT.as_secs();
+            let message = format!(
+                "the daemon in {home} is being replaced and has not answered for {seconds}s; \
+                 try again, or see {}",
+                home.daemon_log().display()
+            );
+            Failure::new(ExitCode::NoDaemon, message)
+        }
+        ConnectError::Denied => denied(home),
+        ConnectError::Other(error) => {
+            let place = home.control_socket();
+            anyhow!(error).context(format!("cannot connect to {}", place.display())).into()
+        }
+    }
 }
 
 impl Client {
@@ -168,11 +233,7 @@ impl Client {
 
     /// Sends a request and waits for the head of an answer that is no refusal.
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let stream = connect(&self.home).await.map_err(|error| match error {
-            ConnectError::NoDaemon => no_daemon(&self.home.to_string()),
-            ConnectError::Denied => denied(&self.home),
-            ConnectError::Other(error) => unusual(&self.home, error).into(),
-        })?;
+        let stream = reach(&self.home).await.map_err(|error| failure(&self.home, error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.context("cannot talk to the daemon")?;
         // Moves the bytes until the body has been read; its errors reach the
@@ -250,6 +311,16 @@ pub(crate) fn with_query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a st
     text
 }
 
+/// The daemon went away within an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection to the daemon broke")
+    }
+}
+
 /// A streamed answer, line by line.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -289,9 +360,9 @@ impl Lines {
             }
             match self.body.frame().await {
                 None if self.buffer.is_empty() => return Ok(None),
-                None => bail!("the daemon's answer ends within a line"),
+                None => return Err(anyhow!("the answer ends within a line").context(BrokenOff)),
                 Some(frame) => {
-                    let frame = frame.context("the connection to the daemon broke")?;
+                    let frame = frame.context(BrokenOff)?;
                     if let Some(data) = frame.data_ref() {
                         self.buffer.extend_from_slice(data);
                     }
@@ -304,6 +375,15 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_systems_daemon_is_not_the_callers() {
+        let failure = not_ours(&"/run/user/7/s", &"/run/s");
+        assert_eq!(failure.code, ExitCode::NoDaemon);
+        let text = failure.cause.to_string();
+        assert!(text.contains("no daemon of yours is running in /run/user/7/s"), "{text}");
+        assert!(text.contains("/run/s, belongs to root: try sudo"), "{text}");
+    }
 
     #[test]
     fn queries_are_escaped() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Search, search};
+use crate::client::{Client, Search, present, search};
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
 use crate::render::text::one_line;
@@ -110,7 +110,7 @@ fn spawn(home: &Home, log: File) -> anyhow::Result<Child> {
 async fn wait_for_unit(home: &Home, manager: Manager) -> Result<Client, Failure> {
     let answer = async {
         loop {
-            if let Some(client) = answering(home).await? {
+            if let Some(client) = answering(home).await {
                 return Ok(client);
             }
             sleep(ASK_EVERY).await;
@@ -127,10 +127,10 @@ async fn wait_for_unit(home: &Home, manager: Manager) -> Result<Client, Failure>
 }
 
 /// The daemon of this home, if it answers.
-async fn answering(home: &Home) -> Result<Option<Client>, Failure> {
-    match search(std::slice::from_ref(home)).await? {
-        Search::Found(client) if client.get("/v1/ping").await.is_ok() => Ok(Some(client)),
-        Search::Found(_) | Search::Nothing { .. } => Ok(None),
+async fn answering(home: &Home) -> Option<Client> {
+    match present(home).await {
+        Some(client) if client.get("/v1/ping").await.is_ok() => Some(client),
+        Some(_) | None => None,
     }
 }
 
@@ -139,7 +139,7 @@ async fn wait(home: &Home, keeper: &mut Child, log_begin: u64) -> Result<Client,
     let answer = async {
         loop {
             // It may also be the daemon of somebody who was faster.
-            if let Some(client) = answering(home).await? {
+            if let Some(client) = answering(home).await {
                 return Ok(client);
             }
             let ended = keeper.try_wait().context("cannot wait for the daemon")?;

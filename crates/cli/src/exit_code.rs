@@ -29,7 +29,7 @@ impl ExitCode {
         (ExitCode::NoSuchApp, "no such app"),
         (ExitCode::NoDaemon, "no daemon is running"),
         (ExitCode::Refused, "refused: no permission, or busy"),
-        (ExitCode::RolledBack, "rolled back: the old version serves on"),
+        (ExitCode::RolledBack, "rolled back: a new version failed, the old one serves"),
     ];
 
     /// The code that the daemon's number means. One that this version does not

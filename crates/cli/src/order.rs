@@ -9,6 +9,7 @@ use supervisor_protocol::control::Progress;
 use crate::client::{Lines, decode};
 use crate::exit_code::{ExitCode, Failure};
 use crate::progress::{News, Tracker};
+use crate::render::text::one_line;
 use crate::terminal::Terminal;
 
 /// How often a live line moves.
@@ -27,8 +28,23 @@ pub(crate) enum Scope {
 ///
 /// # Errors
 /// When the answer breaks off before its last line.
-pub(crate) async fn follow(mut lines: Lines, scope: Scope, terminal: Terminal) -> Result<ExitCode, Failure> {
-    let mut tracker = Tracker::new(scope == Scope::Whole, terminal.error_color);
+pub(crate) async fn follow(lines: Lines, scope: Scope, terminal: Terminal) -> Result<ExitCode, Failure> {
+    track(lines, Tracker::new(scope == Scope::Whole, terminal.error_color), terminal).await
+}
+
+/// Follows an order for what these selectors mean.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) async fn follow_selected(
+    lines: Lines,
+    selectors: &[String],
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    track(lines, Tracker::new(false, terminal.error_color).of_slots(selectors), terminal).await
+}
+
+async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Result<ExitCode, Failure> {
     let mut display = Display::new(terminal);
     while let Some(line) = lines.next().await? {
         let Some(news) = tracker.note(decode::<Progress>(&line)?) else { continue };
@@ -39,6 +55,9 @@ pub(crate) async fn follow(mut lines: Lines, scope: Scope, terminal: Terminal) -
                 Terminal::say("rolled back: the old version serves on");
             } else if tracker.has_failed_start() {
                 Terminal::say("the daemon keeps trying; see `supervisor status`");
+                for app in tracker.failed_new() {
+                    Terminal::say(&format!("`supervisor delete {}` forgets it", one_line(app)));
+                }
             }
             return Ok(code);
         }
@@ -62,6 +81,7 @@ pub(crate) async fn accepted(
         match tracker.note(decode::<Progress>(&line)?) {
             None => {}
             Some(News::App(app)) => {
+                Terminal::say(&tracker.ordered(&app));
                 if let Some(expected) = &mut expected
                     && expected.remove(&app)
                     && expected.is_empty()

@@ -1,7 +1,7 @@
 //! An order's answer while it arrives: what each app is at, a line for each
 //! step, and the cause of a failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use supervisor_protocol::control::{Change, Failure, Progress, WorkerState};
 
@@ -15,6 +15,8 @@ pub(crate) struct Tracker {
     apps: BTreeMap<String, Course>,
     whole: bool,
     color: bool,
+    /// The slots that the order names, if it names nothing else.
+    named: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// One app in the course of an order.
@@ -24,6 +26,18 @@ struct Course {
     instances: u32,
     slots: BTreeMap<u32, WorkerState>,
     failed: bool,
+    rolled_back: bool,
+}
+
+impl Course {
+    /// Whether workers were started and have all ended as they may, as those
+    /// of a job do.
+    fn has_finished(&self) -> bool {
+        let starts =
+            matches!(self.change, Change::Created | Change::Changed | Change::Started | Change::Restarted);
+        let all_known = u32::try_from(self.slots.len()).is_ok_and(|known| known >= self.instances.max(1));
+        starts && all_known && self.slots.values().all(|state| *state == WorkerState::Stopped)
+    }
 }
 
 /// What there is to tell after a line.
@@ -53,7 +67,21 @@ impl Tracker {
     /// Nothing has arrived. `whole` says that the order is about all apps, so
     /// that those which it leaves out are worth a word.
     pub(crate) const fn new(whole: bool, color: bool) -> Tracker {
-        Tracker { apps: BTreeMap::new(), whole, color }
+        Tracker { apps: BTreeMap::new(), whole, color, named: BTreeMap::new() }
+    }
+
+    /// The same for an order with these selectors: where all of them are
+    /// slots, the outcome tells of slots, not of apps.
+    pub(crate) fn of_slots(mut self, selectors: &[String]) -> Tracker {
+        let slot = |selector: &String| {
+            let (app, slot) = selector.rsplit_once(':')?;
+            Some((app.to_owned(), slot.parse::<u32>().ok()?))
+        };
+        let slots: Option<Vec<(String, u32)>> = selectors.iter().map(slot).collect();
+        for (app, slot) in slots.unwrap_or_default() {
+            self.named.entry(app).or_default().insert(slot);
+        }
+        self
     }
 
     /// Notes a line of the answer; `None` if there is nothing to tell.
@@ -61,7 +89,8 @@ impl Tracker {
         Some(match progress {
             Progress::App { change: Change::Missing, .. } if !self.whole => return None,
             Progress::App { app, change, instances } => {
-                let course = Course { change, instances, slots: BTreeMap::new(), failed: false };
+                let course =
+                    Course { change, instances, slots: BTreeMap::new(), failed: false, rolled_back: false };
                 self.apps.insert(app.clone(), course);
                 News::App(app)
             }
@@ -75,6 +104,7 @@ impl Tracker {
             Progress::Failed(failure) => {
                 if let Some(course) = self.apps.get_mut(&failure.app) {
                     course.failed = true;
+                    course.rolled_back = failure.rolled_back;
                 }
                 let text = self.failure(&failure);
                 News::Failed { app: failure.app, text }
@@ -91,7 +121,40 @@ impl Tracker {
     /// Whether the order asks for workers of an app that failed: the daemon
     /// goes on trying to start them.
     pub(crate) fn has_failed_start(&self) -> bool {
-        self.apps.values().any(|course| course.failed && starts_workers(course.change))
+        self.apps.values().any(|course| course.failed && !course.rolled_back && starts_workers(course.change))
+    }
+
+    /// The new apps that failed, which a person may want to be rid of.
+    pub(crate) fn failed_new(&self) -> impl Iterator<Item = &str> {
+        let failed = |course: &Course| course.failed && course.change == Change::Created;
+        self.apps.iter().filter(move |(_, course)| failed(course)).map(|(app, _)| app.as_str())
+    }
+
+    /// `web: start ordered, 4 workers`: what the daemon is about to do.
+    pub(crate) fn ordered(&self, app: &str) -> String {
+        let Some(course) = self.apps.get(app) else { return String::new() };
+        let what = match course.change {
+            Change::Created | Change::Started => "start",
+            Change::Changed => "change",
+            Change::Stopped => "stop",
+            Change::Restarted => "restart",
+            Change::Reloaded => "reload",
+            Change::Deleted => "delete",
+            Change::Scaled => "scale",
+            Change::Unchanged | Change::Missing => return self.outcome(app),
+        };
+        let workers = count(u64::from(course.instances), "worker");
+        format!("{}: {what} ordered, {workers}", self.title(app))
+    }
+
+    /// `web`, or `web:1, web:2` for an order that is about these slots.
+    fn title(&self, app: &str) -> String {
+        let name = one_line(app);
+        let title = match self.named.get(app) {
+            Some(slots) => slots.iter().map(|slot| format!("{name}:{slot}")).collect::<Vec<_>>().join(", "),
+            None => name,
+        };
+        paint(title, STRONG, self.color)
     }
 
     /// `web 3/4 ready`: where an app is while the order is under way.
@@ -109,7 +172,11 @@ impl Tracker {
             }
             // Of a smaller app only the workers that go are heard of.
             Change::Scaled => format!("{name} scaling to {}", course.instances),
-            Change::Created | Change::Changed | Change::Started | Change::Restarted => {
+            // The old ones serve on meanwhile.
+            Change::Changed | Change::Reloaded => {
+                format!("{name} reloading, {} of {} replaced", among(WorkerState::Ready), course.instances)
+            }
+            Change::Created | Change::Started | Change::Restarted => {
                 format!("{name} {}/{} ready", among(WorkerState::Ready), course.instances)
             }
         }
@@ -119,12 +186,19 @@ impl Tracker {
     /// over.
     pub(crate) fn outcome(&self, app: &str) -> String {
         let Some(course) = self.apps.get(app) else { return String::new() };
-        let name = paint(one_line(app), STRONG, self.color);
+        let name = self.title(app);
         if course.failed {
-            return format!("{name} {}", paint("failed", BAD, self.color));
+            let how = if course.rolled_back { "rolled back" } else { "failed" };
+            return format!("{name} {}", paint(how, BAD, self.color));
         }
         let good = |text: &str| paint(text, GOOD, self.color);
         let workers = count(u64::from(course.instances), "worker");
+        if course.instances == 0 && course.change == Change::Started {
+            return format!("{name} has no slots: `supervisor scale {} 1` gives it one", one_line(app));
+        }
+        if course.has_finished() {
+            return format!("{name} {}", good("has finished"));
+        }
         match course.change {
             Change::Created if course.instances == 0 => format!("{name} declared, not started"),
             Change::Created => format!("{name} {}, {workers} ready", good("started")),
@@ -132,6 +206,7 @@ impl Tracker {
             // An order may be for some of the slots only.
             Change::Started => format!("{name} {}", good("started")),
             Change::Restarted => format!("{name} {}", good("restarted")),
+            Change::Reloaded => format!("{name} {}, {workers} ready", good("reloaded")),
             Change::Scaled => format!("{name} {} to {workers}", good("scaled")),
             Change::Stopped => format!("{name} {}", good("stopped")),
             Change::Deleted => format!("{name} {}", good("deleted")),
@@ -171,7 +246,12 @@ impl Tracker {
 /// Whether workers are to be ready in the end.
 const fn starts_workers(change: Change) -> bool {
     match change {
-        Change::Created | Change::Changed | Change::Started | Change::Restarted | Change::Scaled => true,
+        Change::Created
+        | Change::Changed
+        | Change::Started
+        | Change::Restarted
+        | Change::Reloaded
+        | Change::Scaled => true,
         Change::Unchanged | Change::Missing | Change::Stopped | Change::Deleted => false,
     }
 }
@@ -216,6 +296,7 @@ mod tests {
             slot: Some(2),
             reason: "exec /x/nodee: no such file or directory".to_owned(),
             last_lines: vec!["one".to_owned(), "\x1b[31mtwo".to_owned()],
+            rolled_back: false,
         }));
         let text = "web:2 failed: exec /x/nodee: no such file or directory\n    one\n    two".to_owned();
         assert_eq!(news, Some(News::Failed { app: "web".to_owned(), text }));
@@ -239,8 +320,41 @@ mod tests {
         check(Change::Started, "web 0/2 ready", "web started");
         check(Change::Stopped, "web stopping, 0 stopped", "web stopped");
         check(Change::Restarted, "web 0/2 ready", "web restarted");
+        check(Change::Reloaded, "web reloading, 0 of 2 replaced", "web reloaded, 2 workers ready");
         check(Change::Deleted, "web stopping, 0 stopped", "web deleted");
         check(Change::Scaled, "web scaling to 2", "web scaled to 2 workers");
+    }
+
+    #[test]
+    fn a_job_has_finished() {
+        let mut tracker = Tracker::new(true, false);
+        tracker.note(app("web", Change::Created));
+        tracker.note(worker(0, WorkerState::Ready, ""));
+        tracker.note(worker(0, WorkerState::Stopped, "exited with code 0"));
+        assert_eq!(tracker.outcome("web"), "web started, 2 workers ready");
+        tracker.note(worker(1, WorkerState::Stopped, "exited with code 0"));
+        assert_eq!(tracker.outcome("web"), "web has finished");
+    }
+
+    #[test]
+    fn an_order_for_slots_tells_of_slots() {
+        let outcome = |selectors: &[&str]| {
+            let selectors: Vec<String> = selectors.iter().map(|text| (*text).to_owned()).collect();
+            let mut tracker = Tracker::new(false, false).of_slots(&selectors);
+            tracker.note(app("web", Change::Stopped));
+            tracker.outcome("web")
+        };
+        assert_eq!(outcome(&["web:1"]), "web:1 stopped");
+        assert_eq!(outcome(&["web:2", "web:1"]), "web:1, web:2 stopped");
+        assert_eq!(outcome(&["web:1", "all"]), "web stopped");
+        assert_eq!(outcome(&["web"]), "web stopped");
+    }
+
+    #[test]
+    fn an_app_without_slots_cannot_be_started() {
+        let mut tracker = Tracker::new(false, false);
+        tracker.note(Progress::App { app: "web".to_owned(), change: Change::Started, instances: 0 });
+        assert_eq!(tracker.outcome("web"), "web has no slots: `supervisor scale web 1` gives it one");
     }
 
     #[test]

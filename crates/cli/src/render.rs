@@ -13,7 +13,7 @@ pub(crate) mod units;
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Canvas {
-    /// Columns that a line may take.
+    /// Columns that a line may take; `usize::MAX` for no end.
     pub(crate) width: usize,
     /// Whether to use colours.
     pub(crate) color: bool,

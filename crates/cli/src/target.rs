@@ -42,7 +42,12 @@ pub(crate) fn read(targets: &[String], command: Vec<String>) -> Result<Target, F
         [target] => single(target, command),
         several => {
             if let Some(file) = several.iter().find(|target| load::is_config(Path::new(target))) {
-                return Err(usage(format!("{file}: one file at a time")));
+                let rest: Vec<&str> =
+                    several.iter().filter(|name| *name != file).map(String::as_str).collect();
+                return Err(usage(format!(
+                    "{file}: one file at a time; for some of its apps use `--only {}`",
+                    rest.join(",")
+                )));
             }
             without_arguments(several, &command)?;
             Ok(Target::Names(several.to_vec(), None))
@@ -55,6 +60,9 @@ fn single(target: &str, command: Vec<String>) -> Result<Target, Failure> {
     if load::is_file(target) {
         without_arguments(&[target.to_owned()], &command)?;
         return Ok(Target::File(path.to_owned()));
+    }
+    if path.is_dir() && target.contains('/') && !target.starts_with('/') {
+        return Err(usage(format!("{target} is a folder: name a file in it")));
     }
     if !path.is_file() {
         let regex = target.len() > 1 && target.starts_with('/') && target.ends_with('/');
@@ -80,7 +88,8 @@ fn program(path: &Path, arguments: Vec<String>) -> Result<Program, Failure> {
     let executable = path.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
     if !script && !executable {
         return Err(usage(format!(
-            "{} is neither executable, nor a script by its extension, nor an ecosystem file",
+            "{} is neither executable, nor a script by its extension, nor a configuration file by its extension \
+             (.yaml, .yml, .json, .json5, .toml)",
             path.display()
         )));
     }
@@ -93,7 +102,12 @@ fn without_arguments(targets: &[String], command: &[String]) -> Result<(), Failu
     if command.is_empty() {
         return Ok(());
     }
-    Err(usage(format!("{} takes no arguments: what follows `--` is for a program", targets.join(" "))))
+    Err(usage(format!(
+        "{} takes no arguments: what follows `--` is for a program; to run one, write `start -- {} {}`",
+        targets.join(" "),
+        targets.join(" "),
+        command.join(" ")
+    )))
 }
 
 fn usage(message: String) -> Failure {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::args::{Color, Global};
 use crate::render::Canvas;
 
-/// The width of an unknown terminal, and of what is none.
+/// The width of an unknown terminal.
 const DEFAULT_WIDTH: usize = 80;
 
 /// Narrower than this a table makes no sense.
@@ -51,12 +51,17 @@ impl Terminal {
         }
     }
 
-    /// What stdout can hold at this moment.
+    /// What stdout can hold at this moment. A file or a pipe holds everything:
+    /// programs that read names want them whole.
     pub(crate) fn canvas(self) -> Canvas {
+        let now = jiff::Timestamp::now();
+        if !io::stdout().is_terminal() {
+            return Canvas { width: usize::MAX, color: self.color, now };
+        }
         let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
         let size = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
         let width = columns.or_else(size).filter(|width| *width > 0).unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH);
-        Canvas { width, color: self.color, now: jiff::Timestamp::now() }
+        Canvas { width, color: self.color, now }
     }
 
     /// Rows of the terminal at this moment; `None` if stdout is none.

@@ -58,6 +58,29 @@ fn nobody_answers() {
 }
 
 #[test]
+fn a_daemon_between_two_masters_is_waited_for() {
+    let home = FakeDaemon::absent();
+    fs::create_dir(home.home().join("run")).unwrap();
+    let lock = fs::File::create(home.home().join("run/daemon.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let child = home.command(&["ping"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _daemon = home.begin([ok("GET /v1/ping", STATUS)]);
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+}
+
+#[test]
+fn a_daemon_that_stays_away_is_being_replaced() {
+    let home = FakeDaemon::absent();
+    fs::create_dir(home.home().join("run")).unwrap();
+    let lock = fs::File::create(home.home().join("run/daemon.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let run = home.run(&["status"]);
+    assert_eq!(run.code, Some(4));
+    assert!(run.stderr.contains("is being replaced"), "{run:?}");
+}
+
+#[test]
 fn a_refusal_has_its_exit_code() {
     let daemon = FakeDaemon::new([
         refused("POST /v1/stop", 404, NO_SUCH_APP),
@@ -157,7 +180,8 @@ fn a_failed_start_says_why() {
     let expected = "web:0 starting\n\
                     web:0 failed: exec /x/nodee: no such file or directory\n    a\n    b\n\
                     web failed\n\
-                    the daemon keeps trying; see `supervisor status`\n";
+                    the daemon keeps trying; see `supervisor status`\n\
+                    `supervisor delete web` forgets it\n";
     check(&run, 1, "", expected);
     let request = daemon.requests().pop().unwrap();
     let apply: serde_json::Value =
@@ -172,7 +196,12 @@ fn a_failed_start_says_why() {
 fn no_wait_leaves_once_the_order_is_accepted() {
     let accepted = FAILED_START.lines().next().unwrap().to_owned() + "\n";
     let daemon = FakeDaemon::new([Answer { hold: true, ..ok("POST /v1/apply", accepted) }]);
-    check(&daemon.run(&["start", "--no-wait", "--name", "web", "--", "/bin/true"]), 0, "", "");
+    check(
+        &daemon.run(&["start", "--no-wait", "--name", "web", "--", "/bin/true"]),
+        0,
+        "",
+        "web: start ordered, 2 workers\n",
+    );
 }
 
 #[test]
@@ -197,7 +226,11 @@ fn a_word_is_an_app_or_a_program() {
 #[test]
 fn slips_end_with_2_and_a_way_out() {
     let home = FakeDaemon::absent();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 11] = [
+        (&["scale", "web:1", "2"], "scale takes the name of one app"),
+        (&["scale", "all", "2"], "scale takes the name of one app"),
+        (&["start", "shop.yaml", "web"], "use `--only web`"),
+        (&["start", "npm", "--", "start"], "write `start -- npm start`"),
         (&["start"], "supervisor init"),
         (&["run", "--env", "production"], "--env goes with a file or a program"),
         (&["check", "absent.yaml"], "absent.yaml"),
@@ -270,6 +303,27 @@ fn logs_are_prefixed_or_json() {
         daemon.requests(),
         ["GET /v1/logs?selector=web&lines=15&stream=error", "GET /v1/logs?lines=3"]
     );
+}
+
+#[test]
+fn following_goes_on_with_the_next_master() {
+    let line = r#"{"event":"line","app":"web","slot":0,"stream":"out","line":"hello"}"#.to_owned() + "\n";
+    let daemon = FakeDaemon::new([
+        ok("GET /v1/logs?lines=15", line),
+        refused("GET /v1/logs?lines=0", 404, NO_SUCH_APP),
+    ]);
+    let expected = "the daemon's master was replaced; following again\n";
+    let end = "error: the stream has ended: no app is named \"wbe\"; there is web\n";
+    check(&daemon.run(&["logs", "-f"]), 1, "web:0 | hello\n", end);
+    assert_eq!(daemon.requests().last().unwrap(), "GET /v1/logs?lines=0&follow=true");
+    let again = Answer { hold: true, ..ok("GET /v1/logs?lines=0", "") };
+    let daemon = FakeDaemon::new([ok("GET /v1/logs?lines=15", ""), again]);
+    let mut child = daemon.command(&["logs", "-f"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, expected);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

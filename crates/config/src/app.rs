@@ -70,6 +70,14 @@ pub struct App {
     /// How long after that a worker is killed.
     #[serde(with = "millis")]
     pub kill_timeout: Duration,
+    /// How long a worker that makes room for another may take the connections
+    /// that wait for it.
+    #[serde(with = "millis", default = "drain_timeout")]
+    pub drain_timeout: Duration,
+    /// How many slots of a reload have their successor beside the old worker at
+    /// a time; with 0 the old worker ends first.
+    #[serde(default)]
+    pub max_surge: u32,
     /// The user that workers run as, by name or uid; the daemon's when absent.
     pub user: Option<String>,
     /// The group that workers run as, by name or gid; the user's when absent.
@@ -164,4 +172,9 @@ mod millis {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
+}
+
+/// For what an earlier version wrote down.
+const fn drain_timeout() -> Duration {
+    Duration::from_secs(30)
 }

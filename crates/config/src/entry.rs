@@ -58,6 +58,8 @@ pub(crate) fn read(
         ExecMode::Fork => 1,
     };
     let (listen, listen_at) = listen(fields, base);
+    // Two that bind an address for themselves cannot live side by side.
+    let max_surge = u32::from(!listen.is_empty());
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
     let (out_file, error_file, logs) = logs::read(fields, base);
@@ -85,6 +87,8 @@ pub(crate) fn read(
         stop_exit_codes: fields.list("stop_exit_codes", integer(0..=255)),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
+        drain_timeout: fields.value("drain_timeout", duration),
+        max_surge: fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge),
         user: fields.optional("user", account),
         group: fields.optional("group", account),
         umask: fields.optional("umask", umask),

@@ -89,6 +89,8 @@ fn defaults() {
         stop_exit_codes: vec![],
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(30),
+        max_surge: 0,
         user: None,
         group: None,
         umask: None,

@@ -1,29 +1,37 @@
 //! Orders to the shell, in the imperative.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
+use crate::id::{AppId, Generation, OperationId, SeatId, SlotId, WorkerId};
 use crate::slot::Ending;
 
 /// Something that the shell must do; [`Supervisor::handle`](crate::Supervisor::handle)
 /// tells in which order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Let the slot's sockets listen. It is given for every slot of a new app
+    /// Let the seat's sockets listen. It is given for every slot of a new app
     /// before the first worker is spawned.
-    Open(SlotId),
-    /// Close the slot's sockets: nobody is expected to serve them.
-    Close(SlotId),
+    Open(SeatId),
+    /// Close the seat's sockets: it has no worker, and none is expected.
+    Close(SeatId),
+    /// Let these seats of an app get new connections, and no others.
+    Rotate(AppId, Vec<SeatId>),
     /// Start a process. Answered by [`WorkerSpawned`](crate::Event::WorkerSpawned)
     /// or [`SpawnFailed`](crate::Event::SpawnFailed).
     Spawn {
         /// The life that begins.
         worker: WorkerId,
         /// Where.
-        slot: SlotId,
+        seat: SeatId,
         /// With which settings.
         generation: Generation,
     },
+    /// Wait until a worker that gets no new connections has taken all that wait
+    /// for it. Answered by [`WorkerDrained`](crate::Event::WorkerDrained).
+    Drain(WorkerId),
+    /// The app's settings are those of the generation before again.
+    Revert(AppId),
     /// Ask a worker to end, by its app's signal.
     Terminate(WorkerId),
     /// End a worker, its group and its descendants at once.
@@ -50,6 +58,11 @@ pub enum Notice {
         /// How long it took.
         after: Duration,
     },
+    /// A successor has proved itself and serves in place of the slot's worker.
+    Switched(SlotId, WorkerId),
+    /// A worker gets no new connections and ends when it has taken those that
+    /// wait for it.
+    Draining(SlotId, WorkerId),
     /// A worker was asked to end, or said that it will.
     Stopping(SlotId, WorkerId),
     /// A worker did not end in time and is killed.
@@ -79,6 +92,10 @@ pub enum Next {
     /// It failed too often in a row. One of the app's errored slots is tried
     /// after this time, if ever.
     Errored(Option<Duration>),
+    /// The one that was to be its successor is gone; its worker stays.
+    Kept,
+    /// Its successor serves.
+    Replaced,
 }
 
 /// How an operation ended.
@@ -87,18 +104,25 @@ pub enum Outcome {
     /// What was ordered is so.
     Done,
     /// A worker that it was waiting for failed. The supervisor goes on trying.
-    Failed {
-        /// Whose worker.
-        slot: SlotId,
-        /// Which worker.
-        worker: WorkerId,
-        /// How and why it ended.
-        ending: Ending,
-    },
+    Failed(Failure),
+    /// A worker of a new generation failed, and the generation before serves
+    /// again.
+    RolledBack(Failure),
     /// It was not begun.
     Refused(Refusal),
     /// A later order took its place.
     Superseded,
+}
+
+/// The life whose end an operation failed of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Whose worker.
+    pub slot: SlotId,
+    /// Which worker.
+    pub worker: WorkerId,
+    /// How and why it ended.
+    pub ending: Ending,
 }
 
 /// Why an order was not begun.

@@ -47,6 +47,9 @@ mod tests {
             autorestart: true,
             stop_exit_codes: Vec::new(),
             kill_timeout: Duration::from_secs(5),
+            listens: false,
+            drain_timeout: Duration::from_secs(30),
+            max_surge: 0,
         }
     }
 

@@ -43,6 +43,19 @@ pub enum Event {
         /// How much time it wants from now on.
         by: Duration,
     },
+    /// Nothing waits for a worker any more that is being drained.
+    WorkerDrained(WorkerId),
+    /// A worker's processes use more memory than they may.
+    MemoryExceeded {
+        /// Whose they are.
+        worker: WorkerId,
+        /// How much they use, in bytes.
+        used: u64,
+        /// How much they may use, in bytes.
+        limit: u64,
+        /// It is to be killed instead of replaced.
+        hard: bool,
+    },
     /// A worker's process and what was left of its group are gone.
     WorkerExited {
         /// Who ended.
@@ -76,7 +89,8 @@ pub enum Order {
     /// The app should exist with these settings.
     Declare {
         /// Which version of its settings these are. Running workers of an
-        /// earlier one are replaced.
+        /// earlier one are replaced, and if one of the new ones fails,
+        /// everything goes back.
         generation: Generation,
         /// Its settings.
         policy: Policy,
@@ -101,8 +115,13 @@ pub enum Order {
         /// All at once instead of one after another.
         now: bool,
     },
-    /// The app should have this many slots.
-    Scale(u32),
+    /// The app should have another number of slots.
+    Scale {
+        /// How many.
+        instances: u32,
+        /// Which of the new ones should run.
+        start: Slots,
+    },
     /// The app should end and be forgotten.
     Delete {
         /// Kill instead of asking.

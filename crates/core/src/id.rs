@@ -15,6 +15,36 @@ pub struct SlotId {
     pub index: u32,
 }
 
+/// Where a worker's sockets are. A slot has two such places, so that a successor
+/// can have sockets of its own beside the worker that it is to replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeatId {
+    /// In which slot.
+    pub slot: SlotId,
+    /// Which of the two.
+    pub side: Side,
+}
+
+/// One of a slot's two seats. A slot begins with `A`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The one.
+    A,
+    /// The other.
+    B,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
 /// One life of one process in a slot; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);

@@ -25,9 +25,13 @@
 extern crate alloc;
 
 mod app;
+mod breaker;
 mod jitter;
+mod life;
 mod operation;
+mod replace;
 mod slot;
+mod sockets;
 
 pub mod action;
 pub mod backoff;
@@ -38,11 +42,11 @@ pub mod status;
 pub mod supervisor;
 pub mod time;
 
-pub use action::{Action, Next, Notice, Outcome, Refusal};
+pub use action::{Action, Failure, Next, Notice, Outcome, Refusal};
 pub use event::{Event, Exit, Order, Slots};
-pub use id::{AppId, Generation, OperationId, SlotId, WorkerId};
+pub use id::{AppId, Generation, OperationId, SeatId, Side, SlotId, WorkerId};
 pub use policy::{Policy, ReadyWhen};
 pub use slot::{Cause, Ending};
-pub use status::{AppSnapshot, AppState, SlotSnapshot, SlotState};
+pub use status::{AppSnapshot, AppState, Beside, SlotSnapshot, SlotState};
 pub use supervisor::Supervisor;
 pub use time::Timestamp;

@@ -2,7 +2,9 @@
 
 use alloc::collections::BTreeSet;
 
+use crate::action::Failure;
 use crate::id::OperationId;
+use crate::policy::Version;
 
 /// What must come true before an operation is done. One app has at most one.
 #[derive(Debug)]
@@ -12,16 +14,50 @@ pub(crate) struct Operation {
     pub(crate) ready: BTreeSet<u32>,
     /// Whether those workers must be stable too.
     pub(crate) stable: bool,
-    /// Slots whose worker must be gone.
+    /// Slots that must be empty.
     pub(crate) gone: BTreeSet<u32>,
-    /// Slots that get a new worker, one after another: the next one when
-    /// `ready` is empty.
+    /// Slots that get a new worker: the next one when `ready` has fewer than
+    /// `at_once`.
     pub(crate) waiting: BTreeSet<u32>,
+    pub(crate) at_once: usize,
+    /// Whether the new worker starts beside the old one.
+    pub(crate) beside: bool,
+    /// The number of slots that the app shrinks to when the rest is done.
+    pub(crate) shrink: Option<u32>,
+    /// What to go back to when a worker fails.
+    pub(crate) before: Option<Before>,
+    /// It is going back because of this.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// What an app was before it was declared anew.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) version: Version,
+    pub(crate) instances: u32,
+    /// The slots that were to run.
+    pub(crate) wanted: BTreeSet<u32>,
 }
 
 impl Operation {
     pub(crate) const fn new(id: OperationId) -> Self {
-        Self { id, ready: BTreeSet::new(), stable: false, gone: BTreeSet::new(), waiting: BTreeSet::new() }
+        Self {
+            id,
+            ready: BTreeSet::new(),
+            stable: false,
+            gone: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            at_once: 1,
+            beside: false,
+            shrink: None,
+            before: None,
+            failure: None,
+        }
+    }
+
+    /// Whether it replaces a generation by another.
+    pub(crate) const fn is_reload(&self) -> bool {
+        self.before.is_some() || self.failure.is_some()
     }
 
     pub(crate) fn is_done(&self) -> bool {

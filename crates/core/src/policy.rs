@@ -1,7 +1,10 @@
 //! The settings that decisions depend on.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::time::Duration;
+
+use crate::id::Generation;
 
 /// The part of an app's settings that the core needs. Programs, addresses and
 /// users are the shell's business.
@@ -28,6 +31,27 @@ pub struct Policy {
     pub stop_exit_codes: Vec<i32>,
     /// How long a worker that was asked to end may take.
     pub kill_timeout: Duration,
+    /// Whether the workers have sockets of ours: then connections are steered,
+    /// and a worker that makes room for others is drained before it is asked.
+    pub listens: bool,
+    /// How long draining a worker may take.
+    pub drain_timeout: Duration,
+    /// How many slots of an app may have a successor beside their worker at a
+    /// time; with zero the worker ends before its successor starts.
+    pub max_surge: u32,
+}
+
+/// An app's settings and the generation that they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) generation: Generation,
+    pub(crate) policy: Rc<Policy>,
+}
+
+impl Version {
+    pub(crate) fn new(generation: Generation, policy: Policy) -> Self {
+        Self { generation, policy: Rc::new(policy) }
+    }
 }
 
 /// When a worker counts as ready.

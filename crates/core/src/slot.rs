@@ -1,21 +1,25 @@
-//! A slot and the worker in it.
+//! A slot and the workers in it.
 //!
 //! ```text
-//!            spawn                spawned             ready
-//!   rest ─────────────► Spawning ─────────► Starting ───────► Ready
-//!    ▲                     │ failed            │ exit, too late │ exit, stop
-//!    │                     ▼                   ▼                ▼
-//!    └──────────────────────────── ended ◄──────────────── Stopping
+//!            spawn                spawned             ready             drain
+//!   rest ─────────────► Spawning ─────────► Starting ───────► Ready ────────► Draining
+//!    ▲                     │ failed            │ exit, too late │ exit, stop      │
+//!    │                     ▼                   ▼                ▼                 ▼
+//!    └──────────────────────────── ended ◄──────────────── Stopping ◄─────────────┘
 //! ```
 //!
 //! What a slot *wants* is one field, what it *has* another; what a slot without
-//! a worker waits for is [`Rest`].
+//! a worker waits for is [`Rest`]. A second worker is in the slot while one
+//! replaces another: first as the *successor* that must prove itself, then, when
+//! it serves, beside the *retired* one that ends. Each of the two has a seat of
+//! its own ([`Side`]).
 
 use alloc::string::String;
 use core::time::Duration;
 
 use crate::event::Exit;
-use crate::id::{Generation, WorkerId};
+use crate::id::{Generation, Side, WorkerId};
+use crate::policy::Version;
 use crate::time::Timestamp;
 
 /// One place of an app.
@@ -23,15 +27,24 @@ use crate::time::Timestamp;
 pub(crate) struct Slot {
     /// A person wants it to run.
     pub(crate) wanted: bool,
-    /// Its sockets listen, as far as orders were given.
-    pub(crate) open: bool,
-    /// Its worker is outdated and must make room for a new one.
-    pub(crate) recycle: bool,
-    /// Its worker is to be killed instead of asked.
+    /// Its worker must make room for a new one, and why.
+    pub(crate) recycle: Option<Cause>,
+    /// Its worker is to be replaced by one beside it, and why.
+    pub(crate) replace: Option<Cause>,
+    /// Its workers are to be killed instead of asked.
     pub(crate) hurry: bool,
     /// Who is in it.
     pub(crate) worker: Option<Worker>,
-    /// What it waits for while nobody is.
+    /// Who is to take its place.
+    pub(crate) successor: Option<Worker>,
+    /// Who was in it and has not ended yet.
+    pub(crate) retired: Option<Worker>,
+    /// Where the worker's sockets are. The other seat is the successor's, or
+    /// that of the retired one.
+    pub(crate) side: Side,
+    /// Whose sockets listen, as far as orders were given.
+    pub(crate) open: Seats,
+    /// What it waits for while it has no worker.
     pub(crate) rest: Rest,
     /// Unstable lives in a row.
     pub(crate) streak: u32,
@@ -41,6 +54,29 @@ pub(crate) struct Slot {
     pub(crate) generation: Generation,
     /// How its last life ended.
     pub(crate) last_ending: Option<Ending>,
+}
+
+/// A yes or no for each seat of a slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seats {
+    a: bool,
+    b: bool,
+}
+
+impl Seats {
+    pub(crate) const fn of(&mut self, side: Side) -> &mut bool {
+        match side {
+            Side::A => &mut self.a,
+            Side::B => &mut self.b,
+        }
+    }
+
+    pub(crate) const fn is(self, side: Side) -> bool {
+        match side {
+            Side::A => self.a,
+            Side::B => self.b,
+        }
+    }
 }
 
 /// What a slot without a worker waits for.
@@ -54,10 +90,20 @@ pub(crate) enum Rest {
     Errored,
 }
 
+/// What a worker is to its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Successor,
+    Retired,
+}
+
 /// One life of one process.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
+    /// The settings that it lives by.
+    pub(crate) version: Version,
     /// When its process began to run; when it was ordered, before that.
     pub(crate) since: Timestamp,
     pub(crate) stage: Stage,
@@ -73,6 +119,9 @@ pub(crate) enum Stage {
     Starting { deadline: Timestamp },
     /// It may take connections. `stable_at` is `None` once it is stable.
     Ready { stable_at: Option<Timestamp> },
+    /// It gets no new connections; it is asked to end when it has taken those
+    /// that wait for it, or at the deadline.
+    Draining { cause: Cause, deadline: Timestamp, stable: bool },
     /// It was asked to end, or said that it will; killed at `kill_at`.
     Stopping { cause: Cause, kill_at: Option<Timestamp>, stable: bool },
 }
@@ -99,6 +148,13 @@ pub enum Cause {
     Asked,
     /// It was asked to end because it was not ready in time.
     NotReady(Duration),
+    /// It was asked to end, or killed, because of the memory that it used.
+    Memory {
+        /// How much it used, in bytes.
+        used: u64,
+        /// How much it might use, in bytes.
+        limit: u64,
+    },
     /// Its process could not be started: the stage and the cause in words.
     NotStarted(String),
 }
@@ -107,10 +163,14 @@ impl Slot {
     pub(crate) const fn new(generation: Generation) -> Self {
         Self {
             wanted: false,
-            open: false,
-            recycle: false,
+            recycle: None,
+            replace: None,
             hurry: false,
             worker: None,
+            successor: None,
+            retired: None,
+            side: Side::A,
+            open: Seats { a: false, b: false },
             rest: Rest::Stopped,
             streak: 0,
             restarts: 0,
@@ -130,22 +190,68 @@ impl Slot {
 
     /// Whether its worker may take connections and is to stay.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.recycle && matches!(self.worker, Some(Worker { stage: Stage::Ready { .. }, .. }))
+        self.recycle.is_none() && matches!(self.worker, Some(Worker { stage: Stage::Ready { .. }, .. }))
     }
 
     /// Whether its worker is ready, is to stay, and has proved itself.
     pub(crate) fn is_stable(&self) -> bool {
-        !self.recycle && matches!(self.worker, Some(Worker { stage: Stage::Ready { stable_at: None }, .. }))
+        self.recycle.is_none() && self.worker.as_ref().is_some_and(Worker::is_stable)
+    }
+
+    /// Whether no replacement of its worker is under way.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.replace.is_none() && self.successor.is_none() && self.retired.is_none()
+    }
+
+    /// Whether nobody is in it.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.worker.is_none() && self.successor.is_none() && self.retired.is_none()
+    }
+
+    /// The workers in it: first the one that it is about, then the one beside.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Worker> {
+        [&self.worker, &self.successor, &self.retired].into_iter().flatten()
+    }
+
+    pub(crate) fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        [&mut self.worker, &mut self.successor, &mut self.retired].into_iter().flatten()
+    }
+
+    /// Takes a worker that is gone out of it.
+    pub(crate) fn take(&mut self, id: WorkerId) -> Option<(Role, Worker)> {
+        let is = |worker: &mut Worker| worker.id == id;
+        if let Some(worker) = self.worker.take_if(is) {
+            return Some((Role::Worker, worker));
+        }
+        if let Some(worker) = self.successor.take_if(is) {
+            return Some((Role::Successor, worker));
+        }
+        self.retired.take_if(is).map(|worker| (Role::Retired, worker))
     }
 }
 
 impl Worker {
+    /// Whether it is ready and has proved itself.
+    pub(crate) const fn is_stable(&self) -> bool {
+        matches!(self.stage, Stage::Ready { stable_at: None })
+    }
+
     /// Whether it has lived long enough, as a ready worker, to count as stable.
     pub(crate) fn was_stable(&self, now: Timestamp) -> bool {
         match &self.stage {
             Stage::Spawning | Stage::Starting { .. } => false,
             Stage::Ready { stable_at } => stable_at.is_none_or(|at| at <= now),
-            Stage::Stopping { stable, .. } => *stable,
+            Stage::Draining { stable, .. } | Stage::Stopping { stable, .. } => *stable,
+        }
+    }
+
+    /// When it must be looked at though nothing happened.
+    pub(crate) const fn deadline(&self) -> Option<Timestamp> {
+        match &self.stage {
+            Stage::Spawning => None,
+            Stage::Starting { deadline } | Stage::Draining { deadline, .. } => Some(*deadline),
+            Stage::Ready { stable_at } => *stable_at,
+            Stage::Stopping { kill_at, .. } => *kill_at,
         }
     }
 }

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::app::App;
-use crate::id::{Generation, WorkerId};
-use crate::slot::{Ending, Rest, Slot, Stage};
+use crate::id::{Generation, SeatId, Side, SlotId, WorkerId};
+use crate::slot::{Ending, Rest, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
 /// One app at one moment.
@@ -60,6 +60,25 @@ pub struct SlotSnapshot {
     pub next_start: Option<Timestamp>,
     /// How its last life ended.
     pub last_ending: Option<Ending>,
+    /// Where its worker's sockets are.
+    pub side: Side,
+    /// Whether they get new connections.
+    pub in_rotation: bool,
+    /// Who is in it beside the worker, in the other seat.
+    pub beside: Option<Beside>,
+}
+
+/// A successor that has to prove itself, or a retired worker that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// Who it is.
+    pub worker: WorkerId,
+    /// The generation of its settings.
+    pub generation: Generation,
+    /// What it is doing.
+    pub state: SlotState,
+    /// When its process was started.
+    pub since: Option<Timestamp>,
 }
 
 /// What a slot is doing.
@@ -69,6 +88,8 @@ pub enum SlotState {
     Starting,
     /// It may take connections.
     Ready,
+    /// It gets no new connections and takes those that wait for it.
+    Draining,
     /// It was asked to end, or is ending.
     Stopping,
     /// No process, and none is wanted.
@@ -81,7 +102,8 @@ pub enum SlotState {
 
 impl AppSnapshot {
     pub(crate) fn of(app: &App) -> Self {
-        let slots: Vec<_> = app.slots.iter().map(|slot| SlotSnapshot::of(slot, app.probe_at)).collect();
+        let slots: Vec<_> =
+            (0..).zip(&app.slots).map(|(index, slot)| SlotSnapshot::of(app, index, slot)).collect();
         // Slots are counted by a u32 (`App::instances`), so counts of them fit.
         let count = |what: &dyn Fn(&Slot) -> bool| {
             u32::try_from(app.slots.iter().filter(|s| what(s)).count()).unwrap_or(u32::MAX)
@@ -105,39 +127,56 @@ impl AppSnapshot {
         } else {
             AppState::Starting
         };
-        Self { state, generation: app.generation, wanted, ready, running, slots }
+        Self { state, generation: app.version.generation, wanted, ready, running, slots }
     }
 }
 
 impl SlotSnapshot {
-    fn of(slot: &Slot, probe_at: Option<Timestamp>) -> Self {
+    fn of(app: &App, index: u32, slot: &Slot) -> Self {
+        let seat = SeatId { slot: SlotId { app: app.id, index }, side: slot.side };
         let state = match (&slot.worker, slot.rest) {
-            (Some(worker), _) => match &worker.stage {
-                Stage::Spawning | Stage::Starting { .. } => SlotState::Starting,
-                Stage::Ready { .. } => SlotState::Ready,
-                Stage::Stopping { .. } => SlotState::Stopping,
-            },
+            (Some(worker), _) => SlotState::of(worker),
             (None, Rest::Stopped) => SlotState::Stopped,
             (None, Rest::Due(_)) => SlotState::Backoff,
             (None, Rest::Errored) => SlotState::Errored,
         };
         let next_start = match (&slot.worker, slot.rest) {
             (None, Rest::Due(at)) => Some(at),
-            (None, Rest::Errored) => probe_at,
+            (None, Rest::Errored) => app.probe_at,
             (None, Rest::Stopped) | (Some(_), _) => None,
         };
         Self {
             worker: slot.worker.as_ref().map(|worker| worker.id),
-            generation: slot.generation,
+            generation: slot.worker.as_ref().map_or(slot.generation, |worker| worker.version.generation),
             state,
-            since: slot
-                .worker
-                .as_ref()
-                .filter(|worker| worker.stage != Stage::Spawning)
-                .map(|worker| worker.since),
+            since: slot.worker.as_ref().and_then(runs_since),
             restarts: slot.restarts,
             next_start,
             last_ending: slot.last_ending.clone(),
+            side: slot.side,
+            in_rotation: app.rotation.binary_search(&seat).is_ok(),
+            beside: slot.successor.as_ref().or(slot.retired.as_ref()).map(|worker| Beside {
+                worker: worker.id,
+                generation: worker.version.generation,
+                state: SlotState::of(worker),
+                since: runs_since(worker),
+            }),
         }
     }
+}
+
+impl SlotState {
+    const fn of(worker: &Worker) -> Self {
+        match &worker.stage {
+            Stage::Spawning | Stage::Starting { .. } => Self::Starting,
+            Stage::Ready { .. } => Self::Ready,
+            Stage::Draining { .. } => Self::Draining,
+            Stage::Stopping { .. } => Self::Stopping,
+        }
+    }
+}
+
+/// When a worker's process was started, if it was.
+fn runs_since(worker: &Worker) -> Option<Timestamp> {
+    (worker.stage != Stage::Spawning).then_some(worker.since)
 }

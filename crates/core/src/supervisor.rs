@@ -8,7 +8,7 @@ use crate::app::{App, Turn};
 use crate::event::{Event, Order, Slots};
 use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
 use crate::jitter::Jitter;
-use crate::policy::Policy;
+use crate::policy::{Policy, Version};
 use crate::slot::Cause;
 use crate::status::AppSnapshot;
 use crate::time::Timestamp;
@@ -50,7 +50,7 @@ impl Supervisor {
         instances: u32,
         start: &Slots,
     ) {
-        let app = || App::new(id, generation, policy).restored(now, instances, start);
+        let app = || App::new(id, Version::new(generation, policy)).restored(now, instances, start);
         self.apps.entry(id).or_insert_with(app);
     }
 
@@ -76,18 +76,30 @@ impl Supervisor {
                 Some(app)
             }
             Event::WorkerSpawned(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.spawned(index, turn.now);
+                app.spawned(index, worker, turn.now);
             }),
             Event::SpawnFailed { worker, detail } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.ended(index, None, Some(Cause::NotStarted(detail)), turn);
+                app.ended(index, worker, None, Some(Cause::NotStarted(detail)), turn);
             }),
-            Event::WorkerReady(worker) => tell(apps, worker, &mut turn, App::ready),
-            Event::WorkerLeaving(worker) => tell(apps, worker, &mut turn, App::leaving),
+            Event::WorkerReady(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.ready(index, worker, turn);
+            }),
+            Event::WorkerLeaving(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.leaving(index, worker, turn);
+            }),
+            Event::WorkerDrained(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.drained(index, worker, turn);
+            }),
+            Event::MemoryExceeded { worker, used, limit, hard } => {
+                tell(apps, worker, &mut turn, |app, index, turn| {
+                    app.outgrown(index, worker, (used, limit, hard), turn);
+                })
+            }
             Event::WorkerDelayed { worker, by } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.delayed(index, turn.now + by);
+                app.delayed(index, worker, turn.now + by);
             }),
             Event::WorkerExited { worker, exit } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.ended(index, Some(exit), None, turn);
+                app.ended(index, worker, Some(exit), None, turn);
             }),
             Event::TimePassed => None,
             Event::ShutdownOrdered { now: kill } => {
@@ -122,12 +134,17 @@ impl Supervisor {
         self.ending && self.places.is_empty()
     }
 
-    /// Whether an order for the app would be refused because of another one
-    /// (`stop` and `delete` take the place of most), or because the app has just
-    /// been forgotten.
+    /// Why an order for an app would not be begun now; `None` if it would be.
     #[must_use]
-    pub fn is_busy(&self, id: AppId) -> bool {
-        self.ending || self.apps.get(&id).is_none_or(|app| app.operation.is_some())
+    pub fn refusal(&self, id: AppId, order: &Order) -> Option<Refusal> {
+        if self.ending {
+            return Some(Refusal::ShuttingDown);
+        }
+        match (self.apps.get(&id), order) {
+            (Some(app), _) => app.refusal(order),
+            (None, Order::Declare { .. }) => None,
+            (None, _) => Some(Refusal::NoSuchApp),
+        }
     }
 
     /// What is known of one app now.
@@ -150,29 +167,14 @@ fn take_order(
         turn.actions.push(refuse(Refusal::ShuttingDown));
         return;
     }
-    let app = match &order {
-        Order::Declare { generation, policy, .. } => {
-            apps.entry(id).or_insert_with(|| App::new(id, *generation, policy.clone()))
-        }
-        Order::Start(_)
-        | Order::Stop { .. }
-        | Order::Restart { .. }
-        | Order::Scale(_)
-        | Order::Delete { .. } => {
-            let Some(app) = apps.get_mut(&id) else {
-                turn.actions.push(refuse(Refusal::NoSuchApp));
-                return;
-            };
-            app
-        }
-    };
-    if let Order::Start(slots) | Order::Stop { slots, .. } | Order::Restart { slots, .. } = &order
-        && !app.has_any(slots)
-    {
-        turn.actions.push(refuse(Refusal::NoSuchSlot));
-        return;
+    if let Order::Declare { generation, policy, .. } = &order {
+        let version = || Version::new(*generation, policy.clone());
+        apps.entry(id).or_insert_with(|| App::new(id, version()));
     }
-    app.order(operation, order, turn);
+    match apps.get_mut(&id) {
+        Some(app) => app.order(operation, order, turn),
+        None => turn.actions.push(refuse(Refusal::NoSuchApp)),
+    }
 }
 
 /// Tells a living worker's app what happened to it. Returns the app.

@@ -8,13 +8,15 @@
 //! | command | meaning |
 //! | --- | --- |
 //! | `seed N` | the seed of the jitter, before anything else |
-//! | `auto [spawned] [ready] [ended]` | from here on each spawn succeeds at once, each worker reports ready at once, each worker that is asked or killed ends at once |
+//! | `auto [spawned] [ready] [drained] [ended]` | from here on each spawn succeeds at once, each worker reports ready at once, is drained at once, and ends at once when it is asked or killed |
 //! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy` |
 //! | `restored NAME [KEY=VALUE…]` | it was declared earlier: the same settings, and nobody waits |
 //! | `start` `stop [--now]` `restart [--now]` `NAME[:0,1]` | orders |
-//! | `scale NAME N`, `delete NAME [--now]`, `shutdown [--now]` | orders |
+//! | `scale NAME N [start=none]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
+//! | `drained N` | nothing waits for worker N any more |
+//! | `memory N USED LIMIT [--now]` | worker N uses too much; with `--now` by far |
 //! | `exit N code=C\|signal=S\|unknown` | worker N ends |
 //! | `after TIME` | time passes, each deadline is met on its way |
 //! | `leap TIME` | time passes and nobody looks, as on a suspended machine |
@@ -154,9 +156,14 @@ impl Stage {
             ("restart", [target]) => {
                 self.order(line, target, |slots| Order::Restart { slots, now: hurry })?
             }
-            ("scale", [name, instances]) => {
+            ("scale", [name, instances, rest @ ..]) => {
                 let instances = number(instances)?;
-                self.order(line, name, |_| Order::Scale(instances))?;
+                let start = match rest {
+                    [] => Slots::All,
+                    ["start=none"] => Slots::Only(BTreeSet::new()),
+                    _ => return Err("scale APP N [start=none]".to_owned()),
+                };
+                self.order(line, name, |_| Order::Scale { instances, start })?;
             }
             ("delete", [name]) => self.order(line, name, |_| Order::Delete { now: hurry })?,
             ("shutdown", []) => self.handle(Event::ShutdownOrdered { now: hurry }),
@@ -168,6 +175,11 @@ impl Stage {
             ("leaving", [worker]) => self.handle(Event::WorkerLeaving(id(worker)?)),
             ("delayed", [worker, by]) => {
                 self.handle(Event::WorkerDelayed { worker: id(worker)?, by: duration(by)? });
+            }
+            ("drained", [worker]) => self.handle(Event::WorkerDrained(id(worker)?)),
+            ("memory", [worker, used, limit]) => {
+                let (worker, used, limit) = (id(worker)?, number(used)?, number(limit)?);
+                self.handle(Event::MemoryExceeded { worker, used, limit, hard: hurry });
             }
             ("exit", [worker, how]) => {
                 let exit = match how.split_once('=') {
@@ -213,8 +225,11 @@ impl Stage {
                 let exit = Event::WorkerExited { worker: *worker, exit: Exit::Signal(9) };
                 on("ended", exit).into_iter().collect()
             }
+            Action::Drain(worker) => on("drained", Event::WorkerDrained(*worker)).into_iter().collect(),
             Action::Open(_)
             | Action::Close(_)
+            | Action::Rotate(..)
+            | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)
             | Action::Finish(..) => Vec::new(),
@@ -291,6 +306,9 @@ impl Stage {
                     policy.stop_exit_codes = value.split(',').map(number).collect::<Result<_, _>>()?;
                 }
                 "kill_timeout" => policy.kill_timeout = duration(value)?,
+                "listens" => policy.listens = number(value)?,
+                "drain_timeout" => policy.drain_timeout = duration(value)?,
+                "max_surge" => policy.max_surge = number(value)?,
                 _ => return Err(format!("no such setting {key}")),
             }
         }
@@ -328,6 +346,14 @@ impl Stage {
                     let _ = write!(self.output, ", last {}", Ended(ending));
                 }
                 self.output.push('\n');
+                if let Some(beside) = slot.beside {
+                    let state = format!("{:?}", beside.state).to_lowercase();
+                    let (worker, generation) = (beside.worker.0, beside.generation.0);
+                    let _ = writeln!(
+                        self.output,
+                        "  {name}:{index} beside it {state}, worker {worker}, generation {generation}"
+                    );
+                }
             }
         }
     }
@@ -346,6 +372,9 @@ fn defaults() -> Policy {
         autorestart: true,
         stop_exit_codes: Vec::new(),
         kill_timeout: Duration::from_secs(5),
+        listens: false,
+        drain_timeout: Duration::from_secs(30),
+        max_surge: 0,
     }
 }
 

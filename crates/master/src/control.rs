@@ -35,6 +35,7 @@ pub(crate) enum Ask {
     Start(Select),
     Stop(Select),
     Restart(Select),
+    Reload(Select),
     Delete(Select),
     Scale(Scale),
     Signal(SendSignal),
@@ -51,6 +52,7 @@ impl Ask {
             | Self::Start(_)
             | Self::Stop(_)
             | Self::Restart(_)
+            | Self::Reload(_)
             | Self::Delete(_)
             | Self::Scale(_) => true,
             Self::Ping

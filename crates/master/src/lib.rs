@@ -12,6 +12,7 @@
 
 mod clock;
 mod control;
+mod drains;
 mod family;
 mod inherit;
 mod link;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::{fs, io};
 
 use supervisor_config::ListenAddress;
-use supervisor_core::{AppId, SlotId};
+use supervisor_core::{AppId, SeatId, Side, SlotId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
 
@@ -35,7 +35,7 @@ struct Member {
 /// All sockets that listen for workers.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    members: BTreeMap<SlotId, Vec<Member>>,
+    members: BTreeMap<SeatId, Vec<Member>>,
     /// What an earlier master left, by key.
     inherited: BTreeMap<String, OwnedFd>,
     /// What the service manager opened.
@@ -79,7 +79,7 @@ impl Listeners {
     /// # Errors
     ///
     /// The first address that cannot be bound; the ones before it stay open.
-    pub(crate) fn open(&mut self, slot: SlotId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
+    pub(crate) fn open(&mut self, slot: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
         let app = &settings.app;
         self.close_except(slot, &app.listen, link);
         for address in &app.listen {
@@ -87,13 +87,14 @@ impl Listeners {
                 continue;
             }
             let error = |source| ListenError { address: address_text(address), source };
-            let key = key(&app.name, slot.index, address);
-            let (socket, key) = match self.shared(slot.app, address) {
+            let key = key(&app.name, slot.slot.index, slot.side, address);
+            let (socket, key) = match self.shared(slot.slot.app, address) {
                 Some(shared) => shared,
                 None => match self.inherited.remove(&key) {
                     Some(socket) => (Rc::new(socket), key),
                     None => {
-                        let first = !self.of_app(slot.app).any(|member| overlap(&member.address, address));
+                        let first =
+                            !self.of_app(slot.slot.app).any(|member| overlap(&member.address, address));
                         (Rc::new(bind(address, first).map_err(error)?), key)
                     }
                 },
@@ -106,7 +107,7 @@ impl Listeners {
     }
 
     /// Closes a slot's sockets: nobody is expected to serve them.
-    pub(crate) fn close(&mut self, slot: SlotId, link: &Link) {
+    pub(crate) fn close(&mut self, slot: SeatId, link: &Link) {
         self.close_except(slot, &[], link);
     }
 
@@ -118,7 +119,7 @@ impl Listeners {
     /// The address whose socket could not be made ready.
     pub(crate) fn hand_over(
         &self,
-        slot: SlotId,
+        slot: SeatId,
         settings: &Settings,
     ) -> Result<Vec<BorrowedFd<'_>>, ListenError> {
         let members = self.members.get(&slot).map_or(&[][..], Vec::as_slice);
@@ -143,7 +144,7 @@ impl Listeners {
 
     /// Connections that wait in the slot's own accept queues; `None` when it
     /// has no queue of its own.
-    pub(crate) fn queue(&self, slot: SlotId) -> Option<u64> {
+    pub(crate) fn queue(&self, slot: SeatId) -> Option<u64> {
         let members = self.members.get(&slot)?;
         let own = members.iter().filter(|member| !self.is_shared(&member.address));
         own.filter_map(|member| socket::queue_length(member.socket.as_fd()).ok())
@@ -151,12 +152,19 @@ impl Listeners {
             .reduce(u64::saturating_add)
     }
 
+    pub(crate) fn rotate(&self, _app: AppId, _seats: &[SeatId], _link: &Link) {}
+
+    /// Whether nothing waits.
+    pub(crate) fn is_drained(&self, seat: SeatId) -> bool {
+        self.queue(seat).unwrap_or(0) == 0
+    }
+
     /// Whether the slot listens anywhere.
-    pub(crate) fn is_open(&self, slot: SlotId) -> bool {
+    pub(crate) fn is_open(&self, slot: SeatId) -> bool {
         self.members.contains_key(&slot)
     }
 
-    fn close_except(&mut self, slot: SlotId, kept: &[ListenAddress], link: &Link) {
+    fn close_except(&mut self, slot: SeatId, kept: &[ListenAddress], link: &Link) {
         let Some(members) = self.members.get_mut(&slot) else { return };
         let (stay, go): (Vec<_>, Vec<_>) =
             std::mem::take(members).into_iter().partition(|member| kept.contains(&member.address));
@@ -195,17 +203,17 @@ impl Listeners {
     }
 
     fn of_app(&self, app: AppId) -> impl Iterator<Item = &Member> {
-        let slots = SlotId { app, index: 0 }..=SlotId { app, index: u32::MAX };
-        self.members.range(slots).flat_map(|(_, members)| members)
+        let seat = |index, side| SeatId { slot: SlotId { app, index }, side };
+        self.members.range(seat(0, Side::A)..=seat(u32::MAX, Side::B)).flat_map(|(_, members)| members)
     }
 }
 
 /// The prefix of the keys under which the keeper has members.
 pub(crate) const KEY_PREFIX: &str = "member:";
 
-fn key(app: &str, slot: u32, address: &ListenAddress) -> String {
+fn key(app: &str, slot: u32, side: Side, address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Tcp { address, .. } => format!("{KEY_PREFIX}{app}:{slot}:{address}"),
+        ListenAddress::Tcp { address, .. } => format!("{KEY_PREFIX}{app}:{slot}:{side:?}:{address}"),
         // A path may be longer than a key.
         ListenAddress::Unix(path) => {
             let mut hasher = DefaultHasher::new();

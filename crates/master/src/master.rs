@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use supervisor_core::{
-    Action, AppId, Event, Notice, OperationId, Order, Outcome, SlotId, Slots, Supervisor, Timestamp, WorkerId,
+    Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Supervisor,
+    Timestamp, WorkerId,
 };
 use supervisor_protocol::control::{Failure, Progress, Stream, WorkerState};
 use supervisor_protocol::keeper::FdRole;
@@ -21,15 +22,16 @@ use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
 use supervisor_sys::{fdpass, process, socket};
 
+use crate::drains::Drains;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::records::{self, ProcessRecord, WorkerRecord};
-use crate::registry::Registry;
+use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
 use crate::service::{self, Service};
-use crate::settings::{Place, Settings, listener_name};
+use crate::settings::{Place, listener_name};
 use crate::snapshot::Facts;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
@@ -51,6 +53,7 @@ pub(crate) struct Master {
     pub(crate) registry: Registry,
     pub(crate) operations: Operations,
     pub(crate) workers: Workers,
+    pub(crate) drains: Drains,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
@@ -97,6 +100,7 @@ impl Master {
             registry: Registry::default(),
             operations: Operations::default(),
             workers: Workers::new(),
+            drains: Drains::default(),
             listeners: Listeners::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
@@ -130,7 +134,10 @@ impl Master {
             match action {
                 Action::Open(_)
                 | Action::Close(_)
+                | Action::Rotate(..)
                 | Action::Spawn { .. }
+                | Action::Drain(_)
+                | Action::Revert(_)
                 | Action::Terminate(_)
                 | Action::Kill(_) => {
                     self.queue.push_back(action);
@@ -175,18 +182,25 @@ impl Master {
 
     fn perform_one(&mut self, action: Action) {
         match action {
-            Action::Open(slot) => {
-                if let Some(settings) = self.settings(slot.app)
-                    // A failure comes again when the slot's worker is spawned,
+            Action::Open(seat) => {
+                if let Some(entry) = self.registry.by_id(seat.slot.app)
+                    // A failure comes again when the seat's worker is spawned,
                     // and is told then.
-                    && let Err(error) = self.listeners.open(slot, &settings, &self.link)
+                    && let Err(error) = self.listeners.open(seat, &entry.settings, &self.link)
                 {
-                    tracing::debug!("{}: {error}", self.place(slot));
+                    tracing::debug!("{}: {error}", self.place(seat.slot));
                 }
             }
-            Action::Close(slot) => self.listeners.close(slot, &self.link),
-            Action::Spawn { worker, slot, .. } => {
-                let event = match self.spawn(worker, slot) {
+            Action::Close(seat) => self.listeners.close(seat, &self.link),
+            Action::Rotate(app, seats) => self.listeners.rotate(app, &seats, &self.link),
+            Action::Drain(worker) => self.drains.add(worker),
+            Action::Revert(app) => {
+                if let Some(entry) = self.registry.by_id_mut(app) {
+                    entry.revert();
+                }
+            }
+            Action::Spawn { worker, seat, generation } => {
+                let event = match self.spawn(worker, seat, generation) {
                     Ok(()) => Event::WorkerSpawned(worker),
                     Err(detail) => Event::SpawnFailed { worker, detail },
                 };
@@ -217,10 +231,6 @@ impl Master {
         format!("{}:{}", self.registry.name(slot.app), slot.index)
     }
 
-    fn settings(&self, app: AppId) -> Option<Rc<Settings>> {
-        self.registry.by_id(app).map(|entry| Rc::clone(&entry.settings))
-    }
-
     /// Starts a worker.
     ///
     /// The order of the steps makes a kill of this process at any of them safe:
@@ -231,10 +241,12 @@ impl Master {
     /// # Errors
     ///
     /// In words: the stage that failed and the cause.
-    fn spawn(&mut self, id: WorkerId, slot: SlotId) -> Result<(), String> {
-        let settings = self.settings(slot.app).ok_or("its app is gone")?;
+    fn spawn(&mut self, id: WorkerId, seat: SeatId, generation: Generation) -> Result<(), String> {
+        let slot = seat.slot;
+        let entry = self.registry.by_id(slot.app).ok_or("its app is gone")?;
+        let settings = Rc::clone(entry.settings_of(generation.0));
         let app = &settings.app;
-        self.listeners.open(slot, &settings, &self.link).map_err(|error| error.to_string())?;
+        self.listeners.open(seat, &settings, &self.link).map_err(|error| error.to_string())?;
         let identity = settings.identity()?;
         let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::errno(&error));
 
@@ -284,7 +296,7 @@ impl Master {
             env,
             listen_pid: !names.is_empty(),
             cwd: Some(app.cwd.clone()),
-            fds: self.listeners.hand_over(slot, &settings).map_err(|error| error.to_string())?,
+            fds: self.listeners.hand_over(seat, &settings).map_err(|error| error.to_string())?,
             introduce: Some(theirs.as_fd()),
             process_group: ProcessGroup::NewSession,
             credentials: identity.map(|identity| identity.credentials.clone()),
@@ -335,7 +347,7 @@ impl Master {
             }
         }
         self.sampler.add(id, child.pid);
-        let worker = Worker::new(Rc::clone(&settings), record, child, notify);
+        let worker = Worker::new(Rc::clone(&settings), record, seat, child, notify);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())
     }
@@ -363,6 +375,15 @@ impl Master {
         }
     }
 
+    /// Looks whether workers that are being drained have taken all that waited.
+    pub(crate) fn look_after_drains(&mut self) {
+        let (workers, listeners) = (&self.workers, &self.listeners);
+        let waiting = |id| workers.get(id).map(|worker| !listeners.is_drained(worker.seat));
+        for worker in self.drains.look(waiting) {
+            self.handle(Event::WorkerDrained(worker));
+        }
+    }
+
     /// Tells people what happened to a worker: in the log, and those who wait
     /// for an order about its app.
     fn announce(&mut self, notice: Notice) {
@@ -372,6 +393,12 @@ impl Master {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
             Notice::Ready { slot, worker, after } => {
                 (slot, WorkerState::Ready, format!("ready after {}{}", words::duration(after), pid(worker)))
+            }
+            Notice::Switched(slot, worker) => {
+                (slot, WorkerState::Ready, format!("takes over{}", pid(worker)))
+            }
+            Notice::Draining(slot, worker) => {
+                (slot, WorkerState::Draining, format!("draining{}", pid(worker)))
             }
             Notice::Stopping(slot, worker) => {
                 (slot, WorkerState::Stopping, format!("stopping{}", pid(worker)))
@@ -383,7 +410,7 @@ impl Master {
                 self.sampler.remove(worker);
                 self.ended.push(worker);
                 self.link.delete(&records::worker_key(worker));
-                (slot, words::state_after(next), format!("{}; {}", words::ending(&ending), words::next(next)))
+                (slot, words::state_after(next), words::ended(&ending, next))
             }
         };
         tracing::info!("{}: {detail}", self.place(slot));
@@ -393,25 +420,59 @@ impl Master {
 
     fn finish(&mut self, operation: OperationId, outcome: Outcome) {
         match outcome {
-            Outcome::Done => {}
-            Outcome::Failed { slot, worker, ending } => {
-                let failure = Failure {
-                    app: self.registry.name(slot.app).to_owned(),
-                    slot: Some(slot.index),
-                    reason: words::ending(&ending),
-                    last_lines: Vec::new(),
-                };
-                self.operations.fail(operation, 1, Line::Failed(failure, self.output.tail(worker)));
+            Outcome::Done => self.settle(operation),
+            Outcome::Failed(failure) => {
+                self.settle(operation);
+                self.fail(operation, &failure, false);
+            }
+            Outcome::RolledBack(failure) => {
+                let place = self.place(failure.slot);
+                tracing::error!("{place}: {}; rolled back", words::ending(&failure.ending));
+                self.fail(operation, &failure, true);
             }
             Outcome::Refused(refusal) => self.give_up(operation, words::refusal(refusal)),
-            Outcome::Superseded => self.give_up(operation, "a later order took its place".to_owned()),
+            Outcome::Superseded => {
+                self.settle(operation);
+                self.give_up(operation, "a later order took its place".to_owned());
+            }
         }
         self.operations.finish(operation);
     }
 
+    fn fail(&mut self, operation: OperationId, failure: &supervisor_core::Failure, rolled_back: bool) {
+        let supervisor_core::Failure { slot, worker, ending } = failure;
+        let failure = Failure {
+            app: self.registry.name(slot.app).to_owned(),
+            slot: Some(slot.index),
+            reason: words::ending(ending),
+            last_lines: Vec::new(),
+            rolled_back,
+        };
+        let exit_code = if rolled_back { 6 } else { 1 };
+        self.operations.fail(operation, exit_code, Line::Failed(failure, self.output.tail(*worker)));
+    }
+
+    /// The settings that an operation brought are there to stay.
+    fn settle(&mut self, operation: OperationId) {
+        let Some(app) = self.operations.app(operation) else { return };
+        let Some(entry) = self.registry.by_id_mut(app) else { return };
+        if entry.before.take().is_none() {
+            return;
+        }
+        self.store_app(app);
+        if let Some(pending) = self.keep_declared() {
+            let name = self.registry.name(app).to_owned();
+            tokio::spawn(async move {
+                if let Err(error) = pending.written().await {
+                    tracing::error!("{name}: the next daemon will not know its settings: {error}");
+                }
+            });
+        }
+    }
+
     fn give_up(&mut self, operation: OperationId, reason: String) {
         let app = self.operations.app(operation).map_or("", |app| self.registry.name(app)).to_owned();
-        let failure = Failure { app, slot: None, reason, last_lines: Vec::new() };
+        let failure = Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false };
         self.operations.fail(operation, 5, Line::Progress(Progress::Failed(failure)));
     }
 
@@ -419,12 +480,7 @@ impl Master {
     /// whether its workers are outdated.
     pub(crate) fn declare(&mut self, operation: OperationId, app: AppId) {
         let Some(entry) = self.registry.by_id(app) else { return };
-        let order = Order::Declare {
-            generation: supervisor_core::Generation(entry.settings.generation),
-            policy: entry.settings.policy(),
-            instances: entry.instances,
-            start: entry.running(),
-        };
+        let order = entry.order();
         self.store_app(app);
         self.order(operation, app, order);
     }
@@ -435,7 +491,7 @@ impl Master {
         self.core.restore(
             clock::now(),
             app,
-            supervisor_core::Generation(entry.settings.generation),
+            Generation(entry.settings.generation),
             entry.settings.policy(),
             entry.instances,
             &entry.running(),
@@ -446,8 +502,9 @@ impl Master {
     /// Lets the keeper know what a person wants of an app.
     pub(crate) fn store_app(&mut self, app: AppId) {
         let Some(entry) = self.registry.by_id(app).filter(|entry| !entry.deleted) else { return };
-        let name = &entry.settings.app.name;
-        match records::store_app(&entry.settings.app, &entry.record()) {
+        let (settings, record) = entry.lasting();
+        let name = &settings.app.name;
+        match records::store_app(&settings.app, &record) {
             Ok(fd) => self.link.put(&records::app_key(name), &[], &[(FdRole::Hold, fd.as_fd())]),
             Err(error) => tracing::error!("{name}: cannot keep its settings: {error}"),
         }
@@ -457,7 +514,8 @@ impl Master {
     /// is kept.
     pub(crate) fn keep_declared(&self) -> Option<Pending> {
         let declared = self.registry.iter().map(|(_, entry)| entry).filter(|entry| !entry.deleted);
-        self.store.keep(declared.map(|entry| (&entry.settings.app, entry.record())))
+        let lasting: Vec<_> = declared.map(Entry::lasting).collect();
+        self.store.keep(lasting.iter().map(|(settings, record)| (&settings.app, record.clone())))
     }
 
     /// Notes that a person does not want an app any more. Whatever happens from
@@ -484,7 +542,7 @@ impl Master {
     /// that is stopped stay stopped.
     pub(crate) fn note_scaled(&mut self, app: AppId, instances: u32) {
         let Some(entry) = self.registry.by_id_mut(app) else { return };
-        let all_stopped = entry.instances > 0 && entry.stopped.len() == entry.instances as usize;
+        let all_stopped = entry.is_stopped();
         entry.instances = instances;
         entry.stopped.retain(|slot| *slot < instances);
         if all_stopped {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use regex_lite::Regex;
 use supervisor_config::{App, ListenAddress};
-use supervisor_core::{AppId, Slots};
+use supervisor_core::{AppId, Generation, Order, Slots};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 
 use crate::records::AppRecord;
@@ -23,13 +23,25 @@ pub(crate) struct Entry {
     pub(crate) stopped: BTreeSet<u32>,
     /// The file that declared it.
     pub(crate) source: Option<PathBuf>,
+    /// What it was declared as before, until the workers of the settings now
+    /// have proved themselves: a worker that fails brings it back.
+    pub(crate) before: Option<Box<Declaration>>,
     /// It is about to be forgotten.
     pub(crate) deleted: bool,
 }
 
-impl Entry {
+/// What an app is declared as.
+#[derive(Debug, Clone)]
+pub(crate) struct Declaration {
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) instances: u32,
+    pub(crate) stopped: BTreeSet<u32>,
+    pub(crate) source: Option<PathBuf>,
+}
+
+impl Declaration {
     /// What is known beside the settings.
-    pub(crate) fn record(&self) -> AppRecord {
+    fn record(&self) -> AppRecord {
         AppRecord {
             generation: self.settings.generation,
             instances: self.instances,
@@ -37,10 +49,60 @@ impl Entry {
             source: self.source.clone(),
         }
     }
+}
+
+impl Entry {
+    pub(crate) fn declaration(&self) -> Declaration {
+        Declaration {
+            settings: Rc::clone(&self.settings),
+            instances: self.instances,
+            stopped: self.stopped.clone(),
+            source: self.source.clone(),
+        }
+    }
+
+    /// What outlives this master: settings that are not proved yet do not.
+    pub(crate) fn lasting(&self) -> (Rc<Settings>, AppRecord) {
+        let now = || self.declaration();
+        let declaration = self.before.as_deref().cloned().unwrap_or_else(now);
+        (Rc::clone(&declaration.settings), declaration.record())
+    }
+
+    /// The order that makes the app so.
+    pub(crate) fn order(&self) -> Order {
+        Order::Declare {
+            generation: Generation(self.settings.generation),
+            policy: self.settings.policy(),
+            instances: self.instances,
+            start: self.running(),
+        }
+    }
+
+    /// The settings of a generation.
+    pub(crate) fn settings_of(&self, generation: u64) -> &Rc<Settings> {
+        match &self.before {
+            Some(before) if before.settings.generation == generation => &before.settings,
+            Some(_) | None => &self.settings,
+        }
+    }
+
+    /// Makes it what it was before.
+    pub(crate) fn revert(&mut self) {
+        if let Some(before) = self.before.take() {
+            let Declaration { settings, instances, stopped, source } = *before;
+            (self.settings, self.instances, self.stopped, self.source) =
+                (settings, instances, stopped, source);
+        }
+    }
 
     /// The slots that should run.
     pub(crate) fn running(&self) -> Slots {
         Slots::Only((0..self.instances).filter(|index| !self.stopped.contains(index)).collect())
+    }
+
+    /// Whether a person stopped all of it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.instances > 0 && self.count_running() == 0
     }
 
     /// How many slots should run.
@@ -91,7 +153,8 @@ impl Registry {
         self.next += 1;
         let name = settings.app.name.clone();
         self.names.insert(id, name.clone());
-        self.entries.insert(name, Entry { id, settings, instances, stopped, source, deleted: false });
+        self.entries
+            .insert(name, Entry { id, settings, instances, stopped, source, before: None, deleted: false });
         id
     }
 

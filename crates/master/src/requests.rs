@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use supervisor_config::App;
-use supervisor_core::{AppId, Event, Order, Refusal, SlotId, Slots};
+use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
     Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
     Ping, Progress, Reopen, Reopened, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
@@ -43,6 +43,7 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Start(select) => master.start(&select).map(Reply::Order),
         Ask::Stop(select) => master.stop(&select).map(Reply::Order),
         Ask::Restart(select) => master.restart(&select).map(Reply::Order),
+        Ask::Reload(select) => master.reload(&select).map(Reply::Order),
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
         Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
@@ -222,7 +223,7 @@ impl Master {
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
-        let Apply { apps, source, prune } = apply;
+        let Apply { apps, source, prune, reload } = apply;
         check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
         let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
@@ -231,8 +232,8 @@ impl Master {
         let (mut draft, answer) = Draft::new();
         for app in apps {
             let known = self.registry.get(&app.name).map(|entry| entry.id);
-            if known.is_some_and(|id| self.core.is_busy(id)) {
-                draft.fail(5, failure(app.name, words::refusal(Refusal::Busy)));
+            if let Some(refusal) = known.and_then(|id| self.refusal_to_declare(id)) {
+                draft.fail(5, failure(app.name, words::refusal(refusal)));
                 continue;
             }
             if let Some(reason) = self.registry.conflict(&app) {
@@ -240,7 +241,7 @@ impl Master {
                 continue;
             }
             let name = app.name.clone();
-            let (id, change) = self.note(app, source.clone());
+            let (id, change) = self.note(app, source.clone(), reload);
             let instances = self.registry.by_id(id).map_or(0, |entry| {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
@@ -268,7 +269,7 @@ impl Master {
     }
 
     /// Notes what an app is to be from now on, and tells what that changes.
-    fn note(&mut self, app: App, source: Option<std::path::PathBuf>) -> (AppId, Change) {
+    fn note(&mut self, app: App, source: Option<std::path::PathBuf>, reload: bool) -> (AppId, Change) {
         let Some(known) = self.registry.get(&app.name) else {
             let instances = app.instances;
             let stopped = if app.autostart { BTreeSet::new() } else { (0..instances).collect() };
@@ -292,12 +293,18 @@ impl Master {
         } else {
             Change::Started
         };
-        let generation = known.settings.generation + u64::from(differs);
+        let change =
+            if reload && change == Change::Unchanged && !stays_stopped { Change::Reloaded } else { change };
+        let renewed = differs || change == Change::Reloaded;
+        let generation = known.settings.generation + u64::from(renewed);
         if let Some(entry) = self.registry.by_id_mut(id) {
+            if renewed {
+                entry.before = Some(Box::new(entry.declaration()));
+            }
             entry.instances = app.instances;
             entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
             entry.source = source;
-            if differs {
+            if renewed {
                 entry.settings = Settings::new(app, generation);
             }
         }
@@ -314,11 +321,10 @@ impl Master {
         order: impl Fn(Slots) -> Order,
     ) -> Answer {
         let (mut draft, answer) = Draft::new();
-        let ends = matches!(change, Change::Stopped | Change::Deleted);
         for (id, slots) in selected {
             let app = self.registry.name(id).to_owned();
-            if !ends && self.core.is_busy(id) {
-                draft.fail(5, failure(app, words::refusal(Refusal::Busy)));
+            if let Some(refusal) = self.core.refusal(id, &order(slots.clone())) {
+                draft.fail(5, failure(app, words::refusal(refusal)));
                 continue;
             }
             note(self, id, &slots);
@@ -384,8 +390,68 @@ impl Master {
         check_budget(self.registry.iter().map(|(_, other)| {
             (if other.id == id { instances } else { other.instances }, &other.settings.app)
         }))?;
+        // The new slots of an app that is stopped stay stopped.
+        let start = if entry.is_stopped() { Slots::Only(BTreeSet::new()) } else { Slots::All };
         let note = |master: &mut Self, id, _: &Slots| master.note_scaled(id, instances);
-        Ok(self.order_selected(vec![(id, Slots::All)], Change::Scaled, note, |_| Order::Scale(instances)))
+        let order = |_| Order::Scale { instances, start: start.clone() };
+        Ok(self.order_selected(vec![(id, Slots::All)], Change::Scaled, note, order))
+    }
+
+    /// Replaces the workers of apps one after another, with the settings that
+    /// they have.
+    fn reload(&mut self, select: &Select) -> Answered<Answer> {
+        let selected = self.select(&select.selectors)?;
+        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
+            let name = self.registry.name(*id);
+            let message =
+                format!("an app is reloaded as a whole: `reload {name}`; `restart` takes single slots");
+            return Err(refuse(ErrorCode::Usage, message));
+        }
+        let everything = select.selectors.iter().any(|selector| selector == "all");
+        let (mut draft, answer) = Draft::new();
+        for (id, _) in selected {
+            let Some(entry) = self.registry.by_id(id) else { continue };
+            let app = entry.settings.app.name.clone();
+            if let Some(refusal) = self.refusal_to_declare(id) {
+                draft.fail(5, failure(app, words::refusal(refusal)));
+            } else if !entry.is_stopped() {
+                let instances = entry.count_running();
+                draft.say(Progress::App { app, change: Change::Reloaded, instances });
+                let operation = self.operations.begin(&mut draft, id);
+                self.renew(operation, id);
+            } else if !everything {
+                let reason = format!("it is stopped; `supervisor start {app}` starts it");
+                draft.fail(1, failure(app, reason));
+            }
+        }
+        self.operations.watch(draft);
+        Ok(answer)
+    }
+
+    /// Reloads every app that runs. Nobody waits for it; the log tells how it
+    /// went.
+    pub(crate) fn reload_all(&mut self) {
+        tracing::info!("reloading all apps");
+        let all = Select { selectors: vec!["all".to_owned()], now: false };
+        if let Err(error) = self.reload(&all) {
+            tracing::error!("cannot reload: {}", error.message);
+        }
+    }
+
+    /// Gives an app the settings that it has as a new generation.
+    fn renew(&mut self, operation: OperationId, app: AppId) {
+        if let Some(entry) = self.registry.by_id_mut(app) {
+            entry.before = Some(Box::new(entry.declaration()));
+            let generation = entry.settings.generation + 1;
+            entry.settings = Settings::new(entry.settings.app.clone(), generation);
+        }
+        self.declare(operation, app);
+    }
+
+    /// Why a change of an app's settings would not be begun now.
+    fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
+        let entry = self.registry.by_id(app)?;
+        self.core.refusal(app, &entry.order())
     }
 
     fn signal(&self, send: &SendSignal) -> Answered<Signalled> {
@@ -395,10 +461,11 @@ impl Master {
         for (id, slots) in self.select(&send.selectors)? {
             let Some(app) = self.core.app(id) else { continue };
             for (index, slot) in (0..).zip(app.slots).filter(|(index, _)| slots.contains(*index)) {
-                let Some(worker) = slot.worker else { continue };
-                match self.workers.signal(worker, signal) {
-                    Ok(()) => workers += 1,
-                    Err(error) => tracing::debug!("{}: {error}", SlotId { app: id, index }),
+                for worker in slot.worker.into_iter().chain(slot.beside.map(|beside| beside.worker)) {
+                    match self.workers.signal(worker, signal) {
+                        Ok(()) => workers += 1,
+                        Err(error) => tracing::debug!("{}: {error}", SlotId { app: id, index }),
+                    }
                 }
             }
         }
@@ -480,7 +547,7 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
 }
 
 fn failure(app: String, reason: String) -> Failure {
-    Failure { app, slot: None, reason, last_lines: Vec::new() }
+    Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }
 
 /// The settings without what may be secret.

@@ -98,6 +98,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         master.perform();
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
+        let drain = master.drains.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -117,6 +118,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                 master.look_after_lingering();
+            }
+            () = sleep_until(drain.unwrap_or_else(Instant::now).into()), if drain.is_some() => {
+                master.look_after_drains();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }
@@ -194,6 +198,7 @@ impl Signals {
 fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
     match Signal::from_raw(number) {
         Some(Signal::TERM | Signal::INT) => end(master, ending, false),
+        Some(Signal::HUP) => master.reload_all(),
         Some(Signal::USR1) => master.reopen_logs(),
         signal => {
             let name = signal.map_or_else(|| number.to_string(), |signal| signal.to_string());

@@ -51,7 +51,7 @@ impl Facts {
         self.ready += u64::from(app.ready);
         self.running += u64::from(app.running);
         let first = |state| match state {
-            SlotState::Starting | SlotState::Stopping => true,
+            SlotState::Starting | SlotState::Draining | SlotState::Stopping => true,
             SlotState::Ready | SlotState::Stopped | SlotState::Backoff | SlotState::Errored => false,
         };
         self.awaited +=

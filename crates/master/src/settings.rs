@@ -67,6 +67,9 @@ impl Settings {
             autorestart: app.autorestart,
             stop_exit_codes: app.stop_exit_codes.clone(),
             kill_timeout: app.kill_timeout,
+            listens: !app.listen.is_empty(),
+            drain_timeout: app.drain_timeout,
+            max_surge: app.max_surge,
         }
     }
 

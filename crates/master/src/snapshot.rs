@@ -2,7 +2,9 @@
 //! addresses added.
 
 use supervisor_config::{ExecMode, ListenAddress};
-use supervisor_core::{AppSnapshot, AppState, SlotId, SlotSnapshot, SlotState, Slots, Timestamp};
+use supervisor_core::{
+    AppSnapshot, AppState, Generation, SeatId, SlotId, SlotSnapshot, SlotState, Slots, Timestamp, WorkerId,
+};
 use supervisor_protocol::control::{
     self, AppStatus, Instances, LastExit, Listener, Origin, WorkerState, WorkerStatus,
 };
@@ -33,7 +35,7 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
     let workers: Vec<WorkerStatus> = (0..)
         .zip(&app.slots)
         .filter(|(index, _)| slots.contains(*index))
-        .map(|(index, slot)| worker(SlotId { app: entry.id, index }, slot, facts))
+        .flat_map(|(index, slot)| workers(SlotId { app: entry.id, index }, slot, facts))
         .collect();
     AppStatus {
         name: settings.name.clone(),
@@ -68,25 +70,13 @@ fn reason(app: &AppSnapshot, now: Timestamp) -> Option<String> {
     Some(words::ending(latest))
 }
 
-fn worker(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> WorkerStatus {
-    let process = snapshot.worker.and_then(|id| facts.workers.get(id));
-    let sample = snapshot.worker.and_then(|id| facts.samples.get(&id)).copied().unwrap_or_default();
-    WorkerStatus {
-        slot: slot.index,
-        id: snapshot.worker.map(|id| id.0),
-        pid: process.map(|process| process.pid.as_raw_pid().unsigned_abs()),
-        generation: snapshot.generation.0,
-        state: worker_state(snapshot.state),
-        uptime_s: snapshot.since.map(|since| seconds(facts.now.since(since))),
+/// A slot's worker, or what the slot is without one; then the worker beside it,
+/// if there is one.
+fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<WorkerStatus> {
+    let seat = SeatId { slot, side: snapshot.side };
+    let worker = WorkerStatus {
         restarts: snapshot.restarts,
-        cpu_percent: sample.cpu_percent,
-        memory_bytes: sample.memory,
-        pss_bytes: sample.pss,
-        queue: facts.listeners.queue(slot),
-        in_rotation: facts.listeners.is_open(slot),
-        weight: None,
-        dropped_log_bytes: snapshot.worker.map_or(0, |id| facts.output.dropped(id)),
-        message: process.and_then(|process| process.message.clone()),
+        in_rotation: snapshot.in_rotation,
         next_start_s: snapshot.next_start.map(|at| seconds(at.since(facts.now))),
         last_exit: snapshot.last_ending.as_ref().map(|ending| {
             let (code, signal) = match ending.exit {
@@ -96,6 +86,44 @@ fn worker(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> WorkerSta
             };
             LastExit { code, signal, reason: words::ending(ending), at: clock::rfc3339(ending.at, facts.now) }
         }),
+        ..occupant(seat, snapshot.worker, snapshot.generation, snapshot.state, snapshot.since, facts)
+    };
+    let beside = snapshot.beside.map(|beside| {
+        let seat = SeatId { slot, side: snapshot.side.other() };
+        occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
+    });
+    [Some(worker), beside].into_iter().flatten().collect()
+}
+
+/// Who is in a seat.
+fn occupant(
+    seat: SeatId,
+    worker: Option<WorkerId>,
+    generation: Generation,
+    state: SlotState,
+    since: Option<Timestamp>,
+    facts: &Facts<'_>,
+) -> WorkerStatus {
+    let process = worker.and_then(|id| facts.workers.get(id));
+    let sample = worker.and_then(|id| facts.samples.get(&id)).copied().unwrap_or_default();
+    WorkerStatus {
+        slot: seat.slot.index,
+        id: worker.map(|id| id.0),
+        pid: process.map(|process| process.pid.as_raw_pid().unsigned_abs()),
+        generation: generation.0,
+        state: worker_state(state),
+        uptime_s: since.map(|since| seconds(facts.now.since(since))),
+        restarts: 0,
+        cpu_percent: sample.cpu_percent,
+        memory_bytes: sample.memory,
+        pss_bytes: sample.pss,
+        queue: facts.listeners.queue(seat),
+        in_rotation: false,
+        weight: None,
+        dropped_log_bytes: worker.map_or(0, |id| facts.output.dropped(id)),
+        message: process.and_then(|process| process.message.clone()),
+        next_start_s: None,
+        last_exit: None,
     }
 }
 
@@ -125,6 +153,7 @@ const fn worker_state(state: SlotState) -> WorkerState {
     match state {
         SlotState::Starting => WorkerState::Starting,
         SlotState::Ready => WorkerState::Ready,
+        SlotState::Draining => WorkerState::Draining,
         SlotState::Stopping => WorkerState::Stopping,
         SlotState::Stopped => WorkerState::Stopped,
         SlotState::Backoff => WorkerState::Backoff,

@@ -60,19 +60,27 @@ pub(crate) fn ending(ending: &Ending) -> String {
         (Cause::Itself, Some(how)) => how,
         (Cause::Asked, Some(how)) => format!("stopped as ordered, {how}"),
         (Cause::NotReady(limit), Some(how)) => format!("not ready within {}, {how}", duration(*limit)),
+        (Cause::Memory { used, limit }, Some(how)) => {
+            format!("used {} of memory, more than {}; {how}", size(*used), size(*limit))
+        }
         (Cause::NotStarted(detail), _) => detail.clone(),
-        (Cause::Itself | Cause::Asked | Cause::NotReady(_), None) => "ended".to_owned(),
+        (Cause::Itself | Cause::Asked | Cause::NotReady(_) | Cause::Memory { .. }, None) => {
+            "ended".to_owned()
+        }
     }
 }
 
-/// What becomes of a slot after a life.
-pub(crate) fn next(next: Next) -> String {
+/// Why a life ended, and what becomes of its slot.
+pub(crate) fn ended(life: &Ending, next: Next) -> String {
+    let why = ending(life);
     match next {
-        Next::AtOnce => "starting again at once".to_owned(),
-        Next::After(pause) => format!("starting again in {}", duration(pause)),
-        Next::Stopped => "stays stopped".to_owned(),
-        Next::Errored(Some(retry)) => format!("failed too often, next try within {}", duration(retry)),
-        Next::Errored(None) => "failed too often, no further try".to_owned(),
+        Next::AtOnce => format!("{why}; starting again at once"),
+        Next::After(pause) => format!("{why}; starting again in {}", duration(pause)),
+        Next::Stopped => format!("{why}; stays stopped"),
+        Next::Errored(Some(retry)) => format!("{why}; failed too often, next try within {}", duration(retry)),
+        Next::Errored(None) => format!("{why}; failed too often, no further try"),
+        Next::Kept => format!("the successor has ended, the old worker stays: {why}"),
+        Next::Replaced => format!("the old worker has ended: {why}"),
     }
 }
 
@@ -82,6 +90,7 @@ pub(crate) const fn state_after(next: Next) -> WorkerState {
         Next::AtOnce | Next::After(_) => WorkerState::Backoff,
         Next::Stopped => WorkerState::Stopped,
         Next::Errored(_) => WorkerState::Errored,
+        Next::Kept | Next::Replaced => WorkerState::Ready,
     }
 }
 
@@ -94,6 +103,19 @@ pub(crate) fn refusal(refusal: Refusal) -> String {
         Refusal::ShuttingDown => "the daemon is ending",
     }
     .to_owned()
+}
+
+/// `512 KiB`, `1.5 MiB`, `20 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let unit = (1..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    let (whole, tenth) = (tenths / 10, tenths % 10);
+    if tenth == 0 || whole >= 100 {
+        format!("{whole} {}", UNITS[unit])
+    } else {
+        format!("{whole}.{tenth} {}", UNITS[unit])
+    }
 }
 
 /// `250ms`, `1.5s`, `2m 5s`.
@@ -113,6 +135,16 @@ pub(crate) fn duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let check = |bytes, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1536 * 1024, "1.5 MiB");
+        check(200 << 20, "200 MiB");
+        check(u64::MAX, "17179869183 GiB");
+    }
 
     #[test]
     fn durations_are_short() {

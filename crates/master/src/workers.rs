@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use supervisor_core::{Event, Exit, WorkerId};
+use supervisor_core::{Event, Exit, SeatId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) settings: Rc<Settings>,
     /// What the keeper knows of it.
     pub(crate) record: WorkerRecord,
+    /// Where its sockets are.
+    pub(crate) seat: SeatId,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     /// Where it sends `sd_notify(3)` messages.
@@ -86,9 +88,26 @@ impl News {
 }
 
 impl Worker {
-    pub(crate) fn new(settings: Rc<Settings>, record: WorkerRecord, child: Child, notify: OwnedFd) -> Self {
+    pub(crate) fn new(
+        settings: Rc<Settings>,
+        record: WorkerRecord,
+        seat: SeatId,
+        child: Child,
+        notify: OwnedFd,
+    ) -> Self {
         let Child { pid, pidfd } = child;
-        Self { settings, record, pid, pidfd, notify, message: None, asked: false, killed: false, left: None }
+        Self {
+            settings,
+            record,
+            seat,
+            pid,
+            pidfd,
+            notify,
+            message: None,
+            asked: false,
+            killed: false,
+            left: None,
+        }
     }
 
     /// Lets the keeper know how its process ended, and reaps that.

@@ -241,9 +241,12 @@ pub struct Apply {
     /// Delete those.
     #[serde(default)]
     pub prune: bool,
+    /// Reload the apps that have not changed, too.
+    #[serde(default)]
+    pub reload: bool,
 }
 
-/// The body of `POST /v1/start`, `stop`, `restart`, `delete`.
+/// The body of `POST /v1/start`, `stop`, `restart`, `reload`, `delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
@@ -368,6 +371,8 @@ pub enum Change {
     Stopped,
     /// Its workers are restarted.
     Restarted,
+    /// Its workers are replaced one after another, with the same settings.
+    Reloaded,
     /// It is stopped and forgotten.
     Deleted,
     /// Its number of workers changes.
@@ -385,6 +390,9 @@ pub struct Failure {
     pub reason: String,
     /// The last lines of the failed worker's output, oldest first, at most 20.
     pub last_lines: Vec<String>,
+    /// Whether the app's workers are again those of the settings before.
+    #[serde(default)]
+    pub rolled_back: bool,
 }
 
 /// One line of `GET /v1/logs`.

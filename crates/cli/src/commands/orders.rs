@@ -1,7 +1,6 @@
 //! `supervisor stop`, `restart`, `delete`, `scale`: one order each, followed to
 //! its end.
 
-use serde::Serialize;
 use supervisor_protocol::control;
 
 use super::{find_daemon, selectors};
@@ -24,15 +23,14 @@ pub(super) async fn delete(options: Delete, terminal: Terminal) -> Result<ExitCo
 
 pub(super) async fn scale(options: Scale, terminal: Terminal) -> Result<ExitCode, Failure> {
     let Scale { app, instances } = options;
-    order("/v1/scale", &control::Scale { app, instances }, terminal).await
+    let order = control::Scale { app, instances };
+    let lines = find_daemon(terminal).await?.post_lines("/v1/scale", &order).await?;
+    order::follow(lines, Scope::Part, terminal).await
 }
 
 async fn select(path: &str, given: Vec<String>, now: bool, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(given, terminal)?;
-    order(path, &control::Select { selectors, now }, terminal).await
-}
-
-async fn order(path: &str, body: &impl Serialize, terminal: Terminal) -> Result<ExitCode, Failure> {
-    let lines = find_daemon(terminal).await?.post_lines(path, body).await?;
-    order::follow(lines, Scope::Part, terminal).await
+    let order = control::Select { selectors, now };
+    let lines = find_daemon(terminal).await?.post_lines(path, &order).await?;
+    order::follow_selected(lines, &order.selectors, terminal).await
 }

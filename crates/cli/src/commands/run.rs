@@ -79,7 +79,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
                 return Err(usage(format!("{option} does not go with an ecosystem file")));
             }
             let apps = load::file(&path, env_name.as_deref(), terminal)?;
-            return Ok(Some(Apply { apps, source: load::origin(&path)?, prune: false }));
+            return Ok(Some(Apply { apps, source: load::origin(&path)?, prune: false, reload: false }));
         }
         Target::Program(program) | Target::Names(_, Some(program)) => program,
         Target::Names(names, None) => {
@@ -90,7 +90,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
         return Err(usage("--env does not go with a program".to_owned()));
     }
     let app = load::command(program.words, program.script, app, terminal)?;
-    Ok(Some(Apply { apps: vec![app], source: None, prune: false }))
+    Ok(Some(Apply { apps: vec![app], source: None, prune: false, reload: false }))
 }
 
 fn usage(message: String) -> Failure {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn an_order_is_read_from_its_beginning() {
         let mut file =
-            File::from(write_order(&Apply { apps: Vec::new(), source: None, prune: true }).unwrap());
+            File::from(write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false }).unwrap());
         let mut json = String::new();
         file.read_to_string(&mut json).unwrap();
         assert_eq!(json, r#"{"apps":[],"source":null,"prune":true}"#);

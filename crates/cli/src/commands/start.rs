@@ -1,9 +1,9 @@
-//! `supervisor start`
+//! `supervisor start` and `supervisor reload`
 
 use supervisor_config::App;
 use supervisor_protocol::control::{Apply, Select};
 
-use crate::args::Start;
+use crate::args::{Reload, Start};
 use crate::client::{Search, find, search};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure};
@@ -23,7 +23,7 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
             keep_only(&mut apps, &options.only)?;
             let source = load::origin(&path)?;
             let scope = if options.only.is_empty() { Scope::Whole } else { Scope::Part };
-            let order = Apply { apps, source, prune: options.prune };
+            let order = Apply { apps, source, prune: options.prune, reload: false };
             apply(&homes, order, scope, options.no_wait, terminal).await
         }
         Target::Program(program) => start_program(&homes, program, options, terminal).await,
@@ -35,6 +35,33 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
             start_names(&homes, names, program, options, terminal).await
         }
     }
+}
+
+pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCode, Failure> {
+    let homes = home::homes()?;
+    let Reload { targets, all, only, prune, env_name, wait: _, no_wait } = options;
+    let target =
+        if all { Target::Names(vec!["all".to_owned()], None) } else { target::read(&targets, Vec::new())? };
+    let names = match target {
+        Target::File(path) => {
+            let mut apps = load::file(&path, env_name.as_deref(), terminal)?;
+            keep_only(&mut apps, &only)?;
+            let source = load::origin(&path)?;
+            let scope = if only.is_empty() { Scope::Whole } else { Scope::Part };
+            return apply(&homes, Apply { apps, source, prune, reload: true }, scope, no_wait, terminal)
+                .await;
+        }
+        Target::Names(names, _) => names,
+        Target::Program(_) => targets,
+    };
+    let file_only = [("--only", !only.is_empty()), ("--prune", prune), ("--env", env_name.is_some())];
+    reject("the name of an app", file_only.into_iter().find_map(|(name, given)| given.then_some(name)))?;
+    let order = Select { selectors: names, now: false };
+    let lines = find(&homes).await?.post_lines("/v1/reload", &order).await?;
+    if no_wait {
+        return order::accepted(lines, None, terminal).await;
+    }
+    order::follow(lines, Scope::Part, terminal).await
 }
 
 /// The first given option that only goes with a file.
@@ -77,7 +104,7 @@ async fn start_program(
     reject("a program", file_option(&options))?;
     let Start { app, no_wait, .. } = options;
     let app = load::command(program.words, program.script, app, terminal)?;
-    let order = Apply { apps: vec![app], source: None, prune: false };
+    let order = Apply { apps: vec![app], source: None, prune: false, reload: false };
     apply(homes, order, Scope::Part, no_wait, terminal).await
 }
 
@@ -124,7 +151,7 @@ async fn start_declared(
     if no_wait {
         return order::accepted(lines, None, terminal).await;
     }
-    order::follow(lines, Scope::Part, terminal).await
+    order::follow_selected(lines, &order.selectors, terminal).await
 }
 
 /// Hands apps to the daemon, which is started if need be.

@@ -16,6 +16,9 @@ use super::units;
 /// The width of the names of the fields.
 const LABEL: usize = 13;
 
+/// The widest that lists of words become.
+const WORDS_WIDTH: usize = 100;
+
 /// All that is known of these apps, a blank line between two.
 pub(crate) fn render(descriptions: &[Description], canvas: Canvas) -> String {
     let texts: Vec<String> = descriptions.iter().map(|one| description(one, canvas)).collect();
@@ -76,7 +79,7 @@ impl Page {
 
     /// Many short values, on as many lines as they need.
     fn words(&mut self, label: &str, words: &[String]) {
-        let room = self.canvas.width.saturating_sub(LABEL + 4);
+        let room = self.canvas.width.min(WORDS_WIDTH).saturating_sub(LABEL + 4);
         let lines = wrap(words.iter().map(String::as_str), room);
         for (index, line) in lines.iter().enumerate() {
             self.field(if index == 0 { label } else { "" }, line);
@@ -217,6 +220,8 @@ pub(crate) mod tests {
             stop_exit_codes: vec![0, 3],
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
+            drain_timeout: Duration::from_secs(30),
+            max_surge: 1,
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),

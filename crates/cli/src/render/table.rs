@@ -3,7 +3,7 @@
 use anstyle::Style;
 
 use super::style::{QUIET, paint};
-use super::text::truncate;
+use super::text::{shorten, truncate};
 
 /// Blanks between columns.
 const GAP: usize = 2;
@@ -57,7 +57,7 @@ enum Line {
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     columns: [Column; N],
-    /// The column that gives way when the whole is too wide.
+    /// The column that gives way, in the middle of its text, when the whole is too wide.
     flexible: usize,
     lines: Vec<Line>,
 }
@@ -121,7 +121,7 @@ impl<const N: usize> Table<N> {
             if index > 0 {
                 out.push_str(&" ".repeat(GAP));
             }
-            let text = truncate(&cell.text, *width);
+            let text = shorten(&cell.text, *width);
             let blanks = " ".repeat(width - text.chars().count());
             let painted = if text.is_empty() { text } else { paint(text, cell.style, color) };
             let (left, right) = match align {
@@ -153,7 +153,7 @@ mod tests {
             table.render(80, false),
             "NAME          PID\na-long-name     7\n  because of this\nb            4711\n"
         );
-        assert_eq!(table.render(12, false), "NAME     PID\na-lon…     7\n  because o…\nb       4711\n");
+        assert_eq!(table.render(12, false), "NAME     PID\na-l…me     7\n  because o…\nb       4711\n");
     }
 
     #[test]

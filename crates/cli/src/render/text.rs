@@ -21,6 +21,19 @@ pub(crate) fn truncate(text: &str, width: usize) -> String {
     short
 }
 
+/// The first and the last of `width` characters; `…` stands for those between.
+/// Names often differ at their ends.
+pub(crate) fn shorten(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let end = kept / 2;
+    let first = text.chars().take(kept - end);
+    first.chain(std::iter::once('…')).chain(text.chars().skip(length - end)).collect()
+}
+
 /// Words as lines of at most `width` characters; a longer word has its own.
 pub(crate) fn wrap<'a>(words: impl IntoIterator<Item = &'a str>, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
@@ -55,6 +68,15 @@ mod tests {
     fn words_are_wrapped() {
         assert_eq!(wrap([], 5), Vec::<String>::new());
         assert_eq!(wrap(["a", "bc", "de", "much-longer", "f"], 4), ["a bc", "de", "much-longer", "f"]);
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shorten("worker-1", 8), "worker-1");
+        assert_eq!(shorten("worker-1", 7), "wor…r-1");
+        assert_eq!(shorten("wörker-1", 4), "wö…1");
+        assert_eq!(shorten("worker-1", 1), "…");
+        assert_eq!(shorten("worker-1", 0), "…");
     }
 
     #[test]

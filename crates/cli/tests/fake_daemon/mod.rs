@@ -43,11 +43,16 @@ impl FakeDaemon {
 
     /// A daemon that gives these answers.
     pub(crate) fn new(answers: impl Into<Vec<Answer>>) -> FakeDaemon {
-        let mut daemon = FakeDaemon::absent();
+        let daemon = FakeDaemon::absent();
         std::fs::create_dir(daemon.home.path().join("run")).unwrap();
-        let listener = UnixListener::bind(daemon.socket()).unwrap();
-        let (answers, requests, stop) = (answers.into(), daemon.requests.clone(), daemon.stop.clone());
-        daemon.thread = Some(thread::spawn(move || {
+        daemon.begin(answers)
+    }
+
+    /// Begins to answer in a home that has the folder of the socket.
+    pub(crate) fn begin(mut self, answers: impl Into<Vec<Answer>>) -> FakeDaemon {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        let (answers, requests, stop) = (answers.into(), self.requests.clone(), self.stop.clone());
+        self.thread = Some(thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     break;
@@ -55,7 +60,7 @@ impl FakeDaemon {
                 serve(stream.unwrap(), &answers, &requests);
             }
         }));
-        daemon
+        self
     }
 
     fn socket(&self) -> PathBuf {

@@ -283,6 +283,22 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How long after that a worker is killed.",
     },
     Key {
+        name: "drain_timeout",
+        aliases: &[],
+        group: Stopping,
+        takes: Takes::Duration,
+        default: Value("30s"),
+        doc: "How long a worker that makes room for another may take the connections that wait for it, before `kill_signal`.",
+    },
+    Key {
+        name: "max_surge",
+        aliases: &[],
+        group: Stopping,
+        takes: Takes::Number(0, 10_000),
+        default: Rule("1 with `listen`, otherwise 0"),
+        doc: "How many slots of a reload have their successor beside the old worker at a time; with `0` the old worker ends first.",
+    },
+    Key {
         name: "user",
         aliases: &["uid"],
         group: Process,

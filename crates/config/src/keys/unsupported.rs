@@ -54,12 +54,8 @@ fn is_off(value: &Value) -> bool {
 }
 
 /// Keys of an app that only this program has, and not yet: errors.
-pub(crate) const LATER: &[Foreign] = &[
-    Foreign::new("drain_timeout", "remove it; `kill_timeout` limits how long a worker may take to end"),
-    Foreign::new("hang_timeout", "remove it"),
-    Foreign::new("max_surge", "remove it"),
-    Foreign::new("watchdog", "remove it"),
-];
+pub(crate) const LATER: &[Foreign] =
+    &[Foreign::new("hang_timeout", "remove it"), Foreign::new("watchdog", "remove it")];
 
 /// Keys of an app that PM2 honours: warnings, so that its files run as they
 /// are.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use supervisor_core::{
-    Action, AppId, Cause, Ending, Exit, Next, Notice, OperationId, Outcome, Refusal, SlotId, Timestamp,
+    Action, AppId, Cause, Ending, Exit, Failure, Next, Notice, OperationId, Outcome, Refusal, SeatId, Side,
+    SlotId, Timestamp,
 };
 
 /// What people call things that are numbers in the core.
@@ -32,17 +33,32 @@ impl Names {
     fn slot(&self, id: SlotId) -> String {
         format!("{}:{}", self.app(id.app), id.index)
     }
+
+    /// The other seat has a mark.
+    fn seat(&self, id: SeatId) -> String {
+        let mark = match id.side {
+            Side::A => "",
+            Side::B => "'",
+        };
+        format!("{}{mark}", self.slot(id.slot))
+    }
 }
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(names, action) = self;
         match action {
-            Action::Open(slot) => write!(f, "open {}", names.slot(*slot)),
-            Action::Close(slot) => write!(f, "close {}", names.slot(*slot)),
-            Action::Spawn { worker, slot, generation } => {
-                write!(f, "spawn worker {} in {} generation {}", worker.0, names.slot(*slot), generation.0)
+            Action::Open(seat) => write!(f, "open {}", names.seat(*seat)),
+            Action::Close(seat) => write!(f, "close {}", names.seat(*seat)),
+            Action::Rotate(app, seats) => {
+                write!(f, "rotate {}", names.app(*app))?;
+                seats.iter().try_for_each(|seat| write!(f, " {}", names.seat(*seat)))
             }
+            Action::Spawn { worker, seat, generation } => {
+                write!(f, "spawn worker {} in {} generation {}", worker.0, names.seat(*seat), generation.0)
+            }
+            Action::Drain(worker) => write!(f, "drain worker {}", worker.0),
+            Action::Revert(app) => write!(f, "revert {}", names.app(*app)),
             Action::Terminate(worker) => write!(f, "terminate worker {}", worker.0),
             Action::Kill(worker) => write!(f, "kill worker {}", worker.0),
             Action::Forget(app) => write!(f, "forget {}", names.app(*app)),
@@ -58,6 +74,8 @@ fn announce(f: &mut fmt::Formatter<'_>, names: &Names, notice: &Notice) -> fmt::
         Notice::Ready { slot, worker, after } => {
             write!(f, "{} worker {} is ready after {after:?}", names.slot(*slot), worker.0)
         }
+        Notice::Switched(slot, worker) => write!(f, "{} worker {} takes over", names.slot(*slot), worker.0),
+        Notice::Draining(slot, worker) => write!(f, "{} worker {} is draining", names.slot(*slot), worker.0),
         Notice::Stopping(slot, worker) => write!(f, "{} worker {} is stopping", names.slot(*slot), worker.0),
         Notice::Killing(slot, worker) => {
             write!(f, "{} worker {} did not end in time", names.slot(*slot), worker.0)
@@ -70,6 +88,8 @@ fn announce(f: &mut fmt::Formatter<'_>, names: &Names, notice: &Notice) -> fmt::
                 Next::Stopped => write!(f, "stays stopped"),
                 Next::Errored(Some(retry)) => write!(f, "errored, one slot tries after {retry:?}"),
                 Next::Errored(None) => write!(f, "errored"),
+                Next::Kept => write!(f, "the worker stays"),
+                Next::Replaced => write!(f, "its successor serves"),
             }
         }
     }
@@ -79,9 +99,8 @@ fn finish(f: &mut fmt::Formatter<'_>, names: &Names, id: OperationId, outcome: &
     let command = names.operation(id);
     match outcome {
         Outcome::Done => write!(f, "done: {command}"),
-        Outcome::Failed { slot, worker, ending } => {
-            write!(f, "failed: {command}, {} worker {} {}", names.slot(*slot), worker.0, Ended(ending))
-        }
+        Outcome::Failed(failure) => write!(f, "failed: {command}, {}", Failed(names, failure)),
+        Outcome::RolledBack(failure) => write!(f, "rolled back: {command}, {}", Failed(names, failure)),
         Outcome::Superseded => write!(f, "superseded: {command}"),
         Outcome::Refused(refusal) => {
             write!(f, "refused: {command}, ")?;
@@ -92,6 +111,16 @@ fn finish(f: &mut fmt::Formatter<'_>, names: &Names, id: OperationId, outcome: &
                 Refusal::ShuttingDown => write!(f, "shutting down"),
             }
         }
+    }
+}
+
+/// The life that an operation failed of.
+struct Failed<'a>(&'a Names, &'a Failure);
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(names, Failure { slot, worker, ending }) = self;
+        write!(f, "{} worker {} {}", names.slot(*slot), worker.0, Ended(ending))
     }
 }
 
@@ -112,6 +141,7 @@ impl fmt::Display for Ended<'_> {
             Cause::Itself => Ok(()),
             Cause::Asked => write!(f, " as asked"),
             Cause::NotReady(limit) => write!(f, " because it was not ready within {limit:?}"),
+            Cause::Memory { used, limit } => write!(f, " because it used {used} bytes of {limit}"),
             Cause::NotStarted(detail) => write!(f, " ({detail})"),
         }
     }

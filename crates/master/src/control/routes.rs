@@ -64,6 +64,10 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Restart)).await }),
         )
         .route(
+            "/v1/reload",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reload)).await }),
+        )
+        .route(
             "/v1/delete",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Delete)).await }),
         )

@@ -1,0 +1,185 @@
+//! Replacing workers: by one beside them or after them, one slot after another,
+//! and back when it fails.
+
+use crate::action::{Action, Failure, Notice, Outcome};
+use crate::app::{App, Turn};
+use crate::backoff;
+use crate::id::{SlotId, WorkerId};
+use crate::operation::Before;
+use crate::policy::Version;
+use crate::slot::{Cause, Rest, Slot, Stage, Worker};
+use crate::time::Timestamp;
+
+impl App {
+    /// The settings that a worker in the slot's own seat is started with: until
+    /// its successor serves, a slot lives by the ones before.
+    pub(crate) fn version_of(&self, index: u32) -> &Version {
+        let before = self.operation.as_ref().and_then(|operation| {
+            let before = operation.before.as_ref()?;
+            let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
+            (replaced || operation.waiting.contains(&index)).then_some(&before.version)
+        });
+        before.unwrap_or(&self.version)
+    }
+
+    /// Puts successors that have proved themselves in their slots' place.
+    ///
+    /// A worker that has just crashed is waited for: what is in its queue is
+    /// answered by its replacement. One that fails again and again is not.
+    pub(crate) fn switch(&mut self, turn: &mut Turn<'_>) {
+        for (index, slot) in (0..).zip(&mut self.slots) {
+            let may =
+                slot.is_ready() || slot.streak > 0 || (slot.worker.is_none() && slot.rest == Rest::Errored);
+            let proved = slot.successor.as_ref().is_some_and(|successor| {
+                successor.is_stable() && successor.version.generation == self.version.generation
+            });
+            if !proved || !may {
+                continue;
+            }
+            let Some(cause) = slot.replace.take() else { continue };
+            let Some(successor) = slot.successor.take() else { continue };
+            let place = SlotId { app: self.id, index };
+            turn.actions.push(Action::Announce(Notice::Switched(place, successor.id)));
+            slot.generation = successor.version.generation;
+            slot.restarts += u64::from(matches!(cause, Cause::Memory { .. }));
+            slot.retired = slot.worker.replace(successor);
+            slot.side = slot.side.other();
+            slot.streak = 0;
+            self.vain.0 = 0;
+            if let Some(retired) = &mut slot.retired {
+                retired.end(place, Some(cause), false, true, turn);
+            }
+        }
+    }
+
+    /// Lets the operation's next slots get a new worker, or start if their
+    /// worker has ended for good meanwhile.
+    pub(crate) fn roll(&mut self, now: Timestamp) {
+        let Some(mut operation) = self.operation.take() else { return };
+        let (slots, stable) = (&self.slots, operation.stable);
+        operation.ready.retain(|index| {
+            let is_so =
+                |slot: &Slot| if stable { slot.is_stable() && slot.is_settled() } else { slot.is_ready() };
+            slots.get(*index as usize).is_some_and(|slot| !is_so(slot))
+        });
+        while operation.ready.len() < operation.at_once
+            && let Some(index) = operation.waiting.pop_first()
+        {
+            let Some(slot) = self.slots.get_mut(index as usize) else { continue };
+            slot.want_now(now);
+            // Who does not serve yet, or no more, makes room: its successor
+            // answers the queue.
+            if operation.beside && slot.is_ready() {
+                slot.replace = Some(Cause::Asked);
+            } else {
+                slot.recycle = slot.worker.is_some().then_some(Cause::Asked);
+            }
+            operation.ready.insert(index);
+        }
+        if operation.ready.is_empty()
+            && let Some(instances) = operation.shrink.take()
+        {
+            self.resize(instances, &mut operation);
+        }
+        self.operation = Some(operation);
+    }
+
+    /// Records that a successor is gone before it served.
+    pub(crate) fn successor_ended(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+        let index = failure.slot.index;
+        if failure.ending.cause == Cause::Asked {
+            return;
+        }
+        let awaited = self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index));
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.replace = None;
+        }
+        if awaited {
+            self.fail_operation(failure, turn);
+        } else {
+            self.vain.0 = self.vain.0.saturating_add(1);
+            let pause = backoff::pause(&self.version.policy, self.vain.0, turn.jitter.next());
+            self.vain.1 = turn.now + pause;
+        }
+    }
+
+    /// A worker failed that the operation waits for: it fails, or goes back.
+    pub(crate) fn fail_operation(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+        let Some(operation) = &mut self.operation else { return };
+        if let Some(before) = operation.before.take() {
+            self.roll_back(before, failure, turn);
+        } else if operation.failure.is_some() {
+            // Even the settings from before fail. What runs stays.
+            operation.ready.remove(&failure.slot.index);
+        } else {
+            turn.actions.push(Action::Finish(operation.id, Outcome::Failed(failure)));
+            self.operation = None;
+        }
+    }
+
+    /// Makes the app what it was: workers that serve with the new settings are
+    /// replaced as carefully as those before them were.
+    fn roll_back(&mut self, before: Before, failure: Failure, turn: &mut Turn<'_>) {
+        let Some(mut operation) = self.operation.take() else { return };
+        operation.failure = Some(failure);
+        operation.ready.clear();
+        operation.waiting.clear();
+        operation.shrink = None;
+        self.version = before.version;
+        turn.actions.push(Action::Revert(self.id));
+        self.resize(before.instances, &mut operation);
+        operation.beside = self.version.policy.max_surge > 0;
+        operation.at_once = self.version.policy.max_surge.max(1) as usize;
+        for (index, slot) in (0..).zip(&mut self.slots).take(before.instances as usize) {
+            slot.replace = None;
+            slot.wanted = before.wanted.contains(&index);
+            let Some(worker) = &slot.worker else {
+                if slot.wanted {
+                    slot.want_now(turn.now);
+                    operation.ready.insert(index);
+                }
+                continue;
+            };
+            if !slot.wanted {
+                operation.gone.insert(index);
+            } else if slot.recycle.is_some() || worker.version.generation != self.version.generation {
+                operation.waiting.insert(index);
+            }
+        }
+        self.operation = Some(operation);
+    }
+
+    /// Records that a worker uses more memory than it may.
+    pub(crate) fn outgrown(
+        &mut self,
+        index: u32,
+        id: WorkerId,
+        (used, limit, hard): (u64, u64, bool),
+        turn: &mut Turn<'_>,
+    ) {
+        let cause = Cause::Memory { used, limit };
+        let quiet = self.operation.is_none() && self.slots.iter().all(Slot::is_settled);
+        let patient = turn.now < self.vain.1;
+        let wanted = self.wants(index, turn);
+        let beside = self.version.policy.max_surge > 0;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if hard {
+            if let Some(worker) = slot.workers_mut().find(|worker| worker.id == id)
+                && !matches!(worker.stage, Stage::Spawning | Stage::Stopping { kill_at: None, .. })
+            {
+                worker.kill(cause, turn);
+            }
+            return;
+        }
+        let current =
+            matches!(&slot.worker, Some(Worker { id: own, stage: Stage::Ready { .. }, .. }) if *own == id);
+        if !current || !wanted || !quiet || patient || slot.recycle.is_some() {
+            return;
+        }
+        if beside {
+            slot.replace = Some(cause);
+        } else {
+            slot.recycle = Some(cause);
+        }
+    }
+}
