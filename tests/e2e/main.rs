@@ -20,6 +20,7 @@ mod control;
 mod crash;
 mod daemon;
 mod logs;
+mod memory;
 mod notify;
 mod run;
 mod scale;

@@ -65,6 +65,10 @@ pub struct App {
     pub autorestart: bool,
     /// Exit codes after which a worker is not started again.
     pub stop_exit_codes: Vec<i32>,
+    /// A worker whose processes use more memory is replaced, in bytes.
+    pub max_memory_restart: Option<u64>,
+    /// A worker whose processes use more memory is killed, in bytes.
+    pub max_memory_hard: Option<u64>,
     /// The number of the signal that asks a worker to end.
     pub kill_signal: i32,
     /// How long after that a worker is killed.

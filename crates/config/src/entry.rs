@@ -12,7 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, environment, limits, logs, path, signal,
+    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, environment, limits, logs, memory, path,
+    signal,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -62,6 +63,7 @@ pub(crate) fn read(
     let max_surge = u32::from(!listen.is_empty());
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
+    let (max_memory_restart, max_memory_hard) = memory::read(fields);
     let (out_file, error_file, logs) = logs::read(fields, base);
     let app = App {
         name,
@@ -85,6 +87,8 @@ pub(crate) fn read(
         autostart: fields.value("autostart", boolean),
         autorestart: fields.value("autorestart", boolean),
         stop_exit_codes: fields.list("stop_exit_codes", integer(0..=255)),
+        max_memory_restart,
+        max_memory_hard,
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),

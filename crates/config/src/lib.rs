@@ -32,6 +32,7 @@ mod keys;
 mod limits;
 mod listen;
 mod logs;
+mod memory;
 mod path;
 mod program;
 mod reference;

@@ -87,6 +87,8 @@ fn defaults() {
         autostart: true,
         autorestart: true,
         stop_exit_codes: vec![],
+        max_memory_restart: None,
+        max_memory_hard: None,
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
@@ -346,6 +348,18 @@ fn restarts() {
     check("stop_exit_codes", "stop_exit_codes", &good, &["256", "-1", "[0, x]", "'0'", "", "{}"]);
     let good = [("SIGTERM", json!(15)), ("int", json!(2)), ("9", json!(9)), ("SIGRTMIN+1", json!(35))];
     check("kill_signal", "kill_signal", &good, &["SIGFOO", "0", "65", "SIGSTOP", "'15'", "true", ""]);
+}
+
+#[test]
+fn memory_ceilings() {
+    let good = [("300M", json!(300 << 20)), ("1000000", json!(1_000_000)), ("'5G'", json!(5_u64 << 30))];
+    let off = [("0", json!(null)), ("false", json!(null))];
+    for key in ["max_memory_restart", "max_memory_hard"] {
+        check(key, key, &[&good[..], &off[..]].concat(), &["300MB", "-1", "1.5G", "true", "[1]", ""]);
+    }
+    app("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 400M");
+    let mistake = mistake("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 300M");
+    assert!(mistake.contains("`max_memory_hard` must be above `max_memory_restart`"), "{mistake}");
 }
 
 #[test]

@@ -346,7 +346,7 @@ impl Master {
                 });
             }
         }
-        self.sampler.add(id, child.pid);
+        self.sampler.add(id, child.pid, settings.ceilings());
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, notify);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())

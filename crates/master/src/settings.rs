@@ -15,6 +15,7 @@ use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Credentials;
 use supervisor_sys::user::User;
 
+use crate::sampler::Ceilings;
 use crate::{output, words};
 
 /// Settings as workers are started with them.
@@ -155,6 +156,11 @@ impl Settings {
             limits.push((resource, limit));
         }
         Ok(limits)
+    }
+
+    /// The memory that a worker may use.
+    pub(crate) const fn ceilings(&self) -> Ceilings {
+        Ceilings { soft: self.app.max_memory_restart, hard: self.app.max_memory_hard }
     }
 
     /// The CPUs that a slot's workers run on; empty for the daemon's.

@@ -43,6 +43,7 @@ fn description(description: &Description, canvas: Canvas) -> String {
     }
     page.field("ready", &ready(settings));
     page.field("restarts", &restarts(settings));
+    page.field("memory", &memory(settings));
     page.field("stops with", &stop(settings));
     rights(&mut page, settings);
     page.words("environment", env_names);
@@ -150,6 +151,13 @@ fn restarts(app: &App) -> String {
     text
 }
 
+fn memory(app: &App) -> String {
+    let above =
+        |what: &str, limit: Option<u64>| limit.map(|limit| format!("{what} above {}", units::bytes(limit)));
+    let limits = [above("replaced", app.max_memory_restart), above("killed", app.max_memory_hard)];
+    limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
@@ -218,6 +226,8 @@ pub(crate) mod tests {
             autostart: true,
             autorestart: true,
             stop_exit_codes: vec![0, 3],
+            max_memory_restart: Some(300 << 20),
+            max_memory_hard: None,
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),

@@ -267,6 +267,22 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How often an `errored` app tries again with one worker; `0` means never.",
     },
     Key {
+        name: "max_memory_restart",
+        aliases: &[],
+        group: Restarts,
+        takes: Takes::Size,
+        default: Rule("no limit"),
+        doc: "A worker whose processes together use more memory than this is replaced like in a reload, one worker of the app at a time.",
+    },
+    Key {
+        name: "max_memory_hard",
+        aliases: &[],
+        group: Restarts,
+        takes: Takes::Size,
+        default: Rule("no limit"),
+        doc: "A worker whose processes together use more memory than this is killed and started again.",
+    },
+    Key {
         name: "kill_signal",
         aliases: &[],
         group: Stopping,

@@ -63,7 +63,6 @@ pub(crate) const PM2: &[Foreign] = &[
     Foreign::new("cron", "restart the app from a timer of the system"),
     Foreign::new("cron_restart", "restart the app from a timer of the system"),
     Foreign::new("ignore_watch", "remove it, and `watch` with it"),
-    Foreign::new("max_memory_restart", "limit memory from outside, for example with systemd's `MemoryMax`"),
     Foreign::new("pid_file", "use `supervisor status --json`"),
     Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
     Foreign::new("treekill", "remove it: what a worker started ends with it").harmless_if(Harmless::On),
