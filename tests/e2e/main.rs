@@ -18,6 +18,7 @@ mod wait;
 mod config;
 mod control;
 mod crash;
+mod cron;
 mod daemon;
 mod logs;
 mod memory;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuAffinity, LogOptions};
+use crate::{CpuAffinity, CronRestart, LogOptions};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -69,6 +69,8 @@ pub struct App {
     pub max_memory_restart: Option<u64>,
     /// A worker whose processes use more memory is killed, in bytes.
     pub max_memory_hard: Option<u64>,
+    /// When its workers are replaced, if ever.
+    pub cron_restart: Option<CronRestart>,
     /// The number of the signal that asks a worker to end.
     pub kill_signal: i32,
     /// How long after that a worker is killed.

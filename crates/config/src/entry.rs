@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, environment, limits, logs, memory, path,
-    signal,
+    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
+    path, signal,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -89,6 +89,7 @@ pub(crate) fn read(
         stop_exit_codes: fields.list("stop_exit_codes", integer(0..=255)),
         max_memory_restart,
         max_memory_hard,
+        cron_restart: cron::read(fields),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),

@@ -21,6 +21,7 @@
 mod app;
 mod command_line;
 mod cpu_affinity;
+mod cron;
 mod diagnostic;
 mod duration;
 mod entry;
@@ -48,6 +49,7 @@ mod words;
 pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
+pub use cron::{CronRestart, parse_cron};
 pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
 pub use import::{ImportOptions, import};
 pub use logs::{LogOptions, LogPeriod};

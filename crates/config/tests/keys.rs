@@ -89,6 +89,7 @@ fn defaults() {
         stop_exit_codes: vec![],
         max_memory_restart: None,
         max_memory_hard: None,
+        cron_restart: None,
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
@@ -360,6 +361,31 @@ fn memory_ceilings() {
     app("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 400M");
     let mistake = mistake("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 300M");
     assert!(mistake.contains("`max_memory_hard` must be above `max_memory_restart`"), "{mistake}");
+}
+
+#[test]
+fn times_that_recur() {
+    let cron = |expression: &str| json!({"expression": expression, "timezone": null});
+    let good = [
+        ("'0 3 * * *'", cron("0 3 * * *")),
+        ("' */10 * * * * * '", cron("*/10 * * * * *")),
+        ("'@daily'", cron("@daily")),
+        ("'0'", json!(null)),
+        ("0", json!(null)),
+        ("false", json!(null)),
+        ("''", json!(null)),
+    ];
+    for key in ["cron_restart", "cron", "cronRestart"] {
+        check(
+            key,
+            "cron_restart",
+            &good,
+            &["'0 3 * *'", "'60 * * * *'", "'0 0 31 2 *'", "true", "3", "[1]", ""],
+        );
+    }
+    let app = app("command: ./web\ncron: 0 3 * * 1\ncron_timezone: Europe/Berlin");
+    assert_eq!(app.cron_restart.unwrap().timezone.as_deref(), Some("Europe/Berlin"));
+    check("cron_timezone", "cron_restart", &[("UTC", json!(null))], &["Mars/Olympus", "''", "1", "[UTC]"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! (`link`, `records`), and a master that starts looks there first
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
+mod automatic;
 mod clock;
 mod control;
 mod drains;
@@ -28,6 +29,7 @@ mod registry;
 mod requests;
 mod run;
 mod sampler;
+mod schedule;
 mod service;
 mod settings;
 mod snapshot;

@@ -22,6 +22,7 @@ use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
 use supervisor_sys::{fdpass, process, socket};
 
+use crate::automatic::Automatic;
 use crate::drains::Drains;
 use crate::link::Link;
 use crate::listeners::Listeners;
@@ -58,6 +59,7 @@ pub(crate) struct Master {
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
+    pub(crate) automatic: Automatic,
     /// What is declared, on disk.
     pub(crate) store: Store,
     /// What the service manager was told, if there is one.
@@ -105,6 +107,7 @@ impl Master {
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
+            automatic: Automatic::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),
             poller: Poller::new()?,

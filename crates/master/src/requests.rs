@@ -439,7 +439,7 @@ impl Master {
     }
 
     /// Gives an app the settings that it has as a new generation.
-    fn renew(&mut self, operation: OperationId, app: AppId) {
+    pub(crate) fn renew(&mut self, operation: OperationId, app: AppId) {
         if let Some(entry) = self.registry.by_id_mut(app) {
             entry.before = Some(Box::new(entry.declaration()));
             let generation = entry.settings.generation + 1;
@@ -449,7 +449,7 @@ impl Master {
     }
 
     /// Why a change of an app's settings would not be begun now.
-    fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
+    pub(crate) fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
         let entry = self.registry.by_id(app)?;
         self.core.refusal(app, &entry.order())
     }

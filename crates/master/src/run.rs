@@ -115,7 +115,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
-            _ = beat.tick() => master.beat(ending.is_begun()),
+            _ = beat.tick() => {
+                master.beat(ending.is_begun());
+                master.look_at_clock();
+            }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                 master.look_after_lingering();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use supervisor_config::{App, ExecMode, Limit, Ready};
+use supervisor_config::{App, CronRestart, ExecMode, Limit, Ready};
 use supervisor_protocol::control::{AppStatus, Description, LogPaths, Origin};
 use supervisor_sys::signal::Signal;
 
@@ -44,6 +44,7 @@ fn description(description: &Description, canvas: Canvas) -> String {
     page.field("ready", &ready(settings));
     page.field("restarts", &restarts(settings));
     page.field("memory", &memory(settings));
+    page.field("reloads at", &settings.cron_restart.as_ref().map(times).unwrap_or_default());
     page.field("stops with", &stop(settings));
     rights(&mut page, settings);
     page.words("environment", env_names);
@@ -158,6 +159,11 @@ fn memory(app: &App) -> String {
     limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
+fn times(cron: &CronRestart) -> String {
+    let zone = cron.timezone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+    format!("{}{zone}", cron.expression)
+}
+
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
@@ -228,6 +234,10 @@ pub(crate) mod tests {
             stop_exit_codes: vec![0, 3],
             max_memory_restart: Some(300 << 20),
             max_memory_hard: None,
+            cron_restart: Some(CronRestart {
+                expression: "0 3 * * *".to_owned(),
+                timezone: Some("Europe/Berlin".to_owned()),
+            }),
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),

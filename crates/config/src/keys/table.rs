@@ -283,6 +283,22 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "A worker whose processes together use more memory than this is killed and started again.",
     },
     Key {
+        name: "cron_restart",
+        aliases: &["cron"],
+        group: Restarts,
+        takes: Takes::Cron,
+        default: Rule("never"),
+        doc: "When the app is reloaded: minute, hour, day of month, month, day of week, or these after a field for the second.",
+    },
+    Key {
+        name: "cron_timezone",
+        aliases: &[],
+        group: Restarts,
+        takes: Takes::TimeZone,
+        default: Rule("that of whoever starts the app"),
+        doc: "The time zone of `cron_restart`, as `Europe/Berlin`.",
+    },
+    Key {
         name: "kill_signal",
         aliases: &[],
         group: Stopping,

@@ -56,6 +56,10 @@ pub(crate) enum Takes {
     Limits,
     /// Where output goes.
     LogTarget,
+    /// Times that recur.
+    Cron,
+    /// A time zone.
+    TimeZone,
     /// Tokens of day.js.
     DateFormat,
     /// Bytes, or a text with a unit.
@@ -93,6 +97,8 @@ impl Takes {
             Takes::Cpus => "`auto`, number, range as `\"4-7\"`, or a list of them".to_owned(),
             Takes::Limits => "mapping of resource limits".to_owned(),
             Takes::LogTarget => "path, or `/dev/null`".to_owned(),
+            Takes::Cron => "cron expression of 5 or 6 fields, or `false`".to_owned(),
+            Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
@@ -139,6 +145,8 @@ impl Takes {
                     limits::NAMES.iter().map(|(name, _)| ((*name).to_owned(), limit.clone())).collect();
                 json!({"type": "object", "properties": limits, "additionalProperties": false})
             }
+            Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
+            Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),
             Takes::Size => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),

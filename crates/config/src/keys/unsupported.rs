@@ -60,8 +60,6 @@ pub(crate) const LATER: &[Foreign] =
 /// Keys of an app that PM2 honours: warnings, so that its files run as they
 /// are.
 pub(crate) const PM2: &[Foreign] = &[
-    Foreign::new("cron", "restart the app from a timer of the system"),
-    Foreign::new("cron_restart", "restart the app from a timer of the system"),
     Foreign::new("ignore_watch", "remove it, and `watch` with it"),
     Foreign::new("pid_file", "use `supervisor status --json`"),
     Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
