@@ -34,3 +34,4 @@ mod stop;
 mod surroundings;
 mod systemd;
 mod update;
+mod watch;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuAffinity, CronRestart, LogOptions};
+use crate::{CpuAffinity, CronRestart, LogOptions, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -71,6 +71,8 @@ pub struct App {
     pub max_memory_hard: Option<u64>,
     /// When its workers are replaced, if ever.
     pub cron_restart: Option<CronRestart>,
+    /// The files whose changes replace its workers, if any.
+    pub watch: Option<Watch>,
     /// The number of the signal that asks a worker to end.
     pub kill_signal: i32,
     /// How long after that a worker is killed.
@@ -166,16 +168,16 @@ pub enum LogTarget {
 }
 
 /// Durations as whole milliseconds.
-mod millis {
+pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }

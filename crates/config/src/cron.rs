@@ -33,6 +33,10 @@ pub fn parse_cron(expression: &str) -> Result<Cron, String> {
     if expression.len() > MAX_EXPRESSION {
         return Err(format!("it is longer than {MAX_EXPRESSION} bytes"));
     }
+    // It would be taken for no time at all.
+    if expression.split_whitespace().flat_map(|field| field.split(',')).any(str::is_empty) {
+        return Err("a list has an empty element".to_owned());
+    }
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
     let cron = parser.parse(expression).map_err(|error| fragment(&error))?;
     // An impossible date is found by looking for it.
@@ -113,9 +117,10 @@ mod tests {
         check("* * * *", "it must have 5 fields, or 6 with seconds first");
         check("0 0 0 1 1 * 2030", "it must have 5 fields, or 6 with seconds first");
         check("61 * * * *", "number out of bounds");
+        check("1,,2 * * * *", "a list has an empty element");
         check("*/0 * * * *", "step cannot be zero");
         check("0 0 30 2 *", "there is no such date");
         check("", "it is empty or impossible");
-        check(&"1,".repeat(150), "it is longer than 200 bytes");
+        check(&"1".repeat(201), "it is longer than 200 bytes");
     }
 }

@@ -13,7 +13,7 @@ use crate::value::{
 };
 use crate::{
     App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
-    path, signal,
+    path, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -90,6 +90,7 @@ pub(crate) fn read(
         max_memory_restart,
         max_memory_hard,
         cron_restart: cron::read(fields),
+        watch: watch::read(fields, &cwd),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),

@@ -44,6 +44,7 @@ mod size;
 mod source;
 mod tree;
 mod value;
+mod watch;
 mod words;
 
 pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
@@ -56,6 +57,7 @@ pub use logs::{LogOptions, LogPeriod};
 pub use reference::update_reference;
 pub use schema::schema;
 pub use source::{Format, ReadError, Source};
+pub use watch::Watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -60,10 +60,10 @@ apps:
     restart_delay: 100  # was exp_backoff_restart_delay
     restart_backoff: 1.5
     max_memory_restart: 300M
+    watch: true
     kill_timeout: 5s  # was killTimeout
     out_file: logs/out.log  # was out
     error_file: "NULL"  # was err
-    # Left out: watch: restart the app when its files have changed: `supervisor restart NAME`.
     # Left out: nonsense: there is no such key.
   - script: job.sh
     instances: 1  # as in PM2; otherwise one per CPU

@@ -90,6 +90,7 @@ fn defaults() {
         max_memory_restart: None,
         max_memory_hard: None,
         cron_restart: None,
+        watch: None,
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
@@ -386,6 +387,28 @@ fn times_that_recur() {
     let app = app("command: ./web\ncron: 0 3 * * 1\ncron_timezone: Europe/Berlin");
     assert_eq!(app.cron_restart.unwrap().timezone.as_deref(), Some("Europe/Berlin"));
     check("cron_timezone", "cron_restart", &[("UTC", json!(null))], &["Mars/Olympus", "''", "1", "[UTC]"]);
+}
+
+#[test]
+fn watched_files() {
+    let watch = |paths: &[&str]| json!({"paths": paths, "ignore": [], "delay": 500});
+    let good = [
+        ("true", watch(&["/srv"])),
+        ("src", watch(&["/srv/src"])),
+        ("[src, /etc/app.conf, '.']", watch(&["/srv/src", "/etc/app.conf", "/srv"])),
+        ("false", json!(null)),
+        ("0", json!(null)),
+        ("[]", json!(null)),
+    ];
+    check("watch", "watch", &good, &["1", "''", "{a: b}", "[true]", "[1]", "~/src", ""]);
+    let app = app("command: ./web\ncwd: sub\nwatch: true\nignoreWatch: ['*.tmp', '!.env']\nwatchDelay: 2s");
+    let watch = app.watch.unwrap();
+    assert_eq!(watch.paths, [PathBuf::from("/srv/sub")]);
+    assert_eq!(watch.ignore, ["*.tmp", "!.env"]);
+    assert_eq!(watch.delay, Duration::from_secs(2));
+    for wrong in ["ignore_watch: '{a'", "ignore_watch: [[a]]", "watch_delay: soon"] {
+        mistake(&format!("command: ./web\n{wrong}"));
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_whole_file_runs_as_it_is() {
 
 #[test]
 fn what_asks_for_nothing_is_passed_over_in_silence() {
-    for key in ["watch", "wait_ready", "pidFile", "vizion", "pmx"] {
+    for key in ["watch_options", "wait_ready", "pidFile", "vizion", "pmx"] {
         for off in ["false", "0", "''", "~", "[]"] {
             quiet(&format!("{key}: {off}"));
         }

@@ -35,6 +35,7 @@ mod settings;
 mod snapshot;
 mod state;
 mod store;
+mod watcher;
 mod words;
 mod workers;
 

@@ -248,6 +248,7 @@ impl Master {
             draft.say(Progress::App { app: name, change, instances });
             let operation = self.operations.begin(&mut draft, id);
             self.declare(operation, id);
+            self.watch_declared(&mut draft, id);
         }
         let missing: Vec<(AppId, String)> = self
             .registry
@@ -546,7 +547,7 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
     number(text)
 }
 
-fn failure(app: String, reason: String) -> Failure {
+pub(crate) fn failure(app: String, reason: String) -> Failure {
     Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }
 

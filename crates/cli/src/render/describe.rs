@@ -45,6 +45,9 @@ fn description(description: &Description, canvas: Canvas) -> String {
     page.field("restarts", &restarts(settings));
     page.field("memory", &memory(settings));
     page.field("reloads at", &settings.cron_restart.as_ref().map(times).unwrap_or_default());
+    for path in settings.watch.iter().flat_map(|watch| &watch.paths) {
+        page.field("watches", &path.display().to_string());
+    }
     page.field("stops with", &stop(settings));
     rights(&mut page, settings);
     page.words("environment", env_names);
@@ -202,7 +205,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget};
+    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
 
     use super::*;
     use crate::render::status::tests::{canvas, example};
@@ -234,6 +237,11 @@ pub(crate) mod tests {
             stop_exit_codes: vec![0, 3],
             max_memory_restart: Some(300 << 20),
             max_memory_hard: None,
+            watch: Some(Watch {
+                paths: vec![PathBuf::from("/srv/web")],
+                ignore: vec!["*.tmp".to_owned()],
+                delay: Duration::from_millis(500),
+            }),
             cron_restart: Some(CronRestart {
                 expression: "0 3 * * *".to_owned(),
                 timezone: Some("Europe/Berlin".to_owned()),

@@ -56,6 +56,10 @@ pub(crate) enum Takes {
     Limits,
     /// Where output goes.
     LogTarget,
+    /// All, nothing, or these paths.
+    Watch,
+    /// A text or a list of them.
+    Texts,
     /// Times that recur.
     Cron,
     /// A time zone.
@@ -97,6 +101,8 @@ impl Takes {
             Takes::Cpus => "`auto`, number, range as `\"4-7\"`, or a list of them".to_owned(),
             Takes::Limits => "mapping of resource limits".to_owned(),
             Takes::LogTarget => "path, or `/dev/null`".to_owned(),
+            Takes::Watch => "`true`, `false`, a path or a list of them".to_owned(),
+            Takes::Texts => "text, or a list of them".to_owned(),
             Takes::Cron => "cron expression of 5 or 6 fields, or `false`".to_owned(),
             Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
@@ -145,6 +151,11 @@ impl Takes {
                     limits::NAMES.iter().map(|(name, _)| ((*name).to_owned(), limit.clone())).collect();
                 json!({"type": "object", "properties": limits, "additionalProperties": false})
             }
+            Takes::Watch => json!({"anyOf": [
+                {"type": ["boolean", "string"]},
+                {"type": "array", "items": {"type": "string"}},
+            ]}),
+            Takes::Texts => one_or_list(json!({"type": "string"})),
             Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
             Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),
