@@ -36,8 +36,6 @@ fn it_outlives_the_session_that_started_it() {
         );
         assert_eq!(fs::read_link(process::path(pid, "cwd")).unwrap(), std::path::Path::new("/"));
     }
-    // The signals that a terminal sends when it goes away.
-    process::signal(keeper, Signal::HUP);
     assert_eq!(home.app("web")["state"], "online");
     home.get("/pid").unwrap();
     assert_eq!(home.daemon(), (keeper, master));

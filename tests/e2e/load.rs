@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use crate::http;
 use crate::wait::until;
 
+/// As many as most tests want.
 const CLIENTS: usize = 4;
 
 /// Clients at work.
@@ -26,6 +27,11 @@ struct Counts {
 impl Load {
     /// Starts clients that ask for `/pid`.
     pub(crate) fn start(address: SocketAddr) -> Self {
+        Self::with_clients(address, CLIENTS)
+    }
+
+    /// Starts this many clients that ask for `/pid`.
+    pub(crate) fn with_clients(address: SocketAddr, clients: usize) -> Self {
         let counts = Arc::new(Counts::default());
         let client = |_| {
             let counts = Arc::clone(&counts);
@@ -42,7 +48,7 @@ impl Load {
                 failures
             })
         };
-        let clients = (0..CLIENTS).map(client).collect();
+        let clients = (0..clients).map(client).collect();
         Self { counts, clients }
     }
 

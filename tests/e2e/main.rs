@@ -23,6 +23,7 @@ mod daemon;
 mod logs;
 mod memory;
 mod notify;
+mod reload;
 mod run;
 mod scale;
 mod servers;

@@ -314,7 +314,7 @@ mod tests {
         };
         let missing = "web is declared but no longer in this file: it stays as it is (--prune deletes it)";
         check(Change::Created, "web 0/2 ready", "web started, 2 workers ready");
-        check(Change::Changed, "web 0/2 ready", "web changed, 2 workers ready");
+        check(Change::Changed, "web reloading, 0 of 2 replaced", "web changed, 2 workers ready");
         check(Change::Unchanged, "web unchanged", "web unchanged");
         check(Change::Missing, missing, missing);
         check(Change::Started, "web 0/2 ready", "web started");

@@ -95,7 +95,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                 } else if entry.key.starts_with(records::APP) {
                     apps.known.extend(entry.app());
                 } else if entry.key.starts_with(listeners::KEY_PREFIX) {
-                    members.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
+                    members
+                        .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
                 } else if entry.key.starts_with(records::PASSED) {
                     passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
                 } else if entry.key.starts_with(records::WORKER) {
@@ -128,8 +129,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         oom_score_adj: hello.oom_score_adj,
         service_manager: hello.service_manager,
     })?;
-    for (key, socket) in members {
-        master.listeners.inherit(key, socket);
+    for (key, record, socket) in members {
+        master.listeners.inherit(key, &record, socket);
     }
     for (key, socket) in passed {
         master.listeners.pass(key, socket);

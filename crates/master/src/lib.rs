@@ -15,6 +15,7 @@ mod clock;
 mod control;
 mod drains;
 mod family;
+mod group;
 mod inherit;
 mod link;
 mod listeners;

@@ -1,10 +1,11 @@
-//! The declared listeners: one socket for each slot and address, kept here and
+//! The declared listeners: one socket for each seat and address, kept here and
 //! with the keeper, so that a queue outlives the worker that served it.
 //!
-//! Every TCP address is an `SO_REUSEPORT` group with a member for each slot.
-//! A Unix socket is one for all slots of its app.
+//! Every TCP address of an app is an `SO_REUSEPORT` group with a member for
+//! each seat, and a program that picks among the members in rotation. A Unix
+//! socket is one for all seats of its app.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,9 +16,13 @@ use supervisor_config::ListenAddress;
 use supervisor_core::{AppId, SeatId, Side, SlotId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
+use supervisor_sys::steering;
 
+use crate::control::to_json;
+use crate::group::{Found, Group};
 use crate::link::Link;
 use crate::passed::Passed;
+use crate::records;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
 use crate::words;
@@ -26,7 +31,7 @@ use crate::words;
 #[derive(Debug)]
 struct Member {
     address: ListenAddress,
-    /// Shared among the slots of an app when it is a Unix socket.
+    /// Shared among the seats of an app when it is a Unix socket.
     socket: Rc<OwnedFd>,
     /// Where the keeper has it.
     key: String,
@@ -36,10 +41,20 @@ struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
+    /// The groups of each app, by its name.
+    groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.
-    inherited: BTreeMap<String, OwnedFd>,
+    inherited: BTreeMap<String, Inherited>,
     /// What the service manager opened.
     passed: Vec<Passed>,
+}
+
+/// A socket of an earlier master.
+#[derive(Debug)]
+struct Inherited {
+    socket: Rc<OwnedFd>,
+    /// Its number in its group.
+    number: Option<u32>,
 }
 
 /// An address that cannot be served.
@@ -51,9 +66,10 @@ pub(crate) struct ListenError {
 }
 
 impl Listeners {
-    /// Keeps a socket of an earlier master for the slot that asks for it.
-    pub(crate) fn inherit(&mut self, key: String, socket: OwnedFd) {
-        self.inherited.insert(key, socket);
+    /// Keeps a socket of an earlier master for the seat that asks for it.
+    pub(crate) fn inherit(&mut self, key: String, record: &[u8], socket: OwnedFd) {
+        let number = records::read(record).ok();
+        self.inherited.insert(key, Inherited { socket: Rc::new(socket), number });
     }
 
     /// Uses a socket of the service manager for its address.
@@ -61,126 +77,295 @@ impl Listeners {
         self.passed.extend(Passed::new(key, socket));
     }
 
-    /// Whether an address has one socket for all slots.
-    pub(crate) fn is_shared(&self, address: &ListenAddress) -> bool {
+    /// Whether an address has one socket for all seats.
+    fn is_shared(&self, address: &ListenAddress) -> bool {
         matches!(address, ListenAddress::Unix(_)) || self.passed(address).is_some()
     }
 
-    /// Closes what an earlier master left and no slot has asked for.
+    /// How new connections find their worker, for the status.
+    pub(crate) fn policy(&self, app: &str, address: &ListenAddress) -> &'static str {
+        let steered =
+            || self.group(app, address).is_some_and(|group| !group.unsteered && !group.picked.is_empty());
+        if self.is_shared(address) {
+            "shared"
+        } else if steered() {
+            "random"
+        } else {
+            "kernel"
+        }
+    }
+
+    /// Closes what an earlier master left and no seat has asked for.
     pub(crate) fn drop_inherited(&mut self, link: &Link) {
-        for key in std::mem::take(&mut self.inherited).into_keys() {
+        while let Some((key, _)) = self.inherited.pop_first() {
+            if let Some((app, address)) = group_of(&key) {
+                self.leave(&app, &address, &key, link);
+            }
             link.delete(&key);
         }
     }
 
-    /// Lets a slot's sockets listen: the ones that its settings name are
-    /// opened, all others of the slot are closed.
+    /// Lets a seat's sockets listen: the ones that its settings name are
+    /// opened, all others of the seat are closed.
     ///
     /// # Errors
     ///
     /// The first address that cannot be bound; the ones before it stay open.
-    pub(crate) fn open(&mut self, slot: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
+    pub(crate) fn open(&mut self, seat: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
         let app = &settings.app;
-        self.close_except(slot, &app.listen, link);
+        self.close_except(seat, &app.listen, link);
         for address in &app.listen {
-            if self.members.get(&slot).is_some_and(|members| members.iter().any(|m| m.address == *address)) {
+            if self.member(seat, address).is_some() {
                 continue;
             }
             let error = |source| ListenError { address: address_text(address), source };
-            let key = key(&app.name, slot.slot.index, slot.side, address);
-            let (socket, key) = match self.shared(slot.slot.app, address) {
-                Some(shared) => shared,
-                None => match self.inherited.remove(&key) {
-                    Some(socket) => (Rc::new(socket), key),
-                    None => {
-                        let first =
-                            !self.of_app(slot.slot.app).any(|member| overlap(&member.address, address));
-                        (Rc::new(bind(address, first).map_err(error)?), key)
-                    }
-                },
+            let member = match self.shared(seat.slot.app, address) {
+                Some((socket, key)) => Member { address: address.clone(), socket, key },
+                None => self.make(seat, &app.name, address).map_err(error)?,
             };
-            socket::listen(&*socket, backlog(app.backlog)).map_err(error)?;
-            link.put(&key, &[], &[(FdRole::Hold, socket.as_fd())]);
-            self.members.entry(slot).or_default().push(Member { address: address.clone(), socket, key });
+            self.listen(&member, &app.name, app.backlog, link).map_err(error)?;
+            self.members.entry(seat).or_default().push(member);
         }
         Ok(())
     }
 
-    /// Closes a slot's sockets: nobody is expected to serve them.
-    pub(crate) fn close(&mut self, slot: SeatId, link: &Link) {
-        self.close_except(slot, &[], link);
+    /// Closes a seat's sockets: nobody is in it or expected.
+    pub(crate) fn close(&mut self, seat: SeatId, link: &Link) {
+        self.close_except(seat, &[], link);
     }
 
-    /// The sockets that a new worker of the slot gets, in the order of its
+    /// The sockets that a new worker in the seat gets, in the order of its
     /// settings, ready to be handed over: blocking and listening.
     ///
     /// # Errors
     ///
     /// The address whose socket could not be made ready.
     pub(crate) fn hand_over(
-        &self,
-        slot: SeatId,
+        &mut self,
+        seat: SeatId,
         settings: &Settings,
+        link: &Link,
     ) -> Result<Vec<BorrowedFd<'_>>, ListenError> {
-        let members = self.members.get(&slot).map_or(&[][..], Vec::as_slice);
-        settings
-            .app
-            .listen
-            .iter()
-            .filter_map(|address| members.iter().find(|member| member.address == *address))
-            .map(|member| {
-                let socket = member.socket.as_fd();
-                // The flag sits in the open file. A shared socket's is that of
-                // siblings that are at work, so it is left alone.
-                let own = !self.is_shared(&member.address);
-                let cleared = if own { socket::set_nonblocking(socket, false) } else { Ok(()) };
-                cleared
-                    .and_then(|()| socket::listen(socket, backlog(settings.app.backlog)))
-                    .map_err(|source| ListenError { address: address_text(&member.address), source })?;
-                Ok(socket)
-            })
-            .collect()
+        let app = &settings.app;
+        let members = self.members.remove(&seat).unwrap_or_default();
+        let ready = members.iter().try_for_each(|member| {
+            // The flag sits in the open file. A shared socket's is that of
+            // siblings that are at work, so it is left alone.
+            let own = !self.is_shared(&member.address);
+            let cleared = if own { socket::set_nonblocking(&*member.socket, false) } else { Ok(()) };
+            cleared
+                .and_then(|()| self.listen(member, &app.name, app.backlog, link))
+                .map_err(|source| ListenError { address: address_text(&member.address), source })
+        });
+        let members = self.members.entry(seat).or_insert(members);
+        ready?;
+        let member = |address: &ListenAddress| members.iter().find(|member| member.address == *address);
+        Ok(app.listen.iter().filter_map(member).map(|member| member.socket.as_fd()).collect())
     }
 
-    /// Connections that wait in the slot's own accept queues; `None` when it
+    /// Lets the members of these seats get new connections, and no others. An
+    /// address that none of them serves stays as it is.
+    pub(crate) fn rotate(&mut self, app: &str, seats: &[SeatId], link: &Link) {
+        let in_rotation = seats.iter().filter_map(|seat| self.members.get(seat)).flatten();
+        let keys: BTreeSet<String> = in_rotation.map(|member| member.key.clone()).collect();
+        let addresses: Vec<_> =
+            self.groups.get(app).into_iter().flatten().map(|group| group.address.clone()).collect();
+        for address in addresses {
+            self.look_for_leavers(app, &address, link);
+            let Some(group) = self.group(app, &address) else { continue };
+            let numbers = group.numbers(|key| keys.contains(key));
+            self.steer(app, &address, numbers);
+        }
+    }
+
+    /// Connections that wait in the seat's own accept queues; `None` when it
     /// has no queue of its own.
-    pub(crate) fn queue(&self, slot: SeatId) -> Option<u64> {
-        let members = self.members.get(&slot)?;
+    pub(crate) fn queue(&self, seat: SeatId) -> Option<u64> {
+        let members = self.members.get(&seat)?;
         let own = members.iter().filter(|member| !self.is_shared(&member.address));
         own.filter_map(|member| socket::queue_length(member.socket.as_fd()).ok())
             .map(|queue| u64::from(queue.length))
             .reduce(u64::saturating_add)
     }
 
-    pub(crate) fn rotate(&self, _app: AppId, _seats: &[SeatId], _link: &Link) {}
-
-    /// Whether nothing waits.
-    pub(crate) fn is_drained(&self, seat: SeatId) -> bool {
-        self.queue(seat).unwrap_or(0) == 0
+    fn member(&self, seat: SeatId, address: &ListenAddress) -> Option<&Member> {
+        self.members.get(&seat)?.iter().find(|member| member.address == *address)
     }
 
-    /// Whether the slot listens anywhere.
-    pub(crate) fn is_open(&self, slot: SeatId) -> bool {
-        self.members.contains_key(&slot)
+    fn group(&self, app: &str, address: &ListenAddress) -> Option<&Group<Rc<OwnedFd>>> {
+        self.groups.get(app)?.iter().find(|group| group.address == *address)
     }
 
-    fn close_except(&mut self, slot: SeatId, kept: &[ListenAddress], link: &Link) {
-        let Some(members) = self.members.get_mut(&slot) else { return };
+    fn group_mut(&mut self, app: &str, address: &ListenAddress) -> Option<&mut Group<Rc<OwnedFd>>> {
+        self.groups.get_mut(app)?.iter_mut().find(|group| group.address == *address)
+    }
+
+    /// A socket of the seat's own, which does not listen yet unless an earlier
+    /// master had it.
+    fn make(&mut self, seat: SeatId, app: &str, address: &ListenAddress) -> io::Result<Member> {
+        let key = key(app, seat, address);
+        let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
+        if !self.is_shared(address) && self.group(app, address).is_none() {
+            let group = self.recover(app, address);
+            self.groups.entry(app.to_owned()).or_default().push(group);
+        }
+        let socket = match self.inherited.remove(&key) {
+            Some(left) => left.socket,
+            None => {
+                let alone = self.group(app, address).is_none_or(|group| group.members().is_empty());
+                Rc::new(bind(address, first && alone)?)
+            }
+        };
+        Ok(Member { address: address.clone(), socket, key })
+    }
+
+    /// The group of an address as an earlier master left it.
+    fn recover(&self, app: &str, address: &ListenAddress) -> Group<Rc<OwnedFd>> {
+        let is_its = |key: &str| group_of(key).is_some_and(|(of, at)| of == app && at == *address);
+        let found = self.inherited.iter().filter(|(key, _)| is_its(key)).map(|(key, left)| Found {
+            key: key.clone(),
+            socket: Rc::clone(&left.socket),
+            number: left.number,
+            listens: socket::is_listening(&left.socket).unwrap_or(false),
+        });
+        Group::recover(address.clone(), found.collect())
+    }
+
+    /// Lets a member listen. It joins its group as the last one; until a
+    /// program names its number, it gets no connections if there is a program.
+    fn listen(&mut self, member: &Member, app: &str, backlog: u32, link: &Link) -> io::Result<()> {
+        // The kernel cuts it to `net.core.somaxconn` anyway.
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let socket = member.socket.as_fd();
+        if self.is_shared(&member.address) {
+            socket::listen(socket, backlog)?;
+            link.put(&member.key, &[], &[(FdRole::Hold, socket)]);
+            return Ok(());
+        }
+        // Nobody but us has had the sockets of a group that was never steered.
+        if self.group(app, &member.address).is_some_and(|group| !group.picked.is_empty()) {
+            self.look_for_leavers(app, &member.address, link);
+        }
+        let groups = self.groups.entry(app.to_owned()).or_default();
+        let place = groups.iter().position(|group| group.address == member.address);
+        let place = place.unwrap_or_else(|| {
+            groups.push(Group::new(member.address.clone()));
+            groups.len() - 1
+        });
+        let group = &mut groups[place];
+        if group.contains(&member.key) {
+            return socket::listen(socket, backlog);
+        }
+        write_down(&member.key, group.next(), socket, link);
+        socket::listen(socket, backlog)?;
+        group.join(member.key.clone(), Rc::clone(&member.socket));
+        Ok(())
+    }
+
+    /// Takes a member out of its group, so that what waits in its queue is
+    /// reset and nobody is led there any more.
+    fn leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
+        let Some(group) = self.group(app, address) else { return };
+        let Some(leaver) = group.members().iter().find(|member| member.key == key) else { return };
+        let socket = Rc::clone(&leaver.socket);
+        // The last member gets the number of the one that leaves. Until the
+        // program knows, it must pick neither: a number that nobody has would
+        // lead a connection anywhere.
+        let last = group.members().last().map(|last| last.key.clone()).unwrap_or_default();
+        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
+        if picked.contains(&last) || picked.contains(key) {
+            let others = group.numbers(|known| picked.contains(known) && known != key && known != last);
+            self.steer(app, address, others);
+        }
+        // The only failure is that it did not listen any more.
+        let _ = socket::stop_listening(&*socket);
+        self.note_leave(app, address, key, link);
+        let Some(group) = self.group(app, address) else { return };
+        if group.members().is_empty() {
+            if let Some(groups) = self.groups.get_mut(app) {
+                groups.retain(|group| group.address != *address);
+            }
+            return;
+        }
+        let numbers = group.numbers(|known| picked.contains(known));
+        self.steer(app, address, numbers);
+    }
+
+    /// Notes that a member has left its group, here and with the keeper.
+    fn note_leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
+        if let Some(group) = self.group_mut(app, address)
+            && let Some((number, moved)) = group.leave(key)
+        {
+            write_down(&moved.key, number, moved.socket.as_fd(), link);
+        }
+    }
+
+    /// A worker may have shut its socket down: it has left the group then, and
+    /// another one has its number.
+    fn look_for_leavers(&mut self, app: &str, address: &ListenAddress, link: &Link) {
+        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
+        let listens = |socket: &OwnedFd| socket::is_listening(socket).unwrap_or(true);
+        let left = group.members().iter().filter(|member| !listens(&member.socket));
+        let left: Vec<String> = left.map(|member| member.key.clone()).collect();
+        for key in &left {
+            self.note_leave(app, address, key, link);
+        }
+        if left.len() > 1 {
+            self.give_up_steering(app, address, "several of its sockets were shut down at once");
+        }
+    }
+
+    /// Lets a program pick among these numbers.
+    fn steer(&mut self, app: &str, address: &ListenAddress, numbers: Vec<u32>) {
+        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
+        if numbers.is_empty() || numbers == group.picked {
+            return;
+        }
+        let Some(any) = group.members().first() else { return };
+        match steering::steer(&*any.socket, &numbers) {
+            Ok(()) => {
+                if let Some(group) = self.group_mut(app, address) {
+                    group.picked = numbers;
+                }
+            }
+            Err(error) => self.give_up_steering(app, address, &words::errno(&error)),
+        }
+    }
+
+    /// Leaves the choice to the kernel for as long as the group lives.
+    fn give_up_steering(&mut self, app: &str, address: &ListenAddress, why: &str) {
+        tracing::warn!("{app}: connections to {} cannot be steered: {why}", address_text(address));
+        let Some(group) = self.group_mut(app, address) else { return };
+        if let Some(any) = group.members().first() {
+            // What it could fail of is what it is given up for.
+            let _ = steering::unsteer(&*any.socket);
+        }
+        group.unsteered = true;
+        group.picked.clear();
+    }
+
+    fn close_except(&mut self, seat: SeatId, kept: &[ListenAddress], link: &Link) {
+        let Some(members) = self.members.get_mut(&seat) else { return };
         let (stay, go): (Vec<_>, Vec<_>) =
             std::mem::take(members).into_iter().partition(|member| kept.contains(&member.address));
         if stay.is_empty() {
-            self.members.remove(&slot);
+            self.members.remove(&seat);
         } else {
             *members = stay;
         }
         for member in go {
-            // A Unix socket goes with the last slot that has it, one of the
+            // A Unix socket goes with the last seat that has it, one of the
             // service manager never.
-            if Rc::strong_count(&member.socket) == 1 {
-                link.delete(&member.key);
-                if let ListenAddress::Unix(path) = &member.address {
-                    unlink(path);
-                }
+            let shared = self.is_shared(&member.address);
+            if shared && Rc::strong_count(&member.socket) > 1 {
+                continue;
+            }
+            if !shared && let Some((app, address)) = group_of(&member.key) {
+                self.leave(&app, &address, &member.key, link);
+            }
+            link.delete(&member.key);
+            if let ListenAddress::Unix(path) = &member.address {
+                unlink(path);
             }
         }
     }
@@ -189,8 +374,8 @@ impl Listeners {
         self.passed.iter().find(|passed| passed.address == *address)
     }
 
-    /// The socket that is there for all slots: the service manager's, or a Unix
-    /// socket that another slot of the app has already.
+    /// The socket that is there for all seats: the service manager's, or a Unix
+    /// socket that another seat of the app has already.
     fn shared(&self, app: AppId, address: &ListenAddress) -> Option<(Rc<OwnedFd>, String)> {
         if let Some(passed) = self.passed(address) {
             return Some((Rc::clone(&passed.socket), passed.key.clone()));
@@ -211,9 +396,18 @@ impl Listeners {
 /// The prefix of the keys under which the keeper has members.
 pub(crate) const KEY_PREFIX: &str = "member:";
 
-fn key(app: &str, slot: u32, side: Side, address: &ListenAddress) -> String {
+/// Writes a member's number down with the keeper.
+fn write_down(key: &str, number: u32, socket: BorrowedFd<'_>, link: &Link) {
+    link.put(key, &to_json(&number), &[(FdRole::Hold, socket)]);
+}
+
+fn key(app: &str, seat: SeatId, address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Tcp { address, .. } => format!("{KEY_PREFIX}{app}:{slot}:{side:?}:{address}"),
+        ListenAddress::Tcp { address, dual_stack } => {
+            let SeatId { slot, side } = seat;
+            let both = if *dual_stack { "+" } else { "" };
+            format!("{KEY_PREFIX}{app}:{}:{side:?}:{both}{address}", slot.index)
+        }
         // A path may be longer than a key.
         ListenAddress::Unix(path) => {
             let mut hasher = DefaultHasher::new();
@@ -221,6 +415,18 @@ fn key(app: &str, slot: u32, side: Side, address: &ListenAddress) -> String {
             format!("{KEY_PREFIX}{app}:unix:{:016x}", hasher.finish())
         }
     }
+}
+
+/// The app and the address whose group a key's member belongs to; `None` for
+/// the key of a shared socket.
+fn group_of(key: &str) -> Option<(String, ListenAddress)> {
+    let mut parts = key.strip_prefix(KEY_PREFIX)?.splitn(4, ':');
+    let (app, _slot, _side, address) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (dual_stack, address) = match address.strip_prefix('+') {
+        Some(address) => (true, address),
+        None => (false, address),
+    };
+    Some((app.to_owned(), ListenAddress::Tcp { address: address.parse().ok()?, dual_stack }))
 }
 
 /// Binds a member. The `first` of a group is tried without `SO_REUSEPORT`
@@ -241,11 +447,6 @@ fn bind(address: &ListenAddress, first: bool) -> io::Result<OwnedFd> {
             socket::bind_unix(path, everybody).map_err(io::Error::other)
         }
     }
-}
-
-/// The kernel cuts it to `net.core.somaxconn` anyway.
-fn backlog(backlog: u32) -> i32 {
-    i32::try_from(backlog).unwrap_or(i32::MAX)
 }
 
 fn unlink(path: &Path) {

@@ -195,7 +195,9 @@ impl Master {
                 }
             }
             Action::Close(seat) => self.listeners.close(seat, &self.link),
-            Action::Rotate(app, seats) => self.listeners.rotate(app, &seats, &self.link),
+            Action::Rotate(app, seats) => {
+                self.listeners.rotate(self.registry.name(app), &seats, &self.link);
+            }
             Action::Drain(worker) => self.drains.add(worker),
             Action::Revert(app) => {
                 if let Some(entry) = self.registry.by_id_mut(app) {
@@ -299,7 +301,7 @@ impl Master {
             env,
             listen_pid: !names.is_empty(),
             cwd: Some(app.cwd.clone()),
-            fds: self.listeners.hand_over(seat, &settings).map_err(|error| error.to_string())?,
+            fds: self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?,
             introduce: Some(theirs.as_fd()),
             process_group: ProcessGroup::NewSession,
             credentials: identity.map(|identity| identity.credentials.clone()),
@@ -381,7 +383,8 @@ impl Master {
     /// Looks whether workers that are being drained have taken all that waited.
     pub(crate) fn look_after_drains(&mut self) {
         let (workers, listeners) = (&self.workers, &self.listeners);
-        let waiting = |id| workers.get(id).map(|worker| !listeners.is_drained(worker.seat));
+        let waiting =
+            |id| workers.get(id).map(|worker| listeners.queue(worker.seat).is_some_and(|queue| queue > 0));
         for worker in self.drains.look(waiting) {
             self.handle(Event::WorkerDrained(worker));
         }

@@ -7,7 +7,7 @@
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
 //! | `ids` | the first worker id of the next master | |
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
-//! | `member:…` | empty | a listening socket |
+//! | `member:…` | its number in its group, empty for a shared one | a listening socket |
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
 
 use std::collections::BTreeSet;

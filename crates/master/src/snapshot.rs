@@ -49,7 +49,11 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
         generation: app.generation.0,
         instances: Instances { wanted: app.wanted, ready: app.ready, running: app.running },
         restarts: app.slots.iter().map(|slot| slot.restarts).sum(),
-        listeners: settings.listen.iter().map(|address| listener(address, facts.listeners)).collect(),
+        listeners: settings
+            .listen
+            .iter()
+            .map(|address| listener(&settings.name, address, facts.listeners))
+            .collect(),
         workers,
     }
 }
@@ -132,8 +136,8 @@ fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn listener(address: &ListenAddress, listeners: &Listeners) -> Listener {
-    let policy = if listeners.is_shared(address) { "shared" } else { "kernel" };
+fn listener(app: &str, address: &ListenAddress, listeners: &Listeners) -> Listener {
+    let policy = listeners.policy(app, address);
     Listener { address: address_text(address), origin: Origin::Declared, policy: policy.to_owned() }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Where to look: [`spawn`] starts children, [`pidfd`] follows and ends them, [`inherited`] takes over
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
+//! [`steering`] says which of several sockets gets a connection,
 //! [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the calling
 //! process itself, [`user`], [`lock`] and [`signal`] are what their names say.
 
@@ -37,6 +38,7 @@ pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod steering;
 pub mod user;
 
 pub use rustix::process::Pid;

@@ -14,8 +14,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials as SoPeerCredentials
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, ipproto, socket_with,
-    sockopt,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, ipproto,
+    socket_with, sockopt,
 };
 use rustix::process::Pid;
 
@@ -153,6 +153,26 @@ impl std::error::Error for BindError {}
 /// `EADDRINUSE` if another socket listens on the address without sharing it.
 pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
     Ok(rustix::net::listen(socket, backlog)?)
+}
+
+/// Whether a socket takes connections (`SO_ACCEPTCONN` in `socket(7)`).
+///
+/// # Errors
+///
+/// `ENOTSOCK`.
+pub fn is_listening(socket: impl AsFd) -> io::Result<bool> {
+    Ok(sockopt::socket_acceptconn(socket)?)
+}
+
+/// Lets a TCP socket take no more connections, whoever else holds it. Those that wait in its queue are
+/// reset, new ones refused unless another socket listens on the address, and its `accept(2)` fails with
+/// `EINVAL`. It stays bound, and may [`listen`] again.
+///
+/// # Errors
+///
+/// `ENOTCONN` if it did not listen.
+pub fn stop_listening(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, Shutdown::Read)?)
 }
 
 /// Sets or clears `O_NONBLOCK`, for all duplicates of the descriptor.

@@ -137,10 +137,11 @@ mod tests {
 
     #[test]
     fn an_order_is_read_from_its_beginning() {
-        let mut file =
-            File::from(write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false }).unwrap());
+        let mut file = File::from(
+            write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false }).unwrap(),
+        );
         let mut json = String::new();
         file.read_to_string(&mut json).unwrap();
-        assert_eq!(json, r#"{"apps":[],"source":null,"prune":true}"#);
+        assert_eq!(json, r#"{"apps":[],"source":null,"prune":true,"reload":false}"#);
     }
 }
