@@ -26,6 +26,7 @@ mod notify;
 mod reload;
 mod run;
 mod scale;
+mod section;
 mod servers;
 mod sockets;
 mod start;

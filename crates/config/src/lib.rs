@@ -22,6 +22,7 @@ mod app;
 mod command_line;
 mod cpu_affinity;
 mod cron;
+mod daemon;
 mod diagnostic;
 mod duration;
 mod entry;
@@ -51,6 +52,7 @@ pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
 pub use cron::{CronRestart, parse_cron};
+pub use daemon::{DaemonSettings, LogLevel};
 pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
 pub use import::{ImportOptions, import};
 pub use logs::{LogOptions, LogPeriod};
@@ -86,6 +88,8 @@ pub struct Context {
 pub struct Loaded {
     /// The apps, in the file's order.
     pub apps: Vec<App>,
+    /// What it says of the daemon; `None` when it says nothing.
+    pub daemon: Option<DaemonSettings>,
     /// What is worth saying although the file is right.
     pub warnings: Vec<Diagnostic>,
 }
@@ -98,12 +102,12 @@ pub struct Loaded {
 /// first where the text is not well-formed.
 pub fn load(source: &Source, context: &Context) -> Result<Loaded, Errors> {
     let mut report = Report::of_file(source);
-    let apps = tree::parse(source, &mut report)
+    let (apps, daemon) = tree::parse(source, &mut report)
         .map(|root| file::read(&root, source, context, &mut report))
         .unwrap_or_default();
     let (warnings, errors) = report.finish();
     match Errors::new(errors) {
-        None => Ok(Loaded { apps, warnings }),
+        None => Ok(Loaded { apps, daemon, warnings }),
         Some(errors) => Err(errors),
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, CommandOptions, Context, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded, LogOptions,
-    LogPeriod, LogTarget, Ready, Source, app_from_command,
+    App, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded,
+    LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
 };
 
 fn context() -> Context {
@@ -412,6 +412,36 @@ fn watched_files() {
 }
 
 #[test]
+fn settings_of_the_daemon() {
+    let daemon = |section: &str| {
+        let loaded = load(&format!("apps: [{{command: a}}]\n{section}"));
+        loaded.unwrap_or_else(|errors| panic!("{section}:\n{}", errors.render(false))).daemon
+    };
+    let expected = |log_level, group: Option<&str>| {
+        Some(DaemonSettings { log_level, control_group: group.map(str::to_owned) })
+    };
+    assert_eq!(daemon(""), None);
+    assert_eq!(daemon("daemon: {}"), expected(LogLevel::Info, None));
+    assert_eq!(
+        daemon("daemon: {log_level: debug, control_group: adm}"),
+        expected(LogLevel::Debug, Some("adm"))
+    );
+    assert_eq!(daemon("daemon: {control_group: 4}"), expected(LogLevel::Info, Some("4")));
+    for (section, expected) in [
+        ("daemon: debug", "`daemon` must be a mapping"),
+        ("daemon:", "`daemon` must be a mapping"),
+        ("daemon: {log_level: loud}", "`log_level` must be `error` or `warn` or `info` or `debug`"),
+        ("daemon: {log_level: }", "`log_level` must be"),
+        ("daemon: {control_group: ''}", "`control_group` is empty"),
+        ("daemon: {log_leve: info}", "unknown key `log_leve`"),
+        ("daemon: {log_dir: /var/log}", "`log_dir` is not decided here"),
+    ] {
+        let mistake = mistake(&format!("apps: [{{command: a}}]\n{section}"));
+        assert!(mistake.contains(expected) && mistake.starts_with("file:2:"), "{mistake}");
+    }
+}
+
+#[test]
 fn process_attributes() {
     let good = [("www-data", json!("www-data")), ("1000", json!("1000"))];
     for (key, field) in [("user", "user"), ("uid", "user"), ("group", "group"), ("gid", "group")] {
@@ -686,7 +716,7 @@ fn top_level() {
         ("apps: text", "must be a list"),
         ("5", "must be a list"),
         ("{apps: [{command: a}], aps: 1}", "unknown key `aps`"),
-        ("{apps: [{command: a}], daemon: {}}", "`daemon` is not supported"),
+        ("{pm2: {apps: [{command: a}], daemon: {}}}", "unknown key `daemon`"),
         ("{apps: [{command: a}], pm2: []}", "`apps` and `pm2` are the same key"),
         ("pm2: text", "`pm2` must be a list"),
         ("[{command: a}, {command: b, name: a}]", "two apps are called `a`"),

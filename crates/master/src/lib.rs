@@ -24,6 +24,7 @@ mod master;
 mod notify;
 mod operations;
 mod output;
+mod own;
 mod passed;
 mod records;
 mod registry;

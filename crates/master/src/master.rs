@@ -28,6 +28,7 @@ use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
+use crate::own::Own;
 use crate::records::{self, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
@@ -60,6 +61,8 @@ pub(crate) struct Master {
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
     pub(crate) automatic: Automatic,
+    /// The settings of the daemon itself.
+    pub(crate) own: Own,
     /// What is declared, on disk.
     pub(crate) store: Store,
     /// What the service manager was told, if there is one.
@@ -108,6 +111,7 @@ impl Master {
             sampler: Sampler::start()?,
             link,
             automatic: Automatic::default(),
+            own: Own::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),
             poller: Poller::new()?,
@@ -521,7 +525,8 @@ impl Master {
     pub(crate) fn keep_declared(&self) -> Option<Pending> {
         let declared = self.registry.iter().map(|(_, entry)| entry).filter(|entry| !entry.deleted);
         let lasting: Vec<_> = declared.map(Entry::lasting).collect();
-        self.store.keep(lasting.iter().map(|(settings, record)| (&settings.app, record.clone())))
+        let apps = lasting.iter().map(|(settings, record)| (&settings.app, record.clone()));
+        self.store.keep(apps, &self.own.settings)
     }
 
     /// Notes that a person does not want an app any more. Whatever happens from

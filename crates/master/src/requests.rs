@@ -223,11 +223,14 @@ impl Master {
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
-        let Apply { apps, source, prune, reload } = apply;
+        let Apply { apps, source, prune, reload, daemon } = apply;
         check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
         let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
         check_budget(others.chain(apps.iter().map(|app| (app.instances, app))))?;
+        if let Some(daemon) = daemon {
+            self.set_own(daemon)?;
+        }
         let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
         let (mut draft, answer) = Draft::new();
         for app in apps {

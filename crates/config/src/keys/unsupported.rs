@@ -97,7 +97,3 @@ pub(crate) const TOP_MEANINGLESS: &[Foreign] = &[
     Foreign::new("deploy", "deploy with a tool of its own"),
     Foreign::new("static", "serve files with a program of its own"),
 ];
-
-/// Keys beside `apps` that are not there yet: errors.
-pub(crate) const TOP_LATER: &[Foreign] =
-    &[Foreign::new("daemon", "remove it; the supervisor runs with its defaults")];
