@@ -199,7 +199,10 @@ fn many_lives_leave_nothing_behind() {
     crash(2);
     let before = all();
     crash(20);
-    // The last life's pipes may be on their way out.
-    until("the descriptors are as many as before", || all() == before);
+    // The last life's pipes may be on their way out, and may have been then.
+    until("there are no more descriptors than before", || {
+        let (keeper, master) = all();
+        keeper <= before.0 && master <= before.1
+    });
     assert_eq!(process::descendants(keeper).len(), 3, "the master and two workers");
 }

@@ -322,6 +322,7 @@ impl App {
                 worker.end(place, vain.then_some(Cause::Asked), hurry, false, turn);
             }
             if let Some(worker) = &mut slot.retired {
+                spawning |= worker.stage == Stage::Spawning;
                 worker.end(place, Some(Cause::Asked), hurry, wanted || serving > 0, turn);
             }
             // The outcome of an order to spawn is waited for.

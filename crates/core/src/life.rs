@@ -184,7 +184,14 @@ impl App {
         let index = failure.slot.index;
         let Some(operation) = &mut self.operation else { return };
         let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
-        if next == Next::AtOnce || replaced || !operation.ready.contains(&index) {
+        if next == Next::AtOnce || !operation.ready.contains(&index) {
+            return;
+        }
+        if replaced {
+            // Who ends for good wants no successor either.
+            if next == Next::Stopped {
+                operation.ready.remove(&index);
+            }
             return;
         }
         let Ending { exit, cause, .. } = &failure.ending;
@@ -251,9 +258,11 @@ impl Worker {
         match (&mut self.stage, cause) {
             // The outcome of the order to spawn is waited for.
             (Stage::Spawning, _) => {}
+            // Without a time to be killed at it has been killed.
             (Stage::Stopping { kill_at, .. }, _) if hurry => {
-                *kill_at = None;
-                turn.actions.push(Action::Kill(self.id));
+                if kill_at.take().is_some() {
+                    turn.actions.push(Action::Kill(self.id));
+                }
             }
             (Stage::Starting { .. } | Stage::Ready { .. } | Stage::Draining { .. }, cause) if hurry => {
                 self.kill(cause.unwrap_or(Cause::Asked), turn);

@@ -1,6 +1,8 @@
 //! Replacing workers: by one beside them or after them, one slot after another,
 //! and back when it fails.
 
+use alloc::collections::BTreeSet;
+
 use crate::action::{Action, Failure, Notice, Outcome};
 use crate::app::{App, Turn};
 use crate::backoff;
@@ -62,14 +64,21 @@ impl App {
                 |slot: &Slot| if stable { slot.is_stable() && slot.is_settled() } else { slot.is_ready() };
             slots.get(*index as usize).is_some_and(|slot| !is_so(slot))
         });
-        while operation.ready.len() < operation.at_once
+        // One that was given up may still have two workers.
+        let busy = |slots: &[Slot], ready: &BTreeSet<u32>| {
+            let unsettled = |(index, slot): (u32, &Slot)| !slot.is_settled() && !ready.contains(&index);
+            ready.len() + (0..).zip(slots).filter(|one| unsettled(*one)).count()
+        };
+        while busy(&self.slots, &operation.ready) < operation.at_once
             && let Some(index) = operation.waiting.pop_first()
         {
             let Some(slot) = self.slots.get_mut(index as usize) else { continue };
             slot.want_now(now);
-            // Who does not serve yet, or no more, makes room: its successor
-            // answers the queue.
-            if operation.beside && slot.is_ready() {
+            // Who is not ready yet, or no more, makes room: its successor
+            // answers the queue. One that cannot be asked to end now may be
+            // ready by the time it can.
+            let spawning = slot.worker.as_ref().is_some_and(|worker| worker.stage == Stage::Spawning);
+            if operation.beside && (slot.is_ready() || spawning) {
                 slot.replace = Some(Cause::Asked);
             } else {
                 slot.recycle = slot.worker.is_some().then_some(Cause::Asked);
@@ -77,6 +86,7 @@ impl App {
             operation.ready.insert(index);
         }
         if operation.ready.is_empty()
+            && operation.waiting.is_empty()
             && let Some(instances) = operation.shrink.take()
         {
             self.resize(instances, &mut operation);
@@ -124,6 +134,8 @@ impl App {
         operation.failure = Some(failure);
         operation.ready.clear();
         operation.waiting.clear();
+        operation.gone.clear();
+        operation.stable = true;
         operation.shrink = None;
         self.version = before.version;
         turn.actions.push(Action::Revert(self.id));

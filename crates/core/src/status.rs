@@ -14,6 +14,8 @@ pub struct AppSnapshot {
     pub state: AppState,
     /// The generation of its settings.
     pub generation: Generation,
+    /// Slots that it has; those beyond are about to go.
+    pub instances: u32,
     /// Slots that should run.
     pub wanted: u32,
     /// Slots whose worker may take connections.
@@ -127,7 +129,8 @@ impl AppSnapshot {
         } else {
             AppState::Starting
         };
-        Self { state, generation: app.version.generation, wanted, ready, running, slots }
+        let instances = app.instances;
+        Self { state, generation: app.version.generation, instances, wanted, ready, running, slots }
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy` |
 //! | `restored NAME [KEY=VALUE…]` | it was declared earlier: the same settings, and nobody waits |
 //! | `start` `stop [--now]` `restart [--now]` `NAME[:0,1]` | orders |
-//! | `scale NAME N [start=none]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
+//! | `scale NAME N [start=all\|none\|0,1]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
 //! | `drained N` | nothing waits for worker N any more |
@@ -160,8 +160,8 @@ impl Stage {
                 let instances = number(instances)?;
                 let start = match rest {
                     [] => Slots::All,
-                    ["start=none"] => Slots::Only(BTreeSet::new()),
-                    _ => return Err("scale APP N [start=none]".to_owned()),
+                    [start] => selection(start.strip_prefix("start=").ok_or("start=SLOTS")?)?,
+                    _ => return Err("scale APP N [start=all|none|0,1]".to_owned()),
                 };
                 self.order(line, name, |_| Order::Scale { instances, start })?;
             }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use supervisor_core::{Exit, Generation, OperationId, Policy, SlotId, Slots, Timestamp, WorkerId};
+use supervisor_core::{
+    Exit, Generation, OperationId, Policy, SeatId, Side, SlotId, Slots, Timestamp, WorkerId,
+};
 
 /// One app.
 #[derive(Debug)]
@@ -11,6 +13,13 @@ pub(crate) struct AppBook {
     pub(crate) policy: Policy,
     pub(crate) generation: Generation,
     pub(crate) instances: u32,
+    /// How many slots it is to have when its new settings have proved
+    /// themselves.
+    pub(crate) shrink: Option<u32>,
+    /// What it goes back to when they do not.
+    pub(crate) before: Option<Before>,
+    /// Which seats get new connections.
+    pub(crate) rotation: Vec<SeatId>,
     pub(crate) places: Vec<Place>,
     pub(crate) deleting: bool,
     pub(crate) operation: Option<OperationBook>,
@@ -18,6 +27,15 @@ pub(crate) struct AppBook {
     pub(crate) tried_at: Option<Timestamp>,
     /// A life proved stable in this turn: all errored slots return.
     pub(crate) proved: bool,
+}
+
+/// What an app was before it was declared anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Before {
+    pub(crate) policy: Policy,
+    pub(crate) generation: Generation,
+    pub(crate) instances: u32,
+    pub(crate) wished: BTreeSet<u32>,
 }
 
 /// An operation that is under way.
@@ -34,6 +52,14 @@ pub(crate) struct OperationBook {
     pub(crate) already: BTreeSet<u32>,
     /// The slots whose life it may not renew: it has the declared generation.
     pub(crate) current: BTreeSet<u32>,
+    /// It is about settings, not about new lives.
+    pub(crate) declares: bool,
+    /// It replaces a generation by another.
+    pub(crate) reload: bool,
+    /// It is going back.
+    pub(crate) reverted: bool,
+    /// Even the settings from before failed then.
+    pub(crate) gave_up: bool,
 }
 
 impl OperationBook {
@@ -67,8 +93,14 @@ pub(crate) enum Wish {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) wish: Wish,
-    pub(crate) open: bool,
+    /// The worker's seat.
+    pub(crate) side: Side,
+    pub(crate) open: BTreeSet<Side>,
     pub(crate) worker: Option<WorkerId>,
+    /// The successor, or the retired one.
+    pub(crate) beside: Option<WorkerId>,
+    /// Its worker used too much memory, and may be replaced for it.
+    pub(crate) outgrown: bool,
     /// Its worker may be killed at once.
     pub(crate) hurry: bool,
     /// Its worker is to make room for a new one, even if the operation that
@@ -78,7 +110,7 @@ pub(crate) struct Place {
     /// operation may have forgiven some.
     pub(crate) streak: (u32, u32),
     pub(crate) rest: Rest,
-    /// The last life that was ready.
+    /// The newest life that was ready, and when one became so last.
     pub(crate) last_ready: Option<(WorkerId, Timestamp)>,
     /// The last life that ended for good, by its own right.
     pub(crate) last_done: Option<(WorkerId, Timestamp)>,
@@ -96,11 +128,26 @@ pub(crate) enum Rest {
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) place: SlotId,
+    pub(crate) side: Side,
+    pub(crate) role: Role,
     pub(crate) generation: Generation,
+    pub(crate) policy: Policy,
+    /// It used far too much memory.
+    pub(crate) excessive: bool,
     pub(crate) stage: LifeStage,
     /// Its end was ordered by Terminate.
     pub(crate) terminated: bool,
     pub(crate) killed: bool,
+    /// It was taken out of the rotation.
+    pub(crate) drained: bool,
+}
+
+/// What a life is to its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Successor,
+    Retired,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +155,7 @@ pub(crate) enum LifeStage {
     Spawning,
     Starting { since: Timestamp, ready_by: Timestamp },
     Ready { stable_at: Timestamp, proved: bool },
+    Draining { until: Timestamp, stable: bool },
     Ending { kill_at: Timestamp, stable: bool, was_ready: bool },
 }
 
@@ -119,6 +167,7 @@ pub(crate) struct Over {
     pub(crate) ready: bool,
     pub(crate) terminated: bool,
     pub(crate) killed: bool,
+    pub(crate) drained: bool,
 }
 
 impl AppBook {
@@ -127,6 +176,9 @@ impl AppBook {
             policy,
             generation,
             instances: 0,
+            shrink: None,
+            before: None,
+            rotation: Vec::new(),
             places: Vec::new(),
             deleting: false,
             operation: None,
@@ -150,14 +202,17 @@ impl AppBook {
     /// forgiven, and a worker that could not be asked to make room still does.
     pub(crate) fn end_operation(&mut self, lives: &BTreeMap<WorkerId, Life>) -> Option<OperationBook> {
         let operation = self.operation.take()?;
+        self.before = None;
         if operation.kind == Kind::Renewed {
             for index in &operation.slots {
                 let Some(place) = self.places.get_mut(*index as usize) else { continue };
                 place.streak.0 = 0;
-                place.outdated |= place
-                    .worker
-                    .and_then(|worker| lives.get(&worker))
-                    .is_some_and(|life| matches!(life.stage, LifeStage::Spawning | LifeStage::Ending { .. }));
+                place.outdated |= place.worker.and_then(|worker| lives.get(&worker)).is_some_and(|life| {
+                    matches!(
+                        life.stage,
+                        LifeStage::Spawning | LifeStage::Draining { .. } | LifeStage::Ending { .. }
+                    )
+                });
             }
         }
         Some(operation)
@@ -172,8 +227,11 @@ impl AppBook {
         while self.places.len() < instances as usize {
             self.places.push(Place {
                 wish: Wish::No,
-                open: false,
+                side: Side::A,
+                open: BTreeSet::new(),
                 worker: None,
+                beside: None,
+                outgrown: false,
                 hurry: false,
                 outdated: false,
                 streak: (0, 0),
@@ -188,9 +246,48 @@ impl AppBook {
         }
     }
 
+    /// Whether it is not known if the slot is to stay.
+    pub(crate) fn is_unsure(&self, index: u32) -> bool {
+        let maybe = self.places.get(index as usize).is_some_and(|place| place.wish == Wish::Maybe);
+        maybe || self.shrink.is_some_and(|instances| index >= instances)
+    }
+
+    /// The policy of a generation.
+    pub(crate) fn policy_of(&self, generation: Generation) -> &Policy {
+        match &self.before {
+            Some(before) if before.generation == generation => &before.policy,
+            Some(_) | None => &self.policy,
+        }
+    }
+
+    /// Makes it what it was before.
+    pub(crate) fn revert(&mut self, now: Timestamp) {
+        let Some(before) = self.before.take() else { return };
+        self.generation = before.generation;
+        if self.policy != before.policy {
+            self.tried_at = None;
+        }
+        self.policy = before.policy;
+        self.shrink = None;
+        self.resize(before.instances);
+        for (index, place) in (0..).zip(&mut self.places) {
+            place.wish = if before.wished.contains(&index) { Wish::Yes } else { Wish::No };
+            if place.wish == Wish::Yes && place.worker.is_none() {
+                place.streak = (0, 0);
+                place.rest = Rest::From(now);
+            }
+        }
+        if let Some(operation) = &mut self.operation {
+            operation.slots = before.wished;
+            operation.current.clear();
+            operation.reverted = true;
+        }
+    }
+
     pub(crate) fn want(&mut self, now: Timestamp, slots: &Slots) -> BTreeSet<u32> {
         let mut named = BTreeSet::new();
-        for (index, place) in (0..).zip(&mut self.places).take(self.instances as usize) {
+        let instances = self.shrink.unwrap_or(self.instances) as usize;
+        for (index, place) in (0..).zip(&mut self.places).take(instances) {
             if slots.contains(index) {
                 place.wish = Wish::Yes;
                 place.streak = (0, 0);
@@ -206,7 +303,7 @@ impl AppBook {
         for (index, place) in (0..).zip(&mut self.places) {
             if slots.contains(index) {
                 place.wish = Wish::No;
-                place.hurry |= hurry && place.worker.is_some();
+                place.hurry |= hurry && (place.worker.is_some() || place.beside.is_some());
                 named.insert(index);
             }
         }

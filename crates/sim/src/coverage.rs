@@ -9,8 +9,9 @@ use supervisor_core::{AppId, Event, Order, SlotId, Supervisor};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<(&'static str, &'static str), u64>);
 
-const EVENTS: [&str; 6] = ["spawned", "spawn-failed", "ready", "leaving", "delayed", "exit"];
-const SLOTS: [&str; 4] = ["starting", "ready", "stopping", "gone"];
+const EVENTS: [&str; 8] =
+    ["spawned", "spawn-failed", "ready", "leaving", "delayed", "drained", "memory", "exit"];
+const SLOTS: [&str; 5] = ["starting", "ready", "draining", "stopping", "gone"];
 const ORDERS: [&str; 6] = ["declare", "start", "stop", "restart", "scale", "delete"];
 const APPS: [&str; 9] =
     ["online", "degraded", "starting", "reloading", "stopping", "stopped", "errored", "none", "ending"];
@@ -32,6 +33,8 @@ impl Coverage {
             Event::WorkerReady(_) => (slot_state(supervisor, place), "ready"),
             Event::WorkerLeaving(_) => (slot_state(supervisor, place), "leaving"),
             Event::WorkerDelayed { .. } => (slot_state(supervisor, place), "delayed"),
+            Event::WorkerDrained(_) => (slot_state(supervisor, place), "drained"),
+            Event::MemoryExceeded { .. } => (slot_state(supervisor, place), "memory"),
             Event::WorkerExited { .. } => (slot_state(supervisor, place), "exit"),
             Event::TimePassed | Event::ShutdownOrdered { .. } => return,
         };
@@ -95,6 +98,7 @@ fn slot_state(supervisor: &Supervisor, place: Option<SlotId>) -> &'static str {
     match state {
         Some(SlotState::Starting) => "starting",
         Some(SlotState::Ready) => "ready",
+        Some(SlotState::Draining) => "draining",
         Some(SlotState::Stopping) => "stopping",
         Some(SlotState::Stopped | SlotState::Backoff | SlotState::Errored) | None => "gone",
     }
@@ -123,7 +127,7 @@ const fn order_name(order: &Order) -> &'static str {
         Order::Start(_) => "start",
         Order::Stop { .. } => "stop",
         Order::Restart { .. } => "restart",
-        Order::Scale(_) => "scale",
+        Order::Scale { .. } => "scale",
         Order::Delete { .. } => "delete",
     }
 }

@@ -95,10 +95,29 @@ impl Machine {
         }
     }
 
+    /// Somebody is seen to use too much memory.
+    pub(crate) fn outgrow(&mut self, now: Timestamp) {
+        if self.living.is_empty() {
+            return;
+        }
+        let one = self.rng.usize(..self.living.len());
+        if let Some(worker) = self.living.keys().nth(one).copied() {
+            let hard = self.rng.u8(..4) == 0;
+            self.report(now, Event::MemoryExceeded { worker, used: 300, limit: 200, hard });
+        }
+    }
+
     /// Performs an action, as the shell would.
     pub(crate) fn perform(&mut self, now: Timestamp, action: &Action) {
         match action {
-            Action::Spawn { worker, slot, .. } => self.spawn(now, *worker, slot.app),
+            Action::Spawn { worker, seat, .. } => self.spawn(now, *worker, seat.slot.app),
+            Action::Drain(worker) => {
+                // Sometimes there is always one more.
+                if !self.chaotic || self.rng.u8(..8) > 0 {
+                    let after = Duration::from_millis(self.rng.u64(0..500));
+                    self.agenda.note(now + after, Happening::Says(*worker, Event::WorkerDrained(*worker)));
+                }
+            }
             Action::Terminate(worker) => {
                 if let Some(after) = self.living.get(worker).and_then(|process| process.obeys_after) {
                     let exit = if after.is_zero() { Exit::Signal(15) } else { Exit::Code(0) };
@@ -111,6 +130,8 @@ impl Machine {
             }
             Action::Open(_)
             | Action::Close(_)
+            | Action::Rotate(..)
+            | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)
             | Action::Finish(..) => {}

@@ -35,7 +35,10 @@ impl People {
             4..=5 => Order::Start(self.slots()),
             6..=8 => Order::Stop { slots: self.slots(), now: self.rng.bool() },
             9..=11 => Order::Restart { slots: self.slots(), now: self.rng.bool() },
-            12..=14 => Order::Scale(self.rng.u32(..=INSTANCES)),
+            12..=14 => {
+                let start = if self.rng.u8(..4) > 0 { Slots::All } else { self.slots() };
+                Order::Scale { instances: self.rng.u32(..=INSTANCES), start }
+            }
             _ => Order::Delete { now: self.rng.bool() },
         };
         (OperationId(self.orders), app, order)
@@ -75,6 +78,9 @@ fn policy(rng: &mut Rng) -> Policy {
         autorestart: rng.u8(..8) > 0,
         stop_exit_codes: [vec![], vec![], vec![0], vec![0, 3]][rng.usize(..4)].clone(),
         kill_timeout: one_of(rng, &[0, 100, 1_000, 5_000]),
+        listens: rng.u8(..4) > 0,
+        drain_timeout: one_of(rng, &[0, 200, 5_000, 30_000]),
+        max_surge: [0, 1, 1, 2][rng.usize(..4)],
     }
 }
 

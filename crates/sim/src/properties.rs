@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use supervisor_core::{
     Action, AppId, AppState, Cause, Ending, Event, Exit, Generation, Next, Notice, OperationId, Outcome,
-    ReadyWhen, Refusal, SlotId, SlotState, Supervisor, Timestamp, WorkerId,
+    ReadyWhen, Refusal, SeatId, SlotId, SlotState, Supervisor, Timestamp, WorkerId,
 };
 
-use crate::book::{AppBook, Kind, LifeStage, Rest, Wish, pause};
+use crate::book::{AppBook, Kind, Life, LifeStage, Rest, Role, Wish, pause};
 use crate::witness::Witness;
 
 /// A property that does not hold.
@@ -29,13 +29,23 @@ fn hold(holds: bool, property: &'static str, detail: impl FnOnce() -> String) ->
 /// Checks an action against what was known before it.
 pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, action: &Action) -> Check {
     match action {
-        Action::Spawn { worker, slot, generation } => {
+        Action::Spawn { worker, seat, generation } => {
             spawn_is_new(witness, *worker)?;
-            spawn_is_wanted(witness, *slot, *generation)?;
-            spawn_is_alone(witness, *slot)?;
-            spawn_is_open(witness, *slot)?;
-            spawn_is_due(witness, now, *slot)
+            spawn_is_wanted(witness, *seat, *generation)?;
+            spawn_is_alone(witness, *seat)?;
+            spawn_is_open(witness, *seat)?;
+            if is_own_seat(witness, *seat) {
+                spawn_is_due(witness, now, seat.slot)
+            } else {
+                successor_is_asked_for(witness, seat.slot)
+            }
         }
+        Action::Drain(worker) => {
+            order_names_the_living(witness, *worker)?;
+            end_has_a_reason(witness, now, *worker)?;
+            drain_leaves_others(witness, *worker)
+        }
+        Action::Revert(app) => revert_has_a_reason(witness, *app),
         Action::Terminate(worker) => {
             order_names_the_living(witness, *worker)?;
             end_has_a_reason(witness, now, *worker)
@@ -44,15 +54,23 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             order_names_the_living(witness, *worker)?;
             kill_is_patient(witness, now, *worker)
         }
-        Action::Open(slot) => sockets_change(witness, *slot, true),
-        Action::Close(slot) => sockets_change(witness, *slot, false),
+        Action::Open(seat) => sockets_change(witness, *seat, true),
+        Action::Close(seat) => {
+            sockets_change(witness, *seat, false)?;
+            close_is_last(witness, *seat)
+        }
+        // Compared as a whole.
+        Action::Rotate(..) => Ok(()),
         Action::Forget(app) => forget_is_ordered(witness, *app),
         Action::Announce(Notice::Ready { worker, .. }) => ready_is_true(witness, now, event, *worker),
         Action::Announce(Notice::Ended { slot, worker, ending, next }) => {
             end_is_told(witness, event, *worker, ending)?;
             end_is_judged(witness, now, *slot, *worker, ending, *next)
         }
-        Action::Announce(Notice::Starting(..) | Notice::Stopping(..) | Notice::Killing(..)) => Ok(()),
+        Action::Announce(Notice::Switched(slot, worker)) => switch_is_proved(witness, now, *slot, *worker),
+        Action::Announce(
+            Notice::Starting(..) | Notice::Draining(..) | Notice::Stopping(..) | Notice::Killing(..),
+        ) => Ok(()),
         Action::Finish(id, outcome) => {
             operation_finishes_once(witness, event, *id)?;
             outcome_is_true(witness, event, *id, outcome)
@@ -65,6 +83,7 @@ pub(crate) fn check_turn(witness: &Witness, supervisor: &Supervisor, now: Timest
     for (id, book) in &witness.apps {
         no_more_than_instances(witness, *id, book)?;
         sockets_fit(*id, book)?;
+        rotation_fits(witness, *id, book)?;
         snapshot_agrees(witness, supervisor, *id, book)?;
     }
     superseded_are_told(witness)?;
@@ -79,25 +98,84 @@ fn spawn_is_new(witness: &Witness, worker: WorkerId) -> Check {
 }
 
 /// Nothing runs that nobody asked for, or with settings of yesterday.
-fn spawn_is_wanted(witness: &Witness, slot: SlotId, generation: Generation) -> Check {
+fn spawn_is_wanted(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let slot = seat.slot;
+    // Until its successor serves, a slot lives by the settings from before.
+    let before = |book: &AppBook| {
+        let before = book.before.as_ref().is_some_and(|before| before.generation == generation);
+        before && book.may_renew(slot.index) && is_own_seat(witness, seat)
+    };
     let wanted = witness.shutdown.is_none()
         && witness.apps.get(&slot.app).is_some_and(|book| {
-            slot.index < book.instances && !book.deleting && generation == book.generation
+            slot.index < book.instances && !book.deleting && (generation == book.generation || before(book))
         })
         && witness.place(slot).is_some_and(|place| place.wish != Wish::No);
     hold(wanted, "spawn is wanted", || format!("slot {slot} generation {}", generation.0))
 }
 
-/// Two processes in one slot would answer for the same sockets.
-fn spawn_is_alone(witness: &Witness, slot: SlotId) -> Check {
-    let other = witness.place(slot).and_then(|place| place.worker);
-    hold(other.is_none(), "spawn is alone", || format!("slot {slot} has {other:?}"))
+/// Two processes in one seat would answer for the same sockets.
+fn spawn_is_alone(witness: &Witness, seat: SeatId) -> Check {
+    let mut lives = witness.lives.values();
+    let other = lives.find(|life| life.place == seat.slot && life.side == seat.side);
+    hold(other.is_none(), "spawn is alone", || format!("{seat:?} has {other:?}"))
 }
 
 /// A worker's sockets are there before it is.
-fn spawn_is_open(witness: &Witness, slot: SlotId) -> Check {
-    let open = witness.place(slot).is_some_and(|place| place.open);
-    hold(open, "spawn is open", || format!("slot {slot} is closed"))
+fn spawn_is_open(witness: &Witness, seat: SeatId) -> Check {
+    let open = witness.place(seat.slot).is_some_and(|place| place.open.contains(&seat.side));
+    hold(open, "spawn is open", || format!("{seat:?} is closed"))
+}
+
+fn is_own_seat(witness: &Witness, seat: SeatId) -> bool {
+    witness.place(seat.slot).is_some_and(|place| place.side == seat.side)
+}
+
+/// Nobody is replaced for nothing: by a reload, or because of its memory, and
+/// then one at a time.
+fn successor_is_asked_for(witness: &Witness, slot: SlotId) -> Check {
+    let (Some(book), Some(place)) = (witness.apps.get(&slot.app), witness.place(slot)) else { return Ok(()) };
+    let beside = book.places.iter().filter(|place| place.beside.is_some()).count();
+    // A successor that is not needed any more may still be ending.
+    let reloads = book.may_renew(slot.index) && beside <= book.policy.max_surge as usize;
+    let outgrown = place.outgrown && book.operation.is_none() && beside == 0;
+    hold(book.policy.max_surge > 0 && (reloads || outgrown), "a successor is asked for", || {
+        format!("slot {slot}: {beside} beside, {:?}", book.operation)
+    })
+}
+
+/// A bad release never replaces a good one.
+fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, worker: WorkerId) -> Check {
+    let life = witness.lives.get(&worker);
+    let proved = life.is_some_and(|life| {
+        life.place == slot
+            && life.role == Role::Successor
+            && matches!(life.stage, LifeStage::Ready { stable_at, .. } if stable_at <= now)
+            && witness.apps.get(&slot.app).is_some_and(|book| book.generation == life.generation)
+    });
+    hold(proved, "a switch is proved", || format!("worker {} {life:?}", worker.0))
+}
+
+/// Who is taken out of the rotation leaves others there.
+fn drain_leaves_others(witness: &Witness, worker: WorkerId) -> Check {
+    let Some(life) = witness.lives.get(&worker) else { return Ok(()) };
+    let mut lives = witness.lives.iter();
+    let others = lives.any(|(other, one)| {
+        *other != worker
+            && one.place.app == life.place.app
+            && one.role == Role::Worker
+            && matches!(one.stage, LifeStage::Ready { .. })
+    });
+    let ready = matches!(life.stage, LifeStage::Ready { .. });
+    hold(others && ready && life.policy.listens, "a drain leaves others", || format!("worker {}", worker.0))
+}
+
+/// Going back is for a reload whose new generation failed.
+fn revert_has_a_reason(witness: &Witness, app: AppId) -> Check {
+    let book = witness.apps.get(&app);
+    let reload = book.is_some_and(|book| {
+        book.before.is_some() && book.operation.as_ref().is_some_and(|one| one.reload && !one.reverted)
+    });
+    hold(reload, "a revert has a reason", || format!("app {}", app.0))
 }
 
 /// Restarts never outrun the backoff, nor tries the breaker: a broken program
@@ -110,8 +188,10 @@ fn spawn_is_due(witness: &Witness, now: Timestamp, slot: SlotId) -> Check {
             let retry = book.policy.breaker_retry;
             let others = book.places.iter().zip(0..).filter(|(_, index)| *index != slot.index);
             let trying = others
-                .filter(|(other, _)| {
-                    other.wish == Wish::Yes && other.streak.0 >= book.policy.max_restarts.max(1)
+                .filter(|(other, index)| {
+                    // An operation may have forgiven its failures.
+                    let failing = other.streak.0 >= book.policy.max_restarts.max(1);
+                    other.wish == Wish::Yes && failing && !book.may_renew(*index)
                 })
                 .any(|(other, _)| other.worker.is_some());
             !retry.is_zero() && !trying && book.tried_at.is_none_or(|at| at + retry <= now)
@@ -133,10 +213,22 @@ fn end_has_a_reason(witness: &Witness, now: Timestamp, worker: WorkerId) -> Chec
     let unwanted = witness.shutdown.is_some()
         || witness.place(life.place).is_some_and(|place| place.wish == Wish::No)
         || witness.place(life.place).is_some_and(|place| place.outdated)
-        || book.may_renew(life.place.index);
-    let late = book.policy.ready == ReadyWhen::Reported
+        || life.role != Role::Worker
+        // The reason was looked at when it began.
+        || matches!(life.stage, LifeStage::Draining { .. })
+        || witness.place(life.place).is_some_and(|place| place.outgrown && book.policy.max_surge == 0)
+        || (book.may_renew(life.place.index) && !serves_until_replaced(book, life))
+        || book.is_unsure(life.place.index);
+    let late = life.policy.ready == ReadyWhen::Reported
         && matches!(life.stage, LifeStage::Starting { ready_by, .. } if ready_by <= now);
     hold(!life.terminated && (unwanted || late), "an end has a reason", || format!("worker {}", worker.0))
+}
+
+/// Whether a reload must not touch a life before its successor has proved
+/// itself: ready workers never fall below their number.
+fn serves_until_replaced(book: &AppBook, life: &Life) -> bool {
+    let reloads = book.operation.as_ref().is_some_and(|operation| operation.reload);
+    reloads && book.policy.max_surge > 0 && matches!(life.stage, LifeStage::Ready { .. })
 }
 
 /// A worker has the time to end that it was promised.
@@ -145,19 +237,28 @@ fn kill_is_patient(witness: &Witness, now: Timestamp, worker: WorkerId) -> Check
     let hurry = witness.shutdown.is_some_and(|shutdown| shutdown.hurry)
         || witness.place(life.place).is_some_and(|place| place.hurry);
     let late = matches!(life.stage, LifeStage::Ending { kill_at, .. } if kill_at <= now);
-    hold(hurry || (late && !life.killed), "a kill is patient", || format!("worker {}", worker.0))
+    hold(hurry || life.excessive || (late && !life.killed), "a kill is patient", || {
+        format!("worker {}", worker.0)
+    })
 }
 
 /// Opening what is open, or closing what is closed, is a sign of lost count.
-fn sockets_change(witness: &Witness, slot: SlotId, open: bool) -> Check {
-    let before = witness.place(slot).map(|place| place.open);
-    hold(before == Some(!open), "sockets change", || format!("slot {slot} was open: {before:?}"))
+fn sockets_change(witness: &Witness, seat: SeatId, open: bool) -> Check {
+    let before = witness.place(seat.slot).map(|place| place.open.contains(&seat.side));
+    hold(before == Some(!open), "sockets change", || format!("{seat:?} was open: {before:?}"))
+}
+
+/// A worker's sockets are there for as long as it is.
+fn close_is_last(witness: &Witness, seat: SeatId) -> Check {
+    let mut lives = witness.lives.values();
+    let there = lives.any(|life| life.place == seat.slot && life.side == seat.side);
+    hold(!there, "a close is last", || format!("{seat:?}"))
 }
 
 /// An app is forgotten when a person deleted it and nothing of it is left.
 fn forget_is_ordered(witness: &Witness, app: AppId) -> Check {
     let deleted = witness.apps.get(&app).is_some_and(|book| {
-        book.deleting && book.places.iter().all(|place| place.worker.is_none() && !place.open)
+        book.deleting && book.places.iter().all(|place| place.worker.is_none() && place.open.is_empty())
     });
     hold(deleted, "to forget is ordered", || format!("app {}", app.0))
 }
@@ -169,11 +270,9 @@ fn ready_is_true(witness: &Witness, now: Timestamp, event: &Event, worker: Worke
     };
     let by_itself = *event == Event::WorkerReady(worker);
     let by_time = matches!(life.stage, LifeStage::Starting { ready_by, .. } if ready_by <= now);
-    let policy = witness.apps.get(&life.place.app).map(|book| book.policy.ready);
-    let ready = match policy {
-        Some(ReadyWhen::Reported) => by_itself && matches!(life.stage, LifeStage::Starting { .. }),
-        Some(ReadyWhen::Started) => by_time,
-        None => false,
+    let ready = match life.policy.ready {
+        ReadyWhen::Reported => by_itself && matches!(life.stage, LifeStage::Starting { .. }),
+        ReadyWhen::Started => by_time,
     };
     hold(ready, "ready is true", || format!("worker {} is {:?}", worker.0, life.stage))
 }
@@ -189,6 +288,8 @@ fn end_is_told(witness: &Witness, event: &Event, worker: WorkerId, ending: &Endi
         | Event::WorkerReady(_)
         | Event::WorkerLeaving(_)
         | Event::WorkerDelayed { .. }
+        | Event::WorkerDrained(_)
+        | Event::MemoryExceeded { .. }
         | Event::TimePassed
         | Event::ShutdownOrdered { .. } => false,
     };
@@ -198,7 +299,7 @@ fn end_is_told(witness: &Witness, event: &Event, worker: WorkerId, ending: &Endi
     let asked = over.terminated || over.killed;
     let cause = match &ending.cause {
         Cause::Itself => !over.terminated,
-        Cause::Asked => asked,
+        Cause::Asked | Cause::Memory { .. } => asked || over.drained,
         Cause::NotReady(_) => asked && !over.ready,
         Cause::NotStarted(_) => ending.exit.is_none(),
     };
@@ -220,7 +321,16 @@ fn end_is_judged(
     else {
         return Ok(());
     };
-    let policy = &book.policy;
+    let Some(life) = witness.lives.get(&worker) else { return Ok(()) };
+    let expected = match life.role {
+        Role::Worker => None,
+        Role::Successor => Some(Next::Kept),
+        Role::Retired => Some(Next::Replaced),
+    };
+    if let Some(expected) = expected {
+        return hold(next == expected, "an end is judged", || format!("slot {slot} {next:?}"));
+    }
+    let policy = &life.policy;
     let limit = policy.max_restarts.max(1);
     let own_code = match ending.exit {
         Some(Exit::Code(code)) => ending.cause == Cause::Itself && policy.stop_exit_codes.contains(&code),
@@ -230,9 +340,11 @@ fn end_is_judged(
     let unwanted = witness.shutdown.is_some() || place.wish == Wish::No;
     let least = if book.may_renew(slot.index) { 1 } else { place.streak.0 + 1 };
     let most = place.streak.1 + 1;
-    let outdated = place.outdated || book.may_renew(slot.index);
+    let outdated = place.outdated || place.outgrown || book.may_renew(slot.index);
+    let unsure = book.is_unsure(slot.index);
     let judged = match next {
-        Next::Stopped => unwanted || for_good,
+        Next::Kept | Next::Replaced => false,
+        Next::Stopped => unwanted || for_good || unsure,
         Next::AtOnce if outdated && !unwanted => true,
         _ if unwanted || for_good => false,
         Next::AtOnce => ending.cause == Cause::Asked || over.stable,
@@ -272,19 +384,39 @@ fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId, outcome: &
     let holds = match (outcome, found) {
         // Checked where the order is given.
         (Outcome::Refused(_), None) => true,
-        (Outcome::Refused(_), Some(_)) | (Outcome::Failed { .. } | Outcome::Done, None) => false,
+        (Outcome::Refused(_), Some(_))
+        | (Outcome::Failed(_) | Outcome::RolledBack(_) | Outcome::Done, None) => false,
         (Outcome::Superseded, None) => witness.superseded.contains(&id),
         (Outcome::Superseded, Some(_)) => matches!(event, Event::ShutdownOrdered { .. }),
-        (Outcome::Failed { slot, worker, .. }, Some((_, operation))) => {
-            operation.slots.contains(&slot.index) && witness.gone.contains(worker)
+        (Outcome::Failed(failure), Some((_, operation))) => {
+            operation.slots.contains(&failure.slot.index)
+                && witness.gone.contains(&failure.worker)
+                && !operation.reload
+        }
+        (Outcome::RolledBack(failure), Some((book, operation))) => {
+            witness.gone.contains(&failure.worker)
+                && operation.reverted
+                && (operation.gave_up || all_live_by_it(witness, book))
+        }
+        (Outcome::Done, Some((book, operation)))
+            if operation.reload && (operation.reverted || !all_live_by_it(witness, book)) =>
+        {
+            false
         }
         (Outcome::Done, Some((book, operation))) => operation.slots.iter().all(|index| {
             let Some(place) = book.places.get(*index as usize) else { return operation.kind == Kind::Empty };
+            let empty = place.worker.is_none() && place.beside.is_none();
             let mut served = [place.last_ready, place.last_done].into_iter().flatten();
             match operation.kind {
-                Kind::Empty => place.worker.is_none(),
+                Kind::Empty => empty,
                 Kind::Renewed if operation.renews(*index) => {
-                    served.any(|(worker, _)| worker >= operation.first_worker)
+                    let done = place.last_done.is_some_and(|(_, at)| at >= operation.begun);
+                    let life = place.worker.and_then(|worker| witness.lives.get(&worker));
+                    // A successor may have been there already.
+                    let lives_by_it = life.is_some_and(|life| life.generation == book.generation);
+                    (operation.declares && lives_by_it)
+                        || served.any(|(worker, _)| worker >= operation.first_worker)
+                        || (book.policy.max_surge > 0 && done)
                 }
                 Kind::Ready | Kind::Renewed => {
                     operation.already.contains(index) || served.any(|(_, at)| at >= operation.begun)
@@ -293,6 +425,16 @@ fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId, outcome: &
         }),
     };
     hold(holds, "an outcome is true", || format!("operation {}: {outcome:?}, {found:?}", id.0))
+}
+
+/// Whether every slot that runs and was selected lives by the declared
+/// settings.
+fn all_live_by_it(witness: &Witness, book: &AppBook) -> bool {
+    let slots = book.operation.as_ref().map(|operation| &operation.slots);
+    let workers =
+        (0..).zip(&book.places).filter(|(index, _)| slots.is_some_and(|slots| slots.contains(index)));
+    let lives = workers.filter_map(|(_, place)| witness.lives.get(&place.worker?));
+    lives.into_iter().all(|life| life.generation == book.generation)
 }
 
 /// Who is pushed aside hears of it at once.
@@ -311,6 +453,9 @@ pub(crate) fn refusal_is_right(expected: Option<Refusal>, id: OperationId, actio
         Action::Finish(..)
         | Action::Open(_)
         | Action::Close(_)
+        | Action::Rotate(..)
+        | Action::Drain(_)
+        | Action::Revert(_)
         | Action::Spawn { .. }
         | Action::Terminate(_)
         | Action::Kill(_)
@@ -325,7 +470,8 @@ fn no_more_than_instances(witness: &Witness, id: AppId, book: &AppBook) -> Check
     let staying = witness
         .lives
         .values()
-        .filter(|life| life.place.app == id && !life.terminated && !life.killed)
+        .filter(|life| life.place.app == id && life.role == Role::Worker && !life.terminated && !life.killed)
+        .filter(|life| !matches!(life.stage, LifeStage::Draining { .. }))
         .filter(|life| life.place.index < book.instances || matches!(life.stage, LifeStage::Ready { .. }))
         .count();
     hold(staying <= book.instances as usize, "no more than instances", || {
@@ -338,14 +484,41 @@ fn no_more_than_instances(witness: &Witness, id: AppId, book: &AppBook) -> Check
 fn sockets_fit(id: AppId, book: &AppBook) -> Check {
     for (index, place) in (0..).zip(&book.places) {
         let slot = SlotId { app: id, index };
+        let other = place.open.contains(&place.side.other());
+        hold(other == place.beside.is_some(), "sockets fit", || format!("slot {slot}: {place:?}"))?;
         let expected = match (place.wish, place.worker, place.rest) {
-            (Wish::No, _, _) | (Wish::Yes, None, Rest::Errored) => false,
-            (Wish::Yes, _, _) => true,
-            (Wish::Maybe, _, _) => continue,
+            (_, Some(_), _) => true,
+            (Wish::No, None, _) | (Wish::Yes, None, Rest::Errored) => false,
+            (Wish::Yes, None, Rest::From(_)) => true,
+            (Wish::Maybe, None, _) => continue,
         };
-        hold(place.open == expected, "sockets fit", || format!("slot {slot} is open: {}", place.open))?;
+        hold(place.open.contains(&place.side) == expected, "sockets fit", || {
+            format!("slot {slot}: {place:?}")
+        })?;
     }
     Ok(())
+}
+
+/// New connections go to all that are ready and stay, and to nobody else; while
+/// there is none, to the queues of those that are expected.
+fn rotation_fits(witness: &Witness, id: AppId, book: &AppBook) -> Check {
+    let unsure = (0..).zip(&book.places).any(|(index, _)| book.is_unsure(index));
+    if !book.policy.listens || unsure {
+        return Ok(());
+    }
+    let wished = (0..).zip(&book.places).filter(|(_, place)| place.wish == Wish::Yes);
+    let seat = |index, side| SeatId { slot: SlotId { app: id, index }, side };
+    let ready: Vec<SeatId> = wished
+        .clone()
+        .filter(|(index, _)| book.is_ready(*index, &witness.lives))
+        .map(|(index, place)| seat(index, place.side))
+        .collect();
+    let open = wished.filter(|(_, place)| place.open.contains(&place.side));
+    let expected =
+        if ready.is_empty() { open.map(|(index, place)| seat(index, place.side)).collect() } else { ready };
+    hold(book.rotation == expected, "the rotation fits", || {
+        format!("expected {expected:?}, is {:?}", book.rotation)
+    })
 }
 
 /// A worker that is to be ready by some moment is ready or asked to end; one
@@ -355,6 +528,7 @@ fn lives_are_limited(witness: &Witness, now: Timestamp) -> Check {
         let in_time = match life.stage {
             LifeStage::Spawning | LifeStage::Ready { .. } => true,
             LifeStage::Starting { ready_by, .. } => now < ready_by,
+            LifeStage::Draining { until, .. } => now <= until,
             LifeStage::Ending { kill_at, .. } => life.killed || now <= kill_at,
         };
         hold(in_time, "lives are limited", || format!("worker {} at {now:?}: {:?}", worker.0, life.stage))?;
@@ -371,6 +545,7 @@ fn unwanted_lives_end(witness: &Witness) -> Check {
         let right = match life.stage {
             LifeStage::Spawning => true,
             LifeStage::Starting { .. } | LifeStage::Ready { .. } => place.wish != Wish::No,
+            LifeStage::Draining { .. } => !place.hurry,
             LifeStage::Ending { .. } => !place.hurry || life.killed,
         };
         hold(right, "unwanted lives end", || format!("worker {} {:?}", worker.0, life.stage))?;
@@ -391,6 +566,7 @@ fn snapshot_agrees(witness: &Witness, supervisor: &Supervisor, id: AppId, book: 
         let state = match (stage, place.wish, place.rest) {
             (Some(LifeStage::Spawning | LifeStage::Starting { .. }), _, _) => SlotState::Starting,
             (Some(LifeStage::Ready { .. }), _, _) => SlotState::Ready,
+            (Some(LifeStage::Draining { .. }), _, _) => SlotState::Draining,
             (Some(LifeStage::Ending { .. }), _, _) => SlotState::Stopping,
             (None, Wish::No, _) => SlotState::Stopped,
             (None, Wish::Yes, Rest::From(_)) => SlotState::Backoff,
@@ -398,6 +574,7 @@ fn snapshot_agrees(witness: &Witness, supervisor: &Supervisor, id: AppId, book: 
             (None, Wish::Maybe, _) => slot.state,
         };
         agrees &= slot.worker == place.worker && slot.state == state;
+        agrees &= slot.beside.map(|beside| beside.worker) == place.beside && slot.side == place.side;
         wanted += u32::from(place.wish == Wish::Yes);
         ready += u32::from(state == SlotState::Ready);
         running += u32::from(stage.is_some_and(|stage| !matches!(stage, LifeStage::Spawning)));
@@ -409,9 +586,9 @@ fn snapshot_agrees(witness: &Witness, supervisor: &Supervisor, id: AppId, book: 
 }
 
 /// The clock is not asked for in vain: the deadline lies ahead soon after the
-/// last was met. (An end with `kill_timeout` 0 is due in its own moment.)
+/// last was met. (A drain and an end without any time are due in their own moment.)
 pub(crate) fn time_moves_on(supervisor: &Supervisor, now: Timestamp, ticks: u32) -> Check {
-    let stuck = ticks > 3 && supervisor.next_deadline().is_some_and(|deadline| deadline <= now);
+    let stuck = ticks > 8 && supervisor.next_deadline().is_some_and(|deadline| deadline <= now);
     hold(!stuck, "time moves on", || format!("{ticks} ticks at {now:?}"))
 }
 
@@ -428,7 +605,7 @@ pub(crate) fn all_is_well(witness: &Witness, supervisor: &Supervisor) -> Check {
             SlotState::Ready => place.wish == Wish::Yes,
             SlotState::Stopped => place.wish == Wish::No,
             SlotState::Errored => place.wish == Wish::Yes && book.policy.breaker_retry.is_zero(),
-            SlotState::Starting | SlotState::Stopping | SlotState::Backoff => false,
+            SlotState::Starting | SlotState::Draining | SlotState::Stopping | SlotState::Backoff => false,
         });
         hold(well, "all is well in the end", || format!("app {}: {states:?}", id.0))?;
     }

@@ -232,13 +232,18 @@ impl Run {
                 self.machine.strike(self.now);
                 Ok(())
             }
+            50..=55 => {
+                self.creep();
+                self.machine.outgrow(self.now);
+                Ok(())
+            }
             // The machine sleeps, or is busy, and everything is late.
             46..=49 => {
                 let sleep = Duration::from_millis(self.rng.u64(..100_000));
                 self.advance(self.now + sleep);
                 Ok(())
             }
-            50..=255 => {
+            56..=255 => {
                 if !self.proceed(None)? {
                     self.events += 1;
                 }
@@ -343,7 +348,10 @@ impl Run {
     /// Lets the witness follow, and checks each action on the way.
     fn note(&mut self, event: &Event, actions: &[Action]) -> Check {
         self.witness.note_event(self.now, event, self.next_worker);
-        let ends = matches!(event, Event::WorkerExited { .. } | Event::SpawnFailed { .. });
+        let ends = matches!(
+            event,
+            Event::WorkerExited { .. } | Event::SpawnFailed { .. } | Event::MemoryExceeded { hard: true, .. }
+        );
         self.witness.note_time(self.now, subject(event).filter(|_| ends));
         for action in actions {
             properties::check_action(&self.witness, self.now, event, action)?;
@@ -365,6 +373,8 @@ const fn subject(event: &Event) -> Option<WorkerId> {
         | Event::WorkerLeaving(worker)
         | Event::SpawnFailed { worker, .. }
         | Event::WorkerDelayed { worker, .. }
+        | Event::WorkerDrained(worker)
+        | Event::MemoryExceeded { worker, .. }
         | Event::WorkerExited { worker, .. } => Some(*worker),
         Event::Ordered { .. } | Event::TimePassed | Event::ShutdownOrdered { .. } => None,
     }
