@@ -170,14 +170,19 @@ fn import_turns_a_file_of_pm2_into_a_clean_one() {
     let home = Home::new();
     home.write(
         "ecosystem.config.js",
-        "module.exports = { apps: [{ name: 'my app', exec: 'sleep', args: 60, watch: true, env: { KEY: 'hush' } }] };",
+        "module.exports = { apps: [{ name: 'my app', exec: 'sleep', args: 60, watch: true, pid_file: 'x', env: { KEY: 'hush' } }] };",
     );
     let written = home.ok(&["import", "ecosystem.config.js"]);
     assert!(written.stderr.contains("ecosystem.yaml written, 1 app"), "{written:?}");
     let file = home.path("ecosystem.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
-    for line in ["  - name: my-app  # was my app", "    script: sleep  # was exec", "    # Left out: watch: "]
-    {
+    let lines = [
+        "  - name: my-app  # was my app",
+        "    script: sleep  # was exec",
+        "    watch: true",
+        "    # Left out: pid_file: ",
+    ];
+    for line in lines {
         assert!(text.contains(line), "{text}");
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());

@@ -166,6 +166,37 @@ fn umask_niceness_and_score() {
 }
 
 #[test]
+fn cpus_of_its_own() {
+    let allowed = supervisor_sys::cpus::allowed_cpus().unwrap();
+    let list = |shown: &str| field(shown, "Cpus_allowed_list").map(str::to_owned);
+    let (first, last) = (allowed[0], allowed[allowed.len() - 1]);
+    // CPUs that are not there are passed over.
+    let settings = format!("cpu_affinity: [{last}, '8000-8010']");
+    let shown = shown(&Home::new(), "[cat, /proc/self/status]", &settings);
+    assert_eq!(list(&shown), Some(last.to_string()));
+
+    // One for each slot, round and round.
+    let home = Home::new();
+    let slots = allowed.len() + 1;
+    home.write_app("web", &format!("command: [sleep, '600']\ninstances: {slots}\ncpu_affinity: auto"));
+    home.ok(&["start", "app.yaml"]);
+    let cpus = home
+        .pids("web")
+        .into_iter()
+        .map(|pid| list(&std::fs::read_to_string(path(pid, "status")).unwrap()).unwrap().parse().unwrap());
+    let expected: Vec<u32> = allowed.iter().copied().chain([first]).collect();
+    assert_eq!(cpus.collect::<Vec<u32>>(), expected);
+}
+
+#[test]
+fn cpus_that_are_not_there_fail_a_start() {
+    let home = Home::new();
+    home.write_app("web", "command: [sleep, '600']\ninstances: 1\ncpu_affinity: 8000");
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("cpu_affinity: none of the CPUs 8000 may be used here"), "{failed:?}");
+}
+
+#[test]
 fn the_working_directory() {
     let home = Home::new();
     let canonical = |path: PathBuf| path.canonicalize().unwrap();

@@ -112,18 +112,18 @@ impl Surroundings<'_> {
 
 /// Checks a folder in a place such as `/tmp`, where anybody may have put
 /// something of that name: a command hands its environment to whoever listens
-/// in there. One that is not there yet is fine.
+/// in there. A group that may look into it (`control_group`) changes nothing. One that is not there yet is fine.
 fn check_private(folder: &Path, uid: u32) -> Result<(), Failure> {
     match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error)
             .with_context(|| format!("cannot look at {}", folder.display()))
             .or_exit(ExitCode::Refused),
-        Ok(found) if found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0 => Ok(()),
+        Ok(found) if found.is_dir() && found.uid() == uid && found.mode() & 0o027 == 0 => Ok(()),
         Ok(_) => Err(Failure::new(
             ExitCode::Refused,
             format!(
-                "{} is not a folder that only you may use: remove it, or set XDG_RUNTIME_DIR or SUPERVISOR_HOME",
+                "{} is not a folder that only you may write to: remove it, or set XDG_RUNTIME_DIR or SUPERVISOR_HOME",
                 folder.display()
             ),
         )),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use supervisor_config::{App, CommandOptions, Context, Errors, Format, ImportOptions, Source};
+use supervisor_config::{
+    App, CommandOptions, Context, DaemonSettings, Errors, Format, ImportOptions, Source,
+};
 
 use crate::args::AppOptions;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -58,18 +60,31 @@ fn is_standard_input(path: &Path) -> bool {
     path == Path::new(STANDARD_STREAM)
 }
 
-/// The apps of a file. Warnings, and all mistakes, are told on stderr.
+/// The apps of a file, see [`whole_file`].
+///
+/// # Errors
+/// As there.
+pub(crate) fn file(path: &Path, env_name: Option<&str>, terminal: Terminal) -> Result<Vec<App>, Failure> {
+    whole_file(path, env_name, terminal).map(|(apps, _)| apps)
+}
+
+/// The apps of a file, and what it says of the daemon. Warnings, and all
+/// mistakes, are told on stderr.
 ///
 /// # Errors
 /// [`ExitCode::Usage`] when the file cannot be read or has mistakes.
-pub(crate) fn file(path: &Path, env_name: Option<&str>, terminal: Terminal) -> Result<Vec<App>, Failure> {
+pub(crate) fn whole_file(
+    path: &Path,
+    env_name: Option<&str>,
+    terminal: Terminal,
+) -> Result<(Vec<App>, Option<DaemonSettings>), Failure> {
     let source = source(path)?;
     let loaded = supervisor_config::load(&source, &context(folder(path)?, env_name))
         .map_err(|errors| mistakes(&source.path.display().to_string(), &errors, terminal))?;
     for warning in &loaded.warnings {
         Terminal::say(&warning.render(terminal.error_color));
     }
-    Ok(loaded.apps)
+    Ok((loaded.apps, loaded.daemon))
 }
 
 /// The text of a file, of standard input, or of what a JavaScript file comes to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::LogOptions;
+use crate::{CpuAffinity, CronRestart, LogOptions, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -65,6 +65,14 @@ pub struct App {
     pub autorestart: bool,
     /// Exit codes after which a worker is not started again.
     pub stop_exit_codes: Vec<i32>,
+    /// A worker whose processes use more memory is replaced, in bytes.
+    pub max_memory_restart: Option<u64>,
+    /// A worker whose processes use more memory is killed, in bytes.
+    pub max_memory_hard: Option<u64>,
+    /// When its workers are replaced, if ever.
+    pub cron_restart: Option<CronRestart>,
+    /// The files whose changes replace its workers, if any.
+    pub watch: Option<Watch>,
     /// The number of the signal that asks a worker to end.
     pub kill_signal: i32,
     /// How long after that a worker is killed.
@@ -86,6 +94,8 @@ pub struct App {
     pub umask: Option<u32>,
     /// The scheduling priority, −20 to 19; the daemon's when absent.
     pub nice: Option<i32>,
+    /// The CPUs that workers run on; the daemon's when absent.
+    pub cpu_affinity: Option<CpuAffinity>,
     /// Resource limits by the names of `setrlimit(2)`, such as `nofile`.
     pub limits: BTreeMap<String, Limit>,
     /// The out-of-memory score adjustment, −1000 to 1000.
@@ -158,16 +168,16 @@ pub enum LogTarget {
 }
 
 /// Durations as whole milliseconds.
-mod millis {
+pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }

@@ -11,7 +11,10 @@ use crate::tree::{Entry, Node, Span, Value};
 use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
-use crate::{App, Context, ExecMode, ListenAddress, Ready, environment, limits, logs, path, signal};
+use crate::{
+    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
+    path, signal, watch,
+};
 
 /// More workers than a machine can have; arithmetic on them is safe.
 const MAX_INSTANCES: u32 = 10_000;
@@ -60,6 +63,7 @@ pub(crate) fn read(
     let max_surge = u32::from(!listen.is_empty());
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
+    let (max_memory_restart, max_memory_hard) = memory::read(fields);
     let (out_file, error_file, logs) = logs::read(fields, base);
     let app = App {
         name,
@@ -83,6 +87,10 @@ pub(crate) fn read(
         autostart: fields.value("autostart", boolean),
         autorestart: fields.value("autorestart", boolean),
         stop_exit_codes: fields.list("stop_exit_codes", integer(0..=255)),
+        max_memory_restart,
+        max_memory_hard,
+        cron_restart: cron::read(fields),
+        watch: watch::read(fields, &cwd),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),
@@ -91,6 +99,7 @@ pub(crate) fn read(
         group: fields.optional("group", account),
         umask: fields.optional("umask", umask),
         nice: fields.optional("nice", integer(-20..=19)),
+        cpu_affinity: cpu_affinity::read(fields),
         limits: limits::read(fields),
         oom_score_adj: fields.optional("oom_score_adj", integer(-1000..=1000)),
         out_file,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use crate::daemon;
 use crate::entry::{self, Declared};
 use crate::fields::unknown_key;
 use crate::keys;
@@ -11,19 +12,25 @@ use crate::report::{Problem, Report, excerpt};
 use crate::source::{Format, Source};
 use crate::tree::{Entry, Node, Value};
 use crate::value::expected;
-use crate::{App, Context, ListenAddress};
+use crate::{App, Context, DaemonSettings, ListenAddress};
 
 /// The most apps that a file may declare.
 const MAX_APPS: usize = 1000;
 
-/// Reads all apps of a parsed file.
-pub(crate) fn read(root: &Node, source: &Source, context: &Context, report: &mut Report<'_>) -> Vec<App> {
+/// Reads all apps of a parsed file, and what it says of the daemon.
+pub(crate) fn read(
+    root: &Node,
+    source: &Source,
+    context: &Context,
+    report: &mut Report<'_>,
+) -> (Vec<App>, Option<DaemonSettings>) {
     let default_instances = match source.format {
         Format::Yaml | Format::Toml => context.usable_cpus.max(1),
         // As in PM2, whose files these are.
         Format::Json => 1,
     };
     let nodes = app_nodes(root, report);
+    let daemon = daemon_section(root).map(|section| daemon::read(section, report));
     let mut declared = Vec::new();
     for node in nodes {
         match &node.value {
@@ -40,7 +47,17 @@ pub(crate) fn read(root: &Node, source: &Source, context: &Context, report: &mut
     if let Some(name) = &context.env_name {
         check_env_name(name, &declared, report);
     }
-    declared.into_iter().map(|declared| declared.app).collect()
+    (declared.into_iter().map(|declared| declared.app).collect(), daemon)
+}
+
+/// The section about the daemon, beside the apps.
+fn daemon_section(root: &Node) -> Option<&Entry> {
+    match &root.value {
+        Value::Map(entries) if !is_app(entries) => entries.iter().find(|entry| entry.key == DAEMON),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+            None
+        }
+    }
 }
 
 /// The apps: under `apps` or `pm2`, as a bare list, or the one that the file is.
@@ -48,7 +65,7 @@ pub(crate) fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Nod
     let nodes = match &root.value {
         Value::List(nodes) => nodes.as_slice(),
         Value::Map(entries) if is_app(entries) => std::slice::from_ref(root),
-        Value::Map(entries) => match under_a_key(entries, report) {
+        Value::Map(entries) => match under_a_key(entries, true, report) {
             Some(nodes) => nodes,
             None => return &[],
         },
@@ -74,6 +91,8 @@ pub(crate) fn app_nodes<'t>(root: &'t Node, report: &mut Report<'_>) -> &'t [Nod
 
 /// The keys that apps may stand under.
 const APPS: [&str; 2] = ["apps", "pm2"];
+/// The key of the section about the daemon.
+const DAEMON: &str = "daemon";
 
 /// Whether a file's mapping is an app and not a list of them.
 fn is_app(entries: &[Entry]) -> bool {
@@ -81,8 +100,8 @@ fn is_app(entries: &[Entry]) -> bool {
     !has_apps && entries.iter().any(|entry| keys::find(&entry.key).is_some())
 }
 
-/// `None` after an error.
-fn under_a_key<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t [Node]> {
+/// `None` after an error. Only the top of a file has a section about the daemon.
+fn under_a_key<'t>(entries: &'t [Entry], is_top: bool, report: &mut Report<'_>) -> Option<&'t [Node]> {
     let mut apps: Option<&Entry> = None;
     let mut strangers = 0;
     for entry in entries {
@@ -100,18 +119,15 @@ fn under_a_key<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t 
         } else if entry.key.starts_with("x-") || entry.key == "$schema" {
             // A place for anchors, as in Compose files; a word to editors.
             report.hide(&entry.value);
+        } else if is_top && entry.key == DAEMON {
+            // It is read by itself.
         } else if let Some(foreign) = keys::foreign(keys::TOP_MEANINGLESS, &entry.key) {
             report.hide(&entry.value);
             let problem =
                 Problem::new(format!("`{}` means nothing here and is ignored", excerpt(&entry.key)));
             report.warning(entry.key_span, problem.help(foreign.advice));
-        } else if let Some(foreign) = keys::foreign(keys::TOP_LATER, &entry.key) {
-            report.hide(&entry.value);
-            let problem = Problem::new(format!("`{}` is not supported yet", excerpt(&entry.key)));
-            report.error(entry.key_span, problem.help(foreign.advice));
-            strangers += 1;
         } else {
-            unknown_key(entry, ["apps", "daemon"].into_iter(), report);
+            unknown_key(entry, ["apps", DAEMON].into_iter(), report);
             strangers += 1;
         }
     }
@@ -123,7 +139,7 @@ fn under_a_key<'t>(entries: &'t [Entry], report: &mut Report<'_>) -> Option<&'t 
         Some(Entry { value: Node { value: Value::Map(inner), .. }, key, .. })
             if key == "pm2" && inner.iter().any(|entry| entry.key == "apps") =>
         {
-            under_a_key(inner, report)
+            under_a_key(inner, false, report)
         }
         Some(Entry { value: node @ Node { value: Value::Map(_), .. }, .. }) => {
             Some(std::slice::from_ref(node))

@@ -9,7 +9,7 @@ mod unsupported;
 
 pub(crate) use table::{GROUPS, KEYS};
 pub(crate) use takes::Takes;
-pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_LATER, TOP_MEANINGLESS};
+pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_MEANINGLESS};
 
 /// One key.
 #[derive(Debug)]

@@ -20,6 +20,9 @@
 
 mod app;
 mod command_line;
+mod cpu_affinity;
+mod cron;
+mod daemon;
 mod diagnostic;
 mod duration;
 mod entry;
@@ -31,6 +34,7 @@ mod keys;
 mod limits;
 mod listen;
 mod logs;
+mod memory;
 mod path;
 mod program;
 mod reference;
@@ -41,16 +45,21 @@ mod size;
 mod source;
 mod tree;
 mod value;
+mod watch;
 mod words;
 
 pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
+pub use cpu_affinity::{CpuAffinity, ranges};
+pub use cron::{CronRestart, parse_cron};
+pub use daemon::{DaemonSettings, LogLevel};
 pub use diagnostic::{Diagnostic, Errors, Severity, SourceLine};
 pub use import::{ImportOptions, import};
 pub use logs::{LogOptions, LogPeriod};
 pub use reference::update_reference;
 pub use schema::schema;
 pub use source::{Format, ReadError, Source};
+pub use watch::Watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,6 +88,8 @@ pub struct Context {
 pub struct Loaded {
     /// The apps, in the file's order.
     pub apps: Vec<App>,
+    /// What it says of the daemon; `None` when it says nothing.
+    pub daemon: Option<DaemonSettings>,
     /// What is worth saying although the file is right.
     pub warnings: Vec<Diagnostic>,
 }
@@ -91,12 +102,12 @@ pub struct Loaded {
 /// first where the text is not well-formed.
 pub fn load(source: &Source, context: &Context) -> Result<Loaded, Errors> {
     let mut report = Report::of_file(source);
-    let apps = tree::parse(source, &mut report)
+    let (apps, daemon) = tree::parse(source, &mut report)
         .map(|root| file::read(&root, source, context, &mut report))
         .unwrap_or_default();
     let (warnings, errors) = report.finish();
     match Errors::new(errors) {
-        None => Ok(Loaded { apps, warnings }),
+        None => Ok(Loaded { apps, daemon, warnings }),
         Some(errors) => Err(errors),
     }
 }

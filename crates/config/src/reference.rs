@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::daemon;
 use crate::keys::{Foreign, GROUPS, KEYS, Key, LATER, MEANINGLESS, PM2, Preset};
 use crate::limits::{self, Unit};
 use crate::program::INTERPRETERS;
@@ -31,6 +32,12 @@ pub fn update_reference(page: &str) -> String {
 fn generate(name: &str) -> String {
     match name {
         "keys" => keys(),
+        "daemon" => table(
+            "Key | Takes | Default | Meaning",
+            daemon::KEYS.iter().map(|(name, takes, default, doc)| {
+                [format!("`{name}`"), (*takes).to_owned(), (*default).to_owned(), (*doc).to_owned()]
+            }),
+        ),
         "limits" => table(
             "Limit | Counts",
             limits::NAMES.iter().map(|(name, unit)| [format!("`{name}`"), counts(*unit)]),

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::daemon;
 use crate::keys::{self, Foreign, KEYS, Key, Preset, Takes, camel_case};
 use crate::tree;
 
@@ -16,7 +17,12 @@ pub fn schema() -> String {
         "anyOf": [
             {
                 "type": "object",
-                "properties": {"apps": {"$ref": "#/definitions/apps"}, "pm2": {}, "$schema": {"type": "string"}},
+                "properties": {
+                    "apps": {"$ref": "#/definitions/apps"},
+                    "daemon": {"$ref": "#/definitions/daemon"},
+                    "pm2": {},
+                    "$schema": {"type": "string"},
+                },
                 "patternProperties": {
                     "^x-": {"description": "A place for YAML anchors; ignored."},
                     (spellings(keys::TOP_MEANINGLESS.iter().map(|key| key.name))): ignored(),
@@ -32,6 +38,7 @@ pub fn schema() -> String {
                 {"$ref": "#/definitions/app"},
             ]},
             "app": app(),
+            "daemon": daemon(),
         },
     });
     format!("{schema:#}\n")
@@ -54,6 +61,22 @@ fn app() -> Value {
         "additionalProperties": false,
         "anyOf": required.map(|name| json!({"required": [name]})).collect::<Vec<_>>(),
     })
+}
+
+fn daemon() -> Value {
+    let mut section = json!({
+        "type": "object",
+        "description": "What holds for the daemon and not for one app.",
+        "properties": {
+            "log_level": {"enum": ["error", "warn", "info", "debug"], "default": "info"},
+            "control_group": {"type": ["string", "integer"]},
+        },
+        "additionalProperties": false,
+    });
+    for (name, _, _, doc) in daemon::KEYS {
+        section["properties"][*name]["description"] = (*doc).into();
+    }
+    section
 }
 
 fn property(key: &Key) -> Value {

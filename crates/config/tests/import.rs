@@ -59,11 +59,11 @@ apps:
       NODE_ENV: production
     restart_delay: 100  # was exp_backoff_restart_delay
     restart_backoff: 1.5
+    max_memory_restart: 300M
+    watch: true
     kill_timeout: 5s  # was killTimeout
     out_file: logs/out.log  # was out
     error_file: "NULL"  # was err
-    # Left out: watch: restart the app when its files have changed: `supervisor restart NAME`.
-    # Left out: max_memory_restart: limit memory from outside, for example with systemd's `MemoryMax`.
     # Left out: nonsense: there is no such key.
   - script: job.sh
     instances: 1  # as in PM2; otherwise one per CPU
@@ -124,8 +124,8 @@ apps:
     exec_mode: cluster
     env:
       NODE_ENV: production
+    max_memory_restart: 314572800
     error_file: /var/log/api-err.log
-    # Left out: max_memory_restart: limit memory from outside, for example with systemd's `MemoryMax`.
   - name: job
     script: /bin/bash
     args: ["-c", "run x"]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, CommandOptions, Context, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded, LogOptions,
-    LogPeriod, LogTarget, Ready, Source, app_from_command,
+    App, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded,
+    LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
 };
 
 fn context() -> Context {
@@ -87,6 +87,10 @@ fn defaults() {
         autostart: true,
         autorestart: true,
         stop_exit_codes: vec![],
+        max_memory_restart: None,
+        max_memory_hard: None,
+        cron_restart: None,
+        watch: None,
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
@@ -95,6 +99,7 @@ fn defaults() {
         group: None,
         umask: None,
         nice: None,
+        cpu_affinity: None,
         limits: BTreeMap::new(),
         oom_score_adj: None,
         out_file: LogTarget::Default,
@@ -348,6 +353,95 @@ fn restarts() {
 }
 
 #[test]
+fn memory_ceilings() {
+    let good = [("300M", json!(300 << 20)), ("1000000", json!(1_000_000)), ("'5G'", json!(5_u64 << 30))];
+    let off = [("0", json!(null)), ("false", json!(null))];
+    for key in ["max_memory_restart", "max_memory_hard"] {
+        check(key, key, &[&good[..], &off[..]].concat(), &["300MB", "-1", "1.5G", "true", "[1]", ""]);
+    }
+    app("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 400M");
+    let mistake = mistake("command: ./web\nmax_memory_restart: 300M\nmax_memory_hard: 300M");
+    assert!(mistake.contains("`max_memory_hard` must be above `max_memory_restart`"), "{mistake}");
+}
+
+#[test]
+fn times_that_recur() {
+    let cron = |expression: &str| json!({"expression": expression, "timezone": null});
+    let good = [
+        ("'0 3 * * *'", cron("0 3 * * *")),
+        ("' */10 * * * * * '", cron("*/10 * * * * *")),
+        ("'@daily'", cron("@daily")),
+        ("'0'", json!(null)),
+        ("0", json!(null)),
+        ("false", json!(null)),
+        ("''", json!(null)),
+    ];
+    for key in ["cron_restart", "cron", "cronRestart"] {
+        check(
+            key,
+            "cron_restart",
+            &good,
+            &["'0 3 * *'", "'60 * * * *'", "'0 0 31 2 *'", "true", "3", "[1]", ""],
+        );
+    }
+    let app = app("command: ./web\ncron: 0 3 * * 1\ncron_timezone: Europe/Berlin");
+    assert_eq!(app.cron_restart.unwrap().timezone.as_deref(), Some("Europe/Berlin"));
+    check("cron_timezone", "cron_restart", &[("UTC", json!(null))], &["Mars/Olympus", "''", "1", "[UTC]"]);
+}
+
+#[test]
+fn watched_files() {
+    let watch = |paths: &[&str]| json!({"paths": paths, "ignore": [], "delay": 500});
+    let good = [
+        ("true", watch(&["/srv"])),
+        ("src", watch(&["/srv/src"])),
+        ("[src, /etc/app.conf, '.']", watch(&["/srv/src", "/etc/app.conf", "/srv"])),
+        ("false", json!(null)),
+        ("0", json!(null)),
+        ("[]", json!(null)),
+    ];
+    check("watch", "watch", &good, &["1", "''", "{a: b}", "[true]", "[1]", "~/src", ""]);
+    let app = app("command: ./web\ncwd: sub\nwatch: true\nignoreWatch: ['*.tmp', '!.env']\nwatchDelay: 2s");
+    let watch = app.watch.unwrap();
+    assert_eq!(watch.paths, [PathBuf::from("/srv/sub")]);
+    assert_eq!(watch.ignore, ["*.tmp", "!.env"]);
+    assert_eq!(watch.delay, Duration::from_secs(2));
+    for wrong in ["ignore_watch: '{a'", "ignore_watch: [[a]]", "watch_delay: soon"] {
+        mistake(&format!("command: ./web\n{wrong}"));
+    }
+}
+
+#[test]
+fn settings_of_the_daemon() {
+    let daemon = |section: &str| {
+        let loaded = load(&format!("apps: [{{command: a}}]\n{section}"));
+        loaded.unwrap_or_else(|errors| panic!("{section}:\n{}", errors.render(false))).daemon
+    };
+    let expected = |log_level, group: Option<&str>| {
+        Some(DaemonSettings { log_level, control_group: group.map(str::to_owned) })
+    };
+    assert_eq!(daemon(""), None);
+    assert_eq!(daemon("daemon: {}"), expected(LogLevel::Info, None));
+    assert_eq!(
+        daemon("daemon: {log_level: debug, control_group: adm}"),
+        expected(LogLevel::Debug, Some("adm"))
+    );
+    assert_eq!(daemon("daemon: {control_group: 4}"), expected(LogLevel::Info, Some("4")));
+    for (section, expected) in [
+        ("daemon: debug", "`daemon` must be a mapping"),
+        ("daemon:", "`daemon` must be a mapping"),
+        ("daemon: {log_level: loud}", "`log_level` must be `error` or `warn` or `info` or `debug`"),
+        ("daemon: {log_level: }", "`log_level` must be"),
+        ("daemon: {control_group: ''}", "`control_group` is empty"),
+        ("daemon: {log_leve: info}", "unknown key `log_leve`"),
+        ("daemon: {log_dir: /var/log}", "`log_dir` is not decided here"),
+    ] {
+        let mistake = mistake(&format!("apps: [{{command: a}}]\n{section}"));
+        assert!(mistake.contains(expected) && mistake.starts_with("file:2:"), "{mistake}");
+    }
+}
+
+#[test]
 fn process_attributes() {
     let good = [("www-data", json!("www-data")), ("1000", json!("1000"))];
     for (key, field) in [("user", "user"), ("uid", "user"), ("group", "group"), ("gid", "group")] {
@@ -362,6 +456,13 @@ fn process_attributes() {
     ];
     check("umask", "umask", &good, &["22", "'1000'", "'8'", "''", "'00022'", "u=rwx", "true", ""]);
     check("nice", "nice", &[("-20", json!(-20)), ("19", json!(19))], &["-21", "20", "'5'", "1.5", ""]);
+    let good = [
+        ("auto", json!("auto")),
+        ("3", json!({"cpus": [3]})),
+        ("[2, '0-1', 2]", json!({"cpus": [0, 1, 2]})),
+        ("8-9", json!({"cpus": [8, 9]})),
+    ];
+    check("cpu_affinity", "cpu_affinity", &good, &["[]", "-1", "8192", "2-1", "'1'", "all", "[auto]", ""]);
     check(
         "oom_score_adj",
         "oom_score_adj",
@@ -615,7 +716,7 @@ fn top_level() {
         ("apps: text", "must be a list"),
         ("5", "must be a list"),
         ("{apps: [{command: a}], aps: 1}", "unknown key `aps`"),
-        ("{apps: [{command: a}], daemon: {}}", "`daemon` is not supported"),
+        ("{pm2: {apps: [{command: a}], daemon: {}}}", "unknown key `daemon`"),
         ("{apps: [{command: a}], pm2: []}", "`apps` and `pm2` are the same key"),
         ("pm2: text", "`pm2` must be a list"),
         ("[{command: a}, {command: b, name: a}]", "two apps are called `a`"),

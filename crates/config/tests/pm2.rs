@@ -69,11 +69,12 @@ fn a_whole_file_runs_as_it_is() {
         assert_eq!((app.kill_timeout, app.listen_timeout), (Duration::from_secs(5), Duration::from_secs(10)));
         assert_eq!(app.out_file, LogTarget::File("/srv/logs/out.log".into()));
         assert_eq!(app.instance_var, "INSTANCE_ID");
+        assert_eq!(app.max_memory_restart, Some(300 << 20));
         let env = [("NODE_ENV", "production"), ("OPTIONS", r#"{"a":[1,"b",null]}"#)];
         assert_eq!(app.env, variables(&env));
         let warned: Vec<&str> =
             loaded.warnings.iter().filter_map(|warning| warning.message.split('`').nth(1)).collect();
-        let expected = ["max_memory_restart", "wait_ready", "cron_restart", "source_map_support", "deploy"];
+        let expected = ["wait_ready", "source_map_support", "deploy"];
         assert_eq!(warned, expected);
         assert!(loaded.warnings.iter().all(|warning| warning.help.is_some() && warning.line.is_some()));
         assert!(loaded.warnings.iter().all(|warning| !warning.render(false).contains("s3cret")));
@@ -82,7 +83,7 @@ fn a_whole_file_runs_as_it_is() {
 
 #[test]
 fn what_asks_for_nothing_is_passed_over_in_silence() {
-    for key in ["watch", "cron_restart", "max_memory_restart", "wait_ready", "pidFile", "vizion", "pmx"] {
+    for key in ["watch_options", "wait_ready", "pidFile", "vizion", "pmx"] {
         for off in ["false", "0", "''", "~", "[]"] {
             quiet(&format!("{key}: {off}"));
         }

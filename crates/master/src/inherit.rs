@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use supervisor_config::App;
+use supervisor_config::{App, DaemonSettings};
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
 use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY};
@@ -44,6 +44,8 @@ pub(crate) struct Apps {
     pub(crate) known: Vec<(App, AppRecord)>,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
+    /// The settings that the daemon had.
+    pub(crate) daemon: Option<DaemonSettings>,
 }
 
 /// A worker of the master before, as its record names it.
@@ -90,6 +92,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     link.hold_lock(entry.fds);
                 } else if entry.key == records::APPLY {
                     apps.new = entry.apply();
+                } else if entry.key == records::DAEMON {
+                    apps.daemon = records::read(&entry.record).ok();
                 } else if entry.key == records::IDS {
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);
                 } else if entry.key.starts_with(records::APP) {

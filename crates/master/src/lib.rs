@@ -10,6 +10,7 @@
 //! (`link`, `records`), and a master that starts looks there first
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
+mod automatic;
 mod clock;
 mod control;
 mod drains;
@@ -23,17 +24,20 @@ mod master;
 mod notify;
 mod operations;
 mod output;
+mod own;
 mod passed;
 mod records;
 mod registry;
 mod requests;
 mod run;
 mod sampler;
+mod schedule;
 mod service;
 mod settings;
 mod snapshot;
 mod state;
 mod store;
+mod watcher;
 mod words;
 mod workers;
 

@@ -4,12 +4,14 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use supervisor_config::LogLevel;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// Days whose files are kept.
 const DAYS: usize = 14;
@@ -25,8 +27,41 @@ impl FormatTime for Time {
     }
 }
 
-/// Starts the log. What was logged is written when the guard is dropped.
-pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<(WorkerGuard, Option<WorkerGuard>)> {
+/// The running log. What was logged is written when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) level: Level,
+    _file: WorkerGuard,
+    _stderr: Option<WorkerGuard>,
+}
+
+/// What the log has; it can be changed.
+#[derive(Debug, Default)]
+pub(crate) struct Level(Option<reload::Handle<Targets, Registry>>);
+
+impl Level {
+    /// Lets the log have lines of this level and the more severe ones.
+    pub(crate) fn set(&self, level: LogLevel) {
+        if let Some(handle) = &self.0 {
+            // The log lives as long as the process.
+            let _ = handle.reload(targets(level));
+        }
+    }
+}
+
+/// Details of our own, but not of the libraries.
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("supervisor", level)
+}
+
+/// Starts the log.
+pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<Log> {
     // In a folder of its own: old files are removed by the beginning and the end
     // of their names, which an app's files could have, too.
     let folder = log_dir.join("daemon");
@@ -51,9 +86,8 @@ pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<(WorkerGuard
             .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_writer(stderr)
     });
-    let all = Registry::default()
-        .with(to_file.with_filter(LevelFilter::INFO))
-        .with(to_stderr.with_filter(LevelFilter::INFO));
+    let (level, handle) = reload::Layer::new(targets(LogLevel::default()));
+    let all = Registry::default().with(level).with(to_file).with(to_stderr);
     tracing::subscriber::set_global_default(all).map_err(io::Error::other)?;
-    Ok((guard, stderr_guard))
+    Ok(Log { level: Level(Some(handle)), _file: guard, _stderr: stderr_guard })
 }

@@ -22,11 +22,13 @@ use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
 use supervisor_sys::{fdpass, process, socket};
 
+use crate::automatic::Automatic;
 use crate::drains::Drains;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
+use crate::own::Own;
 use crate::records::{self, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
@@ -58,6 +60,9 @@ pub(crate) struct Master {
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
+    pub(crate) automatic: Automatic,
+    /// The settings of the daemon itself.
+    pub(crate) own: Own,
     /// What is declared, on disk.
     pub(crate) store: Store,
     /// What the service manager was told, if there is one.
@@ -105,6 +110,8 @@ impl Master {
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
+            automatic: Automatic::default(),
+            own: Own::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),
             poller: Poller::new()?,
@@ -304,6 +311,7 @@ impl Master {
             credentials: identity.map(|identity| identity.credentials.clone()),
             umask: app.umask,
             nice: app.nice,
+            cpus: settings.cpus(slot.index)?,
             limits: settings.limits(self.open_files)?,
             oom_score_adj: app.oom_score_adj.or(self.oom_score_adj),
             ..Plan::new(Program::Path(program.clone()), argv, stdio)
@@ -313,10 +321,11 @@ impl Master {
             // The intent is deleted when the core announces the failure.
             Err(error) => {
                 let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
-                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no path")]
+                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
                 return Err(match error.stage {
                     Stage::Exec => format!("exec {}: {cause}", program.display()),
                     Stage::Chdir => format!("chdir {}: {cause}", app.cwd.display()),
+                    Stage::CpuAffinity => words::no_cpu(&plan.cpus),
                     _ => format!("{}: {cause}", error.stage),
                 });
             }
@@ -347,7 +356,7 @@ impl Master {
                 })
             });
         self.output.add(streams.collect());
-        self.sampler.add(id, child.pid);
+        self.sampler.add(id, child.pid, settings.ceilings());
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, notify);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())
@@ -517,7 +526,8 @@ impl Master {
     pub(crate) fn keep_declared(&self) -> Option<Pending> {
         let declared = self.registry.iter().map(|(_, entry)| entry).filter(|entry| !entry.deleted);
         let lasting: Vec<_> = declared.map(Entry::lasting).collect();
-        self.store.keep(lasting.iter().map(|(settings, record)| (&settings.app, record.clone())))
+        let apps = lasting.iter().map(|(settings, record)| (&settings.app, record.clone()));
+        self.store.keep(apps, &self.own.settings)
     }
 
     /// Notes that a person does not want an app any more. Whatever happens from

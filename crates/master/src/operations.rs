@@ -72,6 +72,11 @@ impl Draft {
         self.0.must_say(Line::Progress(progress));
     }
 
+    /// Takes an operation back that could not be begun.
+    pub(crate) fn withdraw(&mut self, operation: OperationId) {
+        self.0.pending.remove(&operation);
+    }
+
     /// Notes that the order failed for one app.
     pub(crate) fn fail(&mut self, exit_code: u8, failure: Failure) {
         self.0.exit_code = self.0.exit_code.max(exit_code);

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
+//! | `daemon` | the settings of the daemon itself | |
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
 //! | `ids` | the first worker id of the next master | |
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
@@ -23,6 +24,7 @@ use supervisor_config::App;
 use crate::control::to_json;
 
 pub(crate) const APPLY: &str = "apply";
+pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";
 pub(crate) const PASSED: &str = "passed:";
 pub(crate) const APP: &str = "app:";

@@ -223,11 +223,14 @@ impl Master {
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
-        let Apply { apps, source, prune, reload } = apply;
+        let Apply { apps, source, prune, reload, daemon } = apply;
         check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
         let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
         check_budget(others.chain(apps.iter().map(|app| (app.instances, app))))?;
+        if let Some(daemon) = daemon {
+            self.set_own(daemon)?;
+        }
         let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
         let (mut draft, answer) = Draft::new();
         for app in apps {
@@ -248,6 +251,7 @@ impl Master {
             draft.say(Progress::App { app: name, change, instances });
             let operation = self.operations.begin(&mut draft, id);
             self.declare(operation, id);
+            self.watch_declared(&mut draft, id);
         }
         let missing: Vec<(AppId, String)> = self
             .registry
@@ -439,7 +443,7 @@ impl Master {
     }
 
     /// Gives an app the settings that it has as a new generation.
-    fn renew(&mut self, operation: OperationId, app: AppId) {
+    pub(crate) fn renew(&mut self, operation: OperationId, app: AppId) {
         if let Some(entry) = self.registry.by_id_mut(app) {
             entry.before = Some(Box::new(entry.declaration()));
             let generation = entry.settings.generation + 1;
@@ -449,7 +453,7 @@ impl Master {
     }
 
     /// Why a change of an app's settings would not be begun now.
-    fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
+    pub(crate) fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
         let entry = self.registry.by_id(app)?;
         self.core.refusal(app, &entry.order())
     }
@@ -546,7 +550,7 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
     number(text)
 }
 
-fn failure(app: String, reason: String) -> Failure {
+pub(crate) fn failure(app: String, reason: String) -> Failure {
     Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }
 

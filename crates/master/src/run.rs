@@ -1,6 +1,7 @@
 //! The loop.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -59,13 +60,14 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let _ = own::set_name("sup-master");
     own::limit_malloc_arenas();
     let log_dir = &options.log_dir;
-    let _log = log::start(log_dir, options.foreground)
+    let log = log::start(log_dir, options.foreground)
         .with_context(|| format!("no log in {}", log_dir.display()))?;
     let Inheritance { mut master, mut apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
 
     if let Some(folder) = options.state_dir {
-        let (store, declared) = Store::open(folder.join(STATE_FILE));
+        let (store, declared, daemon) = Store::open(folder.join(STATE_FILE));
         master.store = store;
+        apps.daemon.get_or_insert(daemon);
         // Otherwise the keeper's table is what was declared last.
         if apps.known.is_empty() {
             apps.known = declared;
@@ -83,7 +85,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let listener =
         control::bind(&socket).with_context(|| format!("no control socket at {}", socket.display()))?;
     let (requests, mut inbox) = mpsc::channel(REQUESTS);
-    let server = Server::start(listener, requests);
+    master.own.runtime_dir = options.runtime_dir;
+    master.own.level = log.level;
+    if let Some(settings) = apps.daemon.take() {
+        master.restore_own(settings);
+    }
+    let server = Server::start(listener, requests, Arc::clone(&master.own.open));
     let mut signals = Signals::new()?;
     let mut ending = Ending::default();
 
@@ -118,7 +125,12 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
-            _ = beat.tick() => master.beat(ending.is_begun()),
+            Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
+            Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
+            _ = beat.tick() => {
+                master.beat(ending.is_begun());
+                master.look_at_clock();
+            }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
                 master.look_after_lingering();

@@ -2,7 +2,8 @@
 //!
 //! Each second the resident memory, each two seconds the CPU time of every
 //! known process, through files that stay open; each five seconds one pass over
-//! `/proc` finds the trees' members. The proportional share (PSS) is exact but
+//! `/proc` finds the trees' members, and each second where a worker's memory has
+//! a ceiling, unless such a pass is dear. The proportional share (PSS) is exact but
 //! dear, so it is read for as many workers as fit into a thousandth of a core.
 //!
 //! News of workers waits for the next second: being woken for each of them would
@@ -14,10 +15,10 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use supervisor_core::WorkerId;
+use supervisor_core::{Event, WorkerId};
 use supervisor_sys::Pid;
 use supervisor_sys::process::{self, CpuTimes, StatFile, StatmFile};
-use tokio::sync::watch;
+use tokio::sync::{mpsc as news, watch};
 
 use crate::family::Processes;
 
@@ -26,6 +27,10 @@ const TICK: Duration = Duration::from_secs(1);
 const CPU_TICKS: u64 = 2;
 /// Every how many ticks the trees are looked at anew.
 const TREE_TICKS: u64 = 5;
+/// What a pass over `/proc` may take to be made in each tick.
+const TREE_BUDGET: Duration = Duration::from_millis(5);
+/// Reports that wait for the loop; the others come again with the next tick.
+const REPORTS: usize = 256;
 /// Processes of one tree whose files stay open; the others are opened anew
 /// each time.
 const KEPT: usize = 2;
@@ -50,8 +55,32 @@ pub(crate) struct Sample {
 /// The latest samples.
 pub(crate) type Samples = HashMap<WorkerId, Sample>;
 
+/// The memory that a worker's tree may use, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ceilings {
+    /// Above it the worker is replaced.
+    pub(crate) soft: Option<u64>,
+    /// Above it the worker is killed.
+    pub(crate) hard: Option<u64>,
+}
+
+impl Ceilings {
+    const fn is_set(self) -> bool {
+        self.soft.is_some() || self.hard.is_some()
+    }
+
+    /// What the core is told of a worker that uses so much.
+    fn report(self, worker: WorkerId, used: u64) -> Option<Event> {
+        let exceeded = |limit: Option<u64>| limit.filter(|limit| used > *limit);
+        let report = |limit, hard| Event::MemoryExceeded { worker, used, limit, hard };
+        exceeded(self.hard)
+            .map(|limit| report(limit, true))
+            .or_else(|| exceeded(self.soft).map(|limit| report(limit, false)))
+    }
+}
+
 enum Command {
-    Add(WorkerId, Pid),
+    Add(WorkerId, Pid, Ceilings),
     Remove(WorkerId),
 }
 
@@ -60,6 +89,7 @@ enum Command {
 pub(crate) struct Sampler {
     commands: mpsc::Sender<Command>,
     samples: watch::Receiver<Samples>,
+    reports: news::Receiver<Event>,
 }
 
 impl Sampler {
@@ -67,14 +97,21 @@ impl Sampler {
     pub(crate) fn start() -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let (publish, samples) = watch::channel(Samples::new());
-        let reader = Reader { workers: HashMap::new(), ticks: 0 };
+        let (report, reports) = news::channel(REPORTS);
+        let reader = Reader { workers: HashMap::new(), ticks: 0, pass: Duration::ZERO, report };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || reader.run(&inbox, &publish))?;
-        Ok(Self { commands, samples })
+        Ok(Self { commands, samples, reports })
     }
 
-    pub(crate) fn add(&self, worker: WorkerId, pid: Pid) {
+    pub(crate) fn add(&self, worker: WorkerId, pid: Pid, ceilings: Ceilings) {
         // The thread lives as long as this handle.
-        let _ = self.commands.send(Command::Add(worker, pid));
+        let _ = self.commands.send(Command::Add(worker, pid, ceilings));
+    }
+
+    /// The next worker that uses too much memory, told once a second for as long
+    /// as it does. Nothing is lost when this is given up.
+    pub(crate) async fn exceeded(&mut self) -> Option<Event> {
+        self.reports.recv().await
     }
 
     pub(crate) fn remove(&self, worker: WorkerId) {
@@ -89,6 +126,7 @@ impl Sampler {
 /// A worker's processes, its main one first.
 struct Tree {
     members: Vec<Member>,
+    ceilings: Ceilings,
     sample: Sample,
     cpu_at: Option<Instant>,
     pss_at: Option<Instant>,
@@ -104,6 +142,9 @@ struct Member {
 struct Reader {
     workers: HashMap<WorkerId, Tree>,
     ticks: u64,
+    /// What the last pass over `/proc` took.
+    pass: Duration,
+    report: news::Sender<Event>,
 }
 
 impl Reader {
@@ -124,7 +165,7 @@ impl Reader {
         let mut added = HashMap::new();
         let more = loop {
             match inbox.try_recv() {
-                Ok(Command::Add(worker, pid)) => _ = added.insert(worker, pid),
+                Ok(Command::Add(worker, pid, ceilings)) => _ = added.insert(worker, (pid, ceilings)),
                 Ok(Command::Remove(worker)) => {
                     self.workers.remove(&worker);
                     added.remove(&worker);
@@ -133,25 +174,32 @@ impl Reader {
                 Err(TryRecvError::Disconnected) => break false,
             }
         };
-        added.into_iter().for_each(|(worker, pid)| self.add(worker, pid));
+        added.into_iter().for_each(|(worker, (pid, ceilings))| self.add(worker, pid, ceilings));
         more
     }
 
-    fn add(&mut self, worker: WorkerId, pid: Pid) {
-        let member = Member { pid, files: open(pid), ticks: None };
-        let tree = Tree { members: vec![member], sample: Sample::default(), cpu_at: None, pss_at: None };
+    fn add(&mut self, worker: WorkerId, pid: Pid, ceilings: Ceilings) {
+        let members = vec![Member { pid, files: open(pid), ticks: None }];
+        let tree = Tree { members, ceilings, sample: Sample::default(), cpu_at: None, pss_at: None };
         self.workers.insert(worker, tree);
     }
 
     fn tick(&mut self) {
         self.ticks += 1;
-        if self.ticks % TREE_TICKS == 1 {
+        let often = self.pass <= TREE_BUDGET && self.workers.values().any(|tree| tree.ceilings.is_set());
+        if often || self.ticks % TREE_TICKS == 1 {
+            let begin = Instant::now();
             self.find_members();
+            self.pass = begin.elapsed();
         }
         let read_cpu = self.ticks.is_multiple_of(CPU_TICKS);
         let now = Instant::now();
-        for tree in self.workers.values_mut() {
+        for (worker, tree) in &mut self.workers {
             tree.read_memory();
+            if let Some(report) = tree.sample.memory.and_then(|used| tree.ceilings.report(*worker, used)) {
+                // Without room for it, it comes again.
+                let _ = self.report.try_send(report);
+            }
             if read_cpu {
                 tree.read_cpu(now);
             }
@@ -226,4 +274,25 @@ impl Tree {
 
 fn open(pid: Pid) -> Option<(StatFile, StatmFile)> {
     Some((StatFile::open(pid).ok()?, StatmFile::open(pid).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_higher_ceiling_counts() {
+        let worker = WorkerId(1);
+        let check = |soft, hard, used, expected: Option<(u64, bool)>| {
+            let report = Ceilings { soft, hard }.report(worker, used);
+            let expected = expected.map(|(limit, hard)| Event::MemoryExceeded { worker, used, limit, hard });
+            assert_eq!(report, expected, "{soft:?} {hard:?} {used}");
+        };
+        check(None, None, u64::MAX, None);
+        check(Some(100), None, 100, None);
+        check(Some(100), None, 101, Some((100, false)));
+        check(Some(100), Some(200), 200, Some((100, false)));
+        check(Some(100), Some(200), 201, Some((200, true)));
+        check(None, Some(200), 201, Some((200, true)));
+    }
 }

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
-use supervisor_config::{App, ListenAddress, LogTarget, Ready};
+use supervisor_config::{App, CpuAffinity, ListenAddress, LogTarget, Ready};
 use supervisor_core::{Policy, ReadyWhen};
+use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::limits::{Limit, Resource};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Credentials;
 use supervisor_sys::user::User;
 
-use crate::output;
+use crate::sampler::Ceilings;
+use crate::{output, words};
 
 /// Settings as workers are started with them.
 #[derive(Debug)]
@@ -154,6 +156,29 @@ impl Settings {
             limits.push((resource, limit));
         }
         Ok(limits)
+    }
+
+    /// The memory that a worker may use.
+    pub(crate) const fn ceilings(&self) -> Ceilings {
+        Ceilings { soft: self.app.max_memory_restart, hard: self.app.max_memory_hard }
+    }
+
+    /// The CPUs that a slot's workers run on; empty for the daemon's.
+    ///
+    /// # Errors
+    ///
+    /// In words: the daemon's own cannot be told.
+    pub(crate) fn cpus(&self, slot: u32) -> Result<Vec<u32>, String> {
+        match &self.app.cpu_affinity {
+            None => Ok(Vec::new()),
+            Some(CpuAffinity::Cpus(cpus)) => Ok(cpus.clone()),
+            Some(CpuAffinity::Auto) => {
+                let allowed =
+                    allowed_cpus().map_err(|error| format!("cpu_affinity: {}", words::errno(&error)))?;
+                let one = allowed.get(slot as usize % allowed.len().max(1));
+                Ok(one.copied().into_iter().collect())
+            }
+        }
     }
 
     /// The file of a slot's standard output; `None` without one.

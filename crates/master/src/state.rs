@@ -1,7 +1,7 @@
 //! What is declared, as it outlives the daemon: the text of `state.json`.
 //!
 //! ```json
-//! {"schema": 1, "apps": [
+//! {"schema": 1, "daemon": {"log_level": "debug", "control_group": null}, "apps": [
 //!   {"generation": 1, "instances": 4, "stopped": [2], "source": "/srv/shop.yaml",
 //!    "settings": {"name": "web", "command": ["node", "server.js"], …}}]}
 //! ```
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use supervisor_config::{App, CommandOptions, Context, app_from_command};
+use supervisor_config::{App, CommandOptions, Context, DaemonSettings, app_from_command};
 
 use crate::records::AppRecord;
 use crate::requests;
@@ -29,6 +29,8 @@ const OWN: [&str; 3] = ["name", "command", "cwd"];
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) apps: Vec<(App, AppRecord)>,
+    /// The settings of the daemon itself.
+    pub(crate) daemon: DaemonSettings,
     pub(crate) rest: Rest,
     /// Apps that cannot be understood: why, in words. They are in the rest.
     pub(crate) mistakes: Vec<String>,
@@ -72,7 +74,16 @@ pub(crate) fn decode(text: &[u8]) -> Result<Contents, Damage> {
     }
     let Some(Value::Array(list)) = fields.remove("apps") else { return Err(Damage::NoApps) };
     let defaults = defaults();
+    let daemon = fields.get("daemon").map(DaemonSettings::deserialize);
     let mut contents = Contents { rest: Rest { fields, ..Rest::default() }, ..Contents::default() };
+    match daemon {
+        None => {}
+        Some(Ok(daemon)) => {
+            contents.daemon = daemon;
+            contents.rest.fields.remove("daemon");
+        }
+        Some(Err(error)) => contents.mistakes.push(format!("daemon: {error}")),
+    }
     for (number, value) in (1..).zip(list) {
         match read_app(&value, &defaults) {
             Ok((app, _, _)) if contents.rest.of_apps.contains_key(&app.name) => {
@@ -126,7 +137,11 @@ fn defaults() -> Map<String, Value> {
 
 /// The text of these apps and of what is not understood. An app takes the place
 /// of what could not be understood under its name.
-pub(crate) fn encode<'a>(apps: impl Iterator<Item = (&'a App, AppRecord)>, rest: &Rest) -> Vec<u8> {
+pub(crate) fn encode<'a>(
+    apps: impl Iterator<Item = (&'a App, AppRecord)>,
+    daemon: &DaemonSettings,
+    rest: &Rest,
+) -> Vec<u8> {
     let mut list = Vec::new();
     let mut names = Vec::new();
     for (app, record) in apps {
@@ -150,6 +165,9 @@ pub(crate) fn encode<'a>(apps: impl Iterator<Item = (&'a App, AppRecord)>, rest:
     let mut fields = rest.fields.clone();
     fields.insert("schema".to_owned(), json!(SCHEMA));
     fields.insert("apps".to_owned(), Value::Array(list));
+    if let (Ok(daemon), true) = (serde_json::to_value(daemon), *daemon != DaemonSettings::default()) {
+        fields.insert("daemon".to_owned(), daemon);
+    }
     let mut text = serde_json::to_vec_pretty(&fields).unwrap_or_default();
     text.push(b'\n');
     text
@@ -170,7 +188,7 @@ mod tests {
 
     fn again(contents: &Contents) -> Value {
         let apps = contents.apps.iter().map(|(app, record)| (app, record.clone()));
-        serde_json::from_slice(&encode(apps, &contents.rest)).unwrap()
+        serde_json::from_slice(&encode(apps, &contents.daemon, &contents.rest)).unwrap()
     }
 
     #[test]
@@ -197,6 +215,20 @@ mod tests {
         assert_eq!(written["apps"][0]["settings"]["backlog"], 511);
         assert_eq!(written["apps"][1], broken);
         assert_eq!(written["apps"][2], 7);
+    }
+
+    #[test]
+    fn settings_of_the_daemon_come_back() {
+        let text =
+            |daemon: &Value| serde_json::to_vec(&json!({"schema": 1, "apps": [], "daemon": daemon})).unwrap();
+        let mut contents = decode(&text(&json!({"log_level": "debug"}))).unwrap();
+        assert_eq!(again(&contents)["daemon"], json!({"log_level": "debug", "control_group": null}));
+        contents.daemon = DaemonSettings::default();
+        assert_eq!(again(&contents)["daemon"], Value::Null);
+        // Those of a later version are kept.
+        let later = decode(&text(&json!({"colour": "blue"}))).unwrap();
+        assert_eq!((later.mistakes.len(), &later.daemon), (1, &DaemonSettings::default()));
+        assert_eq!(again(&later)["daemon"], json!({"colour": "blue"}));
     }
 
     #[test]

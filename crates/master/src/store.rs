@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use supervisor_config::App;
+use supervisor_config::{App, DaemonSettings};
 use tokio::sync::watch;
 
 use crate::records::AppRecord;
@@ -55,24 +55,28 @@ pub(crate) struct Pending {
 }
 
 impl Store {
-    /// The store in a file, and the apps that it has. A file that is damaged is
+    /// The store in a file, the apps that it has, and the daemon's settings. A file that is damaged is
     /// moved aside. Must be called within a runtime.
-    pub(crate) fn open(path: PathBuf) -> (Self, Vec<(App, AppRecord)>) {
-        let (text, Contents { apps, rest, mistakes }) = read(&path);
+    pub(crate) fn open(path: PathBuf) -> (Self, Vec<(App, AppRecord)>, DaemonSettings) {
+        let (text, Contents { apps, daemon, rest, mistakes }) = read(&path);
         for mistake in mistakes {
             tracing::error!("{}: {mistake}; it is kept there, and not run", path.display());
         }
         let (wanted, texts) = watch::channel(Text { number: 0, text: text.into() });
         let (progress, written) = watch::channel(Written::default());
         tokio::spawn(write_texts(path.clone(), texts, progress));
-        (Self { file: Some(StateFile { path, rest, wanted, written }) }, apps)
+        (Self { file: Some(StateFile { path, rest, wanted, written }) }, apps, daemon)
     }
 
-    /// Lets these apps be what is declared from now on. `None` when nothing is
-    /// kept.
-    pub(crate) fn keep<'a>(&self, apps: impl Iterator<Item = (&'a App, AppRecord)>) -> Option<Pending> {
+    /// Lets these apps and settings be what is declared from now on. `None` when
+    /// nothing is kept.
+    pub(crate) fn keep<'a>(
+        &self,
+        apps: impl Iterator<Item = (&'a App, AppRecord)>,
+        daemon: &DaemonSettings,
+    ) -> Option<Pending> {
         let file = self.file.as_ref()?;
-        let text = state::encode(apps, &file.rest);
+        let text = state::encode(apps, daemon, &file.rest);
         let number = file.wanted.borrow().number;
         let failed = {
             let written = file.written.borrow();
@@ -200,22 +204,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/state.json");
         in_runtime(async {
-            let (store, apps) = Store::open(path.clone());
+            let (store, apps, _) = Store::open(path.clone());
             assert!(apps.is_empty());
             assert!(!path.exists(), "nothing is written unasked");
             let apps = state::decode(APP.as_bytes()).unwrap().apps;
+            let own = DaemonSettings::default();
             let list = || apps.iter().map(|(app, record)| (app, record.clone()));
-            store.keep(list()).unwrap().written().await.unwrap();
+            store.keep(list(), &own).unwrap().written().await.unwrap();
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
             let first = fs::metadata(&path).unwrap().ino();
-            store.keep(list()).unwrap().written().await.unwrap();
+            store.keep(list(), &own).unwrap().written().await.unwrap();
             assert_eq!(fs::metadata(&path).unwrap().ino(), first, "the same text is written once");
-            let (_, again) = Store::open(path.clone());
+            let (_, again, _) = Store::open(path.clone());
             assert_eq!(again, apps);
             // Each text counts, the last one wins.
-            let early = store.keep(std::iter::empty()).unwrap();
-            store.keep(list()).unwrap();
-            store.keep(std::iter::empty()).unwrap();
+            let early = store.keep(std::iter::empty(), &own).unwrap();
+            store.keep(list(), &own).unwrap();
+            store.keep(std::iter::empty(), &own).unwrap();
             store.finish().await;
             early.written().await.unwrap();
             assert!(Store::open(path.clone()).1.is_empty());
@@ -228,10 +233,11 @@ mod tests {
         let path = folder.path().join("a/state.json");
         fs::write(folder.path().join("a"), "in the way").unwrap();
         in_runtime(async {
-            let (store, _) = Store::open(path.clone());
-            assert!(store.keep(std::iter::empty()).unwrap().written().await.is_err());
+            let (store, ..) = Store::open(path.clone());
+            let own = DaemonSettings::default();
+            assert!(store.keep(std::iter::empty(), &own).unwrap().written().await.is_err());
             fs::remove_file(folder.path().join("a")).unwrap();
-            store.keep(std::iter::empty()).unwrap().written().await.unwrap();
+            store.keep(std::iter::empty(), &own).unwrap().written().await.unwrap();
             assert!(path.is_file());
         });
     }
@@ -250,6 +256,6 @@ mod tests {
 
     #[test]
     fn without_a_file_nothing_is_kept() {
-        assert!(Store::default().keep(std::iter::empty()).is_none());
+        assert!(Store::default().keep(std::iter::empty(), &DaemonSettings::default()).is_none());
     }
 }

@@ -3,8 +3,10 @@
 use std::io;
 use std::time::Duration;
 
+use supervisor_config::ranges;
 use supervisor_core::{Cause, Ending, Exit, Next, Refusal};
 use supervisor_protocol::control::WorkerState;
+use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::ResolveError;
 
@@ -39,6 +41,16 @@ pub(crate) fn no_program(error: &ResolveError) -> String {
         ResolveError::NotFound(name) => format!("exec {}: not found in PATH", name.display()),
         ResolveError::NotExecutable(path) => format!("exec {}: not an executable file", path.display()),
     }
+}
+
+/// Why a worker cannot run on these CPUs.
+pub(crate) fn no_cpu(asked: &[u32]) -> String {
+    let allowed = allowed_cpus().unwrap_or_default();
+    format!(
+        "cpu_affinity: none of the CPUs {} may be used here, which are {}",
+        ranges(asked),
+        ranges(&allowed)
+    )
 }
 
 /// Why a life ended, with the process's own last word where it tells something.

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use supervisor_config::App;
+use supervisor_config::{App, DaemonSettings};
 
 /// The version of the JSON that [`Status`] describes.
 pub const SCHEMA: u32 = 1;
@@ -244,6 +244,9 @@ pub struct Apply {
     /// Reload the apps that have not changed, too.
     #[serde(default)]
     pub reload: bool,
+    /// Settings of the daemon itself, all of them; left as they are when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<DaemonSettings>,
 }
 
 /// The body of `POST /v1/start`, `stop`, `restart`, `reload`, `delete`.

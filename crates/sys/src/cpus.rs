@@ -1,11 +1,22 @@
 //! How many CPUs this process may use, rather than how many the machine has.
 
 use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
+
+/// The CPUs of our affinity mask, in ascending order.
+///
+/// # Errors
+///
+/// `EINVAL` on a machine with more than [`CpuSet::MAX_CPU`] CPUs.
+pub fn allowed_cpus() -> io::Result<Vec<u32>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..).zip(0..CpuSet::MAX_CPU).filter(|(_, cpu)| set.is_set(*cpu)).map(|(number, _)| number).collect())
+}
 
 /// The CPUs of our affinity mask, or fewer if the quota of our cgroup or one of its ancestors allows
 /// less time than that; part of a CPU counts as one. Reads `/proc` and the cgroup's files, some 0.1 ms.
@@ -131,6 +142,16 @@ mod tests {
         let usable = usable_cpus();
         // The library rounds a quota down where we round it up.
         assert!(usable == all || usable.get() == all.get() + 1);
+    }
+
+    #[test]
+    fn allowed_cpus_are_listed() {
+        let cpus = allowed_cpus().unwrap();
+        assert!(cpus.is_sorted() && !cpus.is_empty());
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+        let first = list.split(['-', ',']).next().unwrap();
+        assert_eq!(first, cpus[0].to_string());
     }
 
     #[test]

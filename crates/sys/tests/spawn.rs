@@ -18,12 +18,13 @@ use std::thread;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
+use supervisor_sys::cpus;
 use supervisor_sys::fdpass;
 use supervisor_sys::limits::{Limit, Resource};
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{
-    Child, Credentials, Launcher, MAX_FDS, Plan, ProcessGroup, Program, SpawnError, Stage,
+    Child, Credentials, Launcher, MAX_CPUS, MAX_FDS, Plan, ProcessGroup, Program, SpawnError, Stage,
 };
 
 const NOBODY: u32 = 65534;
@@ -318,6 +319,20 @@ fn umask_nice_limits_and_score() {
     assert_eq!(text, "0027\n7\n55\n66\n0\n321\n");
     // None of it is ours.
     assert_ne!(fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim(), "321");
+}
+
+#[test]
+fn cpus_of_its_own() {
+    let allowed = cpus::allowed_cpus().unwrap();
+    let last = *allowed.last().unwrap();
+    let stdio = Stdio::new();
+    let script = "grep Cpus_allowed_list /proc/$$/status | cut -f2";
+    // One that is not there is passed over.
+    let text = stdio.output(script, |plan| plan.cpus = vec![last, 8000]);
+    assert_eq!(text, format!("{last}\n"));
+    assert_eq!(cpus::allowed_cpus().unwrap(), allowed);
+    stdio.check_failure(Stage::CpuAffinity, libc::EINVAL, |plan| plan.cpus = vec![8000]);
+    stdio.check_failure(Stage::Plan, libc::EINVAL, |plan| plan.cpus = vec![MAX_CPUS]);
 }
 
 #[test]

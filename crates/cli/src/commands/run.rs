@@ -78,8 +78,9 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
             if let Some(option) = app.given() {
                 return Err(usage(format!("{option} does not go with an ecosystem file")));
             }
-            let apps = load::file(&path, env_name.as_deref(), terminal)?;
-            return Ok(Some(Apply { apps, source: load::origin(&path)?, prune: false, reload: false }));
+            let (apps, daemon) = load::whole_file(&path, env_name.as_deref(), terminal)?;
+            let source = load::origin(&path)?;
+            return Ok(Some(Apply { apps, source, prune: false, reload: false, daemon }));
         }
         Target::Program(program) | Target::Names(_, Some(program)) => program,
         Target::Names(names, None) => {
@@ -90,7 +91,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
         return Err(usage("--env does not go with a program".to_owned()));
     }
     let app = load::command(program.words, program.script, app, terminal)?;
-    Ok(Some(Apply { apps: vec![app], source: None, prune: false, reload: false }))
+    Ok(Some(Apply { apps: vec![app], source: None, prune: false, reload: false, daemon: None }))
 }
 
 fn usage(message: String) -> Failure {
@@ -138,7 +139,8 @@ mod tests {
     #[test]
     fn an_order_is_read_from_its_beginning() {
         let mut file = File::from(
-            write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false }).unwrap(),
+            write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false, daemon: None })
+                .unwrap(),
         );
         let mut json = String::new();
         file.read_to_string(&mut json).unwrap();

@@ -19,11 +19,11 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
     match target::read(&options.targets, command)? {
         Target::File(path) => {
             reject("an ecosystem file", options.app.given())?;
-            let mut apps = load::file(&path, options.env_name.as_deref(), terminal)?;
+            let (mut apps, daemon) = load::whole_file(&path, options.env_name.as_deref(), terminal)?;
             keep_only(&mut apps, &options.only)?;
             let source = load::origin(&path)?;
             let scope = if options.only.is_empty() { Scope::Whole } else { Scope::Part };
-            let order = Apply { apps, source, prune: options.prune, reload: false };
+            let order = Apply { apps, source, prune: options.prune, reload: false, daemon };
             apply(&homes, order, scope, options.no_wait, terminal).await
         }
         Target::Program(program) => start_program(&homes, program, options, terminal).await,
@@ -44,12 +44,18 @@ pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCo
         if all { Target::Names(vec!["all".to_owned()], None) } else { target::read(&targets, Vec::new())? };
     let names = match target {
         Target::File(path) => {
-            let mut apps = load::file(&path, env_name.as_deref(), terminal)?;
+            let (mut apps, daemon) = load::whole_file(&path, env_name.as_deref(), terminal)?;
             keep_only(&mut apps, &only)?;
             let source = load::origin(&path)?;
             let scope = if only.is_empty() { Scope::Whole } else { Scope::Part };
-            return apply(&homes, Apply { apps, source, prune, reload: true }, scope, no_wait, terminal)
-                .await;
+            return apply(
+                &homes,
+                Apply { apps, source, prune, reload: true, daemon },
+                scope,
+                no_wait,
+                terminal,
+            )
+            .await;
         }
         Target::Names(names, _) => names,
         Target::Program(_) => targets,
@@ -104,7 +110,7 @@ async fn start_program(
     reject("a program", file_option(&options))?;
     let Start { app, no_wait, .. } = options;
     let app = load::command(program.words, program.script, app, terminal)?;
-    let order = Apply { apps: vec![app], source: None, prune: false, reload: false };
+    let order = Apply { apps: vec![app], source: None, prune: false, reload: false, daemon: None };
     apply(homes, order, Scope::Part, no_wait, terminal).await
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use supervisor_config::{App, ExecMode, Limit, Ready};
+use supervisor_config::{App, CronRestart, ExecMode, Limit, Ready};
 use supervisor_protocol::control::{AppStatus, Description, LogPaths, Origin};
 use supervisor_sys::signal::Signal;
 
@@ -43,6 +43,11 @@ fn description(description: &Description, canvas: Canvas) -> String {
     }
     page.field("ready", &ready(settings));
     page.field("restarts", &restarts(settings));
+    page.field("memory", &memory(settings));
+    page.field("reloads at", &settings.cron_restart.as_ref().map(times).unwrap_or_default());
+    for path in settings.watch.iter().flat_map(|watch| &watch.paths) {
+        page.field("watches", &path.display().to_string());
+    }
     page.field("stops with", &stop(settings));
     rights(&mut page, settings);
     page.words("environment", env_names);
@@ -150,6 +155,18 @@ fn restarts(app: &App) -> String {
     text
 }
 
+fn memory(app: &App) -> String {
+    let above =
+        |what: &str, limit: Option<u64>| limit.map(|limit| format!("{what} above {}", units::bytes(limit)));
+    let limits = [above("replaced", app.max_memory_restart), above("killed", app.max_memory_hard)];
+    limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn times(cron: &CronRestart) -> String {
+    let zone = cron.timezone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+    format!("{}{zone}", cron.expression)
+}
+
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
@@ -161,6 +178,7 @@ fn rights(page: &mut Page, app: &App) {
     page.field("group", app.group.as_deref().unwrap_or_default());
     page.field("umask", &app.umask.map(|umask| format!("{umask:04o}")).unwrap_or_default());
     page.field("nice", &app.nice.map(|nice| nice.to_string()).unwrap_or_default());
+    page.field("cpus", &app.cpu_affinity.as_ref().map(ToString::to_string).unwrap_or_default());
     page.field("oom score", &app.oom_score_adj.map(|score| score.to_string()).unwrap_or_default());
     for (name, limit) in &app.limits {
         let Limit { soft, hard } = limit;
@@ -187,7 +205,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{ListenAddress, LogOptions, LogPeriod, LogTarget};
+    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
 
     use super::*;
     use crate::render::status::tests::{canvas, example};
@@ -217,6 +235,17 @@ pub(crate) mod tests {
             autostart: true,
             autorestart: true,
             stop_exit_codes: vec![0, 3],
+            max_memory_restart: Some(300 << 20),
+            max_memory_hard: None,
+            watch: Some(Watch {
+                paths: vec![PathBuf::from("/srv/web")],
+                ignore: vec!["*.tmp".to_owned()],
+                delay: Duration::from_millis(500),
+            }),
+            cron_restart: Some(CronRestart {
+                expression: "0 3 * * *".to_owned(),
+                timezone: Some("Europe/Berlin".to_owned()),
+            }),
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),
@@ -225,6 +254,7 @@ pub(crate) mod tests {
             group: None,
             umask: Some(0o022),
             nice: Some(-5),
+            cpu_affinity: Some(CpuAffinity::Cpus(vec![0, 4, 5, 6])),
             limits: BTreeMap::from([("nofile".to_owned(), Limit { soft: Some(4096), hard: None })]),
             oom_score_adj: None,
             out_file: LogTarget::Default,

@@ -34,6 +34,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("namespace", "default"),
     ("node_args", "[]"),
     ("restart_delay", "0"),
+    ("watch", "false"),
 ];
 
 /// Variables of shells and of PM2, which say nothing about an app.

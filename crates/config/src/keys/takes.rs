@@ -50,10 +50,20 @@ pub(crate) enum Takes {
     Account,
     /// A file mode creation mask.
     Umask,
+    /// Numbers of CPUs, or one for each slot.
+    Cpus,
     /// Resource limits by name.
     Limits,
     /// Where output goes.
     LogTarget,
+    /// All, nothing, or these paths.
+    Watch,
+    /// A text or a list of them.
+    Texts,
+    /// Times that recur.
+    Cron,
+    /// A time zone.
+    TimeZone,
     /// Tokens of day.js.
     DateFormat,
     /// Bytes, or a text with a unit.
@@ -88,8 +98,13 @@ impl Takes {
             Takes::Signal => "signal, as `SIGTERM`, `TERM` or `15`".to_owned(),
             Takes::Account => "name or number".to_owned(),
             Takes::Umask => "octal digits in quotes, as `\"0022\"`".to_owned(),
+            Takes::Cpus => "`auto`, number, range as `\"4-7\"`, or a list of them".to_owned(),
             Takes::Limits => "mapping of resource limits".to_owned(),
             Takes::LogTarget => "path, or `/dev/null`".to_owned(),
+            Takes::Watch => "`true`, `false`, a path or a list of them".to_owned(),
+            Takes::Texts => "text, or a list of them".to_owned(),
+            Takes::Cron => "cron expression of 5 or 6 fields, or `false`".to_owned(),
+            Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
@@ -129,12 +144,20 @@ impl Takes {
             Takes::Signal => json!({"type": ["string", "integer"]}),
             // YAML reads `0022` as a number.
             Takes::Umask => json!({"type": ["string", "integer"]}),
+            Takes::Cpus => one_or_list(json!({"type": ["integer", "string"]})),
             Takes::Limits => {
                 let limit = json!({"type": ["integer", "string"]});
                 let limits: serde_json::Map<String, Value> =
                     limits::NAMES.iter().map(|(name, _)| ((*name).to_owned(), limit.clone())).collect();
                 json!({"type": "object", "properties": limits, "additionalProperties": false})
             }
+            Takes::Watch => json!({"anyOf": [
+                {"type": ["boolean", "string"]},
+                {"type": "array", "items": {"type": "string"}},
+            ]}),
+            Takes::Texts => one_or_list(json!({"type": "string"})),
+            Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
+            Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),
             Takes::Size => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),

@@ -60,17 +60,11 @@ pub(crate) const LATER: &[Foreign] =
 /// Keys of an app that PM2 honours: warnings, so that its files run as they
 /// are.
 pub(crate) const PM2: &[Foreign] = &[
-    Foreign::new("cron", "restart the app from a timer of the system"),
-    Foreign::new("cron_restart", "restart the app from a timer of the system"),
-    Foreign::new("ignore_watch", "remove it, and `watch` with it"),
-    Foreign::new("max_memory_restart", "limit memory from outside, for example with systemd's `MemoryMax`"),
     Foreign::new("pid_file", "use `supervisor status --json`"),
     Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
     Foreign::new("treekill", "remove it: what a worker started ends with it").harmless_if(Harmless::On),
     Foreign::new("wait_ready", "use `ready: notify`"),
-    Foreign::new("watch", "restart the app when its files have changed: `supervisor restart NAME`"),
-    Foreign::new("watch_delay", "remove it, and `watch` with it"),
-    Foreign::new("watch_options", "remove it, and `watch` with it"),
+    Foreign::new("watch_options", "remove it; `ignore_watch` and `watch_delay` are understood"),
 ];
 
 /// Keys of an app that PM2 knows and that mean nothing here: warnings.
@@ -103,7 +97,3 @@ pub(crate) const TOP_MEANINGLESS: &[Foreign] = &[
     Foreign::new("deploy", "deploy with a tool of its own"),
     Foreign::new("static", "serve files with a program of its own"),
 ];
-
-/// Keys beside `apps` that are not there yet: errors.
-pub(crate) const TOP_LATER: &[Foreign] =
-    &[Foreign::new("daemon", "remove it; the supervisor runs with its defaults")];

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -48,9 +49,14 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves connections until the runtime ends. Requests go to `requests`.
-    pub(crate) fn start(listener: UnixListener, requests: mpsc::Sender<Request>) -> Self {
+    /// While it is `open`, everybody is heard who can connect at all.
+    pub(crate) fn start(
+        listener: UnixListener,
+        requests: mpsc::Sender<Request>,
+        open: Arc<AtomicBool>,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        let accepting = tokio::spawn(accept(listener, requests, Arc::clone(&permits)));
+        let accepting = tokio::spawn(accept(listener, requests, open, Arc::clone(&permits)));
         Self { accepting, permits }
     }
 
@@ -64,15 +70,21 @@ impl Server {
     }
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, permits: Arc<Semaphore>) {
+async fn accept(
+    listener: UnixListener,
+    requests: mpsc::Sender<Request>,
+    open: Arc<AtomicBool>,
+    permits: Arc<Semaphore>,
+) {
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let requests = requests.clone();
+                let allowed = open.load(Ordering::Relaxed) || is_allowed(&stream);
                 tokio::spawn(async move {
-                    serve(stream, requests).await;
+                    serve(stream, allowed, requests).await;
                     drop(permit);
                 });
             }
@@ -85,8 +97,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, permits
 }
 
 /// Serves one connection. A client that breaks off is nobody's problem.
-async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
-    let allowed = is_allowed(&stream);
+async fn serve(stream: UnixStream, allowed: bool, requests: mpsc::Sender<Request>) {
     let io = TokioIo::new(stream);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -100,7 +111,8 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
     }
 }
 
-/// The daemon's own user and root may speak.
+/// The daemon's own user and root may speak. Of a group the kernel lets in only
+/// those who are in it.
 fn is_allowed(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::getuid().as_raw())
 }

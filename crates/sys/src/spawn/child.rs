@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use super::block::{Block, Offset, Strings};
-use super::plan::{Credentials, MAX_FDS, Plan, ProcessGroup, Program};
+use super::plan::{Credentials, MAX_CPUS, MAX_FDS, Plan, ProcessGroup, Program};
 use super::staging::Layout;
 use super::{SpawnError, Stage};
 
@@ -44,6 +44,8 @@ pub(super) struct ChildSteps {
     process_group: ProcessGroup,
     limits: Vec<(c_int, [u64; 2])>,
     nice: Option<i32>,
+    /// A bit for each CPU; empty to keep the parent's.
+    cpu_mask: Vec<u64>,
     credentials: Option<Credentials>,
     umask: Option<u32>,
     layout: Layout,
@@ -63,7 +65,8 @@ impl ChildSteps {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a NUL byte in a string or an empty argument list, `E2BIG` for too many fds.
+    /// `EINVAL` for a NUL byte in a string, an empty argument list or a CPU that cannot be, `E2BIG` for
+    /// too many fds.
     pub(super) fn prepare(plan: &Plan<'_>) -> Result<Self, i32> {
         if plan.args.is_empty() {
             return Err(libc::EINVAL);
@@ -117,6 +120,7 @@ impl ChildSteps {
             process_group: plan.process_group,
             limits: plan.limits.iter().map(|(resource, limit)| (resource.as_raw(), limit.as_raw())).collect(),
             nice: plan.nice,
+            cpu_mask: cpu_mask(&plan.cpus)?,
             credentials: plan.credentials.clone(),
             umask: plan.umask,
             layout: Layout::default(),
@@ -174,6 +178,7 @@ impl ChildSteps {
             self.write_oom_score_adj().map_err(at(Stage::OomScoreAdj))?;
             self.set_limits().map_err(at(Stage::Limits))?;
             self.set_nice().map_err(at(Stage::Nice))?;
+            self.set_cpu_affinity().map_err(at(Stage::CpuAffinity))?;
             self.change_user()?;
             self.set_umask();
             // With the rights of the new user, as for everything that the program itself opens.
@@ -283,6 +288,18 @@ impl ChildSteps {
     /// # Safety
     ///
     /// As [`Self::run`].
+    unsafe fn set_cpu_affinity(&self) -> Result<(), i32> {
+        if self.cpu_mask.is_empty() {
+            return Ok(());
+        }
+        let size = self.cpu_mask.len() * size_of::<u64>();
+        // SAFETY: acts on the calling process; the mask has the stated size in bytes.
+        check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, self.cpu_mask.as_ptr()) })
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::run`].
     unsafe fn change_user(&self) -> Result<(), Failure> {
         let Some(Credentials { uid, gid, groups }) = &self.credentials else {
             return Ok(());
@@ -370,6 +387,22 @@ impl ChildSteps {
         check(result)?;
         Err(libc::EIO)
     }
+}
+
+/// The kernel's bit mask of these CPUs.
+fn cpu_mask(cpus: &[u32]) -> Result<Vec<u64>, i32> {
+    let mut mask = Vec::new();
+    for cpu in cpus {
+        if *cpu >= MAX_CPUS {
+            return Err(libc::EINVAL);
+        }
+        let word = (*cpu / u64::BITS) as usize;
+        if mask.len() <= word {
+            mask.resize(word + 1, 0);
+        }
+        mask[word] |= 1 << (*cpu % u64::BITS);
+    }
+    Ok(mask)
 }
 
 fn at(stage: Stage) -> impl Fn(i32) -> Failure {
@@ -478,6 +511,14 @@ unsafe fn write_decimal(start: *mut u8, value: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus_become_bits() {
+        assert_eq!(cpu_mask(&[]), Ok(vec![]));
+        assert_eq!(cpu_mask(&[2, 0]), Ok(vec![0b101]));
+        assert_eq!(cpu_mask(&[63, 64, 129]), Ok(vec![1 << 63, 1, 2]));
+        assert_eq!(cpu_mask(&[MAX_CPUS]), Err(libc::EINVAL));
+    }
 
     #[test]
     fn pids_become_digits() {

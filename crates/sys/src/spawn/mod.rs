@@ -49,7 +49,7 @@ use std::fmt;
 use std::io;
 
 pub use launcher::{Child, Launcher};
-pub use plan::{Credentials, MAX_FDS, Plan, ProcessGroup, Program};
+pub use plan::{Credentials, MAX_CPUS, MAX_FDS, Plan, ProcessGroup, Program};
 pub use resolve::{DEFAULT_PATH, ResolveError, resolve_program};
 
 /// How far a spawn came: the step that failed, in the order of the steps.
@@ -76,6 +76,8 @@ pub enum Stage {
     Limits,
     /// `setpriority(2)`.
     Nice,
+    /// `sched_setaffinity(2)`: `EINVAL` when none of the CPUs may be used.
+    CpuAffinity,
     /// `setgroups(2)`.
     Groups,
     /// `setresgid(2)`.
@@ -89,7 +91,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 15] = [
+    const ALL: [Stage; 16] = [
         Stage::Plan,
         Stage::Staging,
         Stage::Process,
@@ -100,6 +102,7 @@ impl Stage {
         Stage::OomScoreAdj,
         Stage::Limits,
         Stage::Nice,
+        Stage::CpuAffinity,
         Stage::Groups,
         Stage::Gid,
         Stage::Uid,
@@ -125,6 +128,7 @@ impl Stage {
             Stage::OomScoreAdj => "oom_score_adj",
             Stage::Limits => "limits",
             Stage::Nice => "nice",
+            Stage::CpuAffinity => "cpu_affinity",
             Stage::Groups => "groups",
             Stage::Gid => "gid",
             Stage::Uid => "uid",

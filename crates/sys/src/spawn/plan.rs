@@ -9,6 +9,9 @@ use crate::limits::{Limit, Resource};
 /// The most descriptors that [`Plan::fds`] may list: 64 listeners and room for a few others.
 pub const MAX_FDS: usize = 72;
 
+/// More CPUs than any kernel knows.
+pub const MAX_CPUS: u32 = 8192;
+
 /// What to execute.
 #[derive(Debug, Clone)]
 pub enum Program<'fd> {
@@ -81,6 +84,9 @@ pub struct Plan<'fd> {
     pub umask: Option<u32>,
     /// Nice value, −20 to 19, absolute; the parent's when `None`.
     pub nice: Option<i32>,
+    /// The CPUs that the child may run on, numbered from 0, each below [`MAX_CPUS`]; the parent's when
+    /// empty. Those that the parent's cgroup does not allow are passed over.
+    pub cpus: Vec<u32>,
     /// Resource limits, set while the child still has the parent's privileges. A limit of open files
     /// below the number of descriptors given fails at [`Stage::Fds`](super::Stage::Fds).
     pub limits: Vec<(Resource, Limit)>,
@@ -109,6 +115,7 @@ impl<'fd> Plan<'fd> {
             credentials: None,
             umask: None,
             nice: None,
+            cpus: Vec::new(),
             limits: Vec::new(),
             oom_score_adj: None,
         }

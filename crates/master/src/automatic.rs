@@ -1,0 +1,204 @@
+//! Reloads without a person: because a time has come, or a file has changed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use supervisor_core::{AppId, OperationId};
+use supervisor_protocol::control::Progress;
+
+use crate::master::Master;
+use crate::operations::{Draft, Line};
+use crate::registry::{Entry, Registry};
+use crate::requests::failure;
+use crate::schedule::Schedule;
+use crate::settings::Settings;
+use crate::watcher::{FileNews, Watched, Watcher};
+use crate::words;
+
+/// What may make an app be reloaded, and what does.
+#[derive(Debug, Default)]
+pub(crate) struct Automatic {
+    schedules: BTreeMap<AppId, Planned>,
+    /// When the clock was looked at last.
+    looked: Option<Timestamp>,
+    pub(crate) watcher: Watcher,
+    watched: BTreeMap<AppId, Files>,
+    /// Apps to reload as soon as nothing else is under way, and why.
+    pending: BTreeMap<AppId, String>,
+}
+
+/// The files of an app that are watched.
+#[derive(Debug)]
+struct Files {
+    watched: Watched,
+    /// They could not be watched; a person who declares the app tries again.
+    failed: bool,
+}
+
+/// The times of an app, and the settings that they come from.
+#[derive(Debug)]
+struct Planned {
+    settings: Rc<Settings>,
+    schedule: Option<Schedule>,
+}
+
+impl Automatic {
+    /// Takes the schedules of the apps as they are declared now.
+    fn plan(&mut self, registry: &Registry, now: Timestamp) {
+        self.schedules.retain(|id, _| registry.by_id(*id).is_some());
+        for (_, entry) in registry.iter() {
+            let same = |planned: &Planned| Rc::ptr_eq(&planned.settings, &entry.settings);
+            if !self.schedules.get(&entry.id).is_some_and(same) {
+                // No time is lost between two generations.
+                let known = self.schedules.contains_key(&entry.id);
+                let since = self.looked.filter(|_| known).unwrap_or(now);
+                let schedule = schedule(&entry.settings, since);
+                self.schedules.insert(entry.id, Planned { settings: Rc::clone(&entry.settings), schedule });
+            }
+        }
+    }
+
+    /// What of an app is to be watched, unless it is already.
+    fn unwatched(&self, entry: &Entry, log_dir: &Path) -> Option<Watched> {
+        let settings = &entry.settings;
+        let watch = settings.app.watch.clone()?;
+        let of_slot = |slot| {
+            let own = [settings.out_path(log_dir, slot), settings.error_path(log_dir, slot)];
+            own.into_iter().chain([settings.combined_path(slot)]).flatten()
+        };
+        let logs = (0..entry.instances).flat_map(of_slot).collect();
+        let wanted = Watched { watch, cwd: settings.app.cwd.clone(), logs };
+        self.watched.get(&entry.id).is_none_or(|files| files.watched != wanted).then_some(wanted)
+    }
+
+    /// Watches files of an app. The answer is a [`FileNews::Set`].
+    fn watch(&mut self, app: AppId, watched: Watched, operation: Option<OperationId>) -> io::Result<()> {
+        self.watched.insert(app, Files { watched: watched.clone(), failed: false });
+        self.watcher.set(app, watched, operation)
+    }
+
+    /// Watches no files of these apps any more.
+    fn unwatch(&mut self, which: impl Fn(AppId) -> bool) {
+        for (id, _) in self.watched.extract_if(.., |id, _| which(*id)) {
+            self.watcher.remove(id);
+        }
+    }
+
+    /// Notes the apps whose time has come.
+    fn look_at_clock(&mut self, now: Timestamp) {
+        self.looked = Some(now);
+        for (id, planned) in &mut self.schedules {
+            if planned.schedule.as_mut().is_some_and(|schedule| schedule.is_due(now)) {
+                self.pending.insert(*id, "the time of its cron_restart has come".to_owned());
+            }
+        }
+    }
+}
+
+/// The times of an app; what is wrong with them is only logged, as clients check
+/// it.
+fn schedule(settings: &Settings, since: Timestamp) -> Option<Schedule> {
+    let cron = settings.app.cron_restart.as_ref()?;
+    let named = cron.timezone.as_deref().map(TimeZone::get).transpose();
+    let zone = named.map_err(|error| error.to_string()).map(|zone| zone.unwrap_or_else(|| settings.zone()));
+    zone.and_then(|zone| Schedule::new(&cron.expression, zone, since))
+        .inspect_err(|error| tracing::error!("{}: cron_restart is ignored: {error}", settings.app.name))
+        .ok()
+}
+
+impl Master {
+    /// Reloads the apps whose time has come. It is to be called once a second.
+    pub(crate) fn look_at_clock(&mut self) {
+        let now = Timestamp::now();
+        self.automatic.plan(&self.registry, now);
+        self.automatic.look_at_clock(now);
+        self.watch_all();
+        self.reload_pending();
+    }
+
+    /// Watches the files of all apps as they are declared now.
+    fn watch_all(&mut self) {
+        let Self { automatic, registry, log_dir, .. } = self;
+        let watch = |id| registry.by_id(id).and_then(|entry| entry.settings.app.watch.as_ref());
+        automatic.unwatch(|id| watch(id).is_none());
+        for (name, entry) in registry.iter() {
+            if let Some(watched) = automatic.unwatched(entry, log_dir)
+                && let Err(error) = automatic.watch(entry.id, watched, None)
+            {
+                tracing::error!("{name}: its files are not watched: {error}");
+            }
+        }
+    }
+
+    /// Watches the files of an app that a person has just declared, who waits for
+    /// it.
+    pub(crate) fn watch_declared(&mut self, draft: &mut Draft, app: AppId) {
+        self.automatic.watched.retain(|id, files| *id != app || !files.failed);
+        let Some(entry) = self.registry.by_id(app) else { return };
+        if entry.settings.app.watch.is_none() {
+            self.automatic.unwatch(|id| id == app);
+        }
+        let Some(watched) = self.automatic.unwatched(entry, &self.log_dir) else { return };
+        let operation = self.operations.begin(draft, app);
+        if let Err(error) = self.automatic.watch(app, watched, Some(operation)) {
+            draft.fail(
+                1,
+                failure(entry.settings.app.name.clone(), format!("watch: {}", words::errno(&error))),
+            );
+            draft.withdraw(operation);
+        }
+    }
+
+    /// Takes news of watched files.
+    pub(crate) fn hear_of_files(&mut self, news: FileNews) {
+        match news {
+            // Such news may cross the order to watch no more.
+            FileNews::Changed { app, .. } if !self.automatic.watched.contains_key(&app) => {}
+            FileNews::Changed { app, path } => {
+                self.automatic.pending.insert(app, format!("{} has changed", path.display()));
+                self.reload_pending();
+            }
+            FileNews::Set { app, operation, result } => {
+                if let Err(error) = result {
+                    if let Some(files) = self.automatic.watched.get_mut(&app) {
+                        files.failed = true;
+                    }
+                    let name = self.registry.name(app).to_owned();
+                    tracing::error!("{name}: its files are not watched: {error}");
+                    if let Some(operation) = operation {
+                        let line = Line::Progress(Progress::Failed(failure(name, error)));
+                        self.operations.fail(operation, 1, line);
+                    }
+                }
+                if let Some(operation) = operation {
+                    self.operations.finish(operation);
+                }
+            }
+        }
+    }
+
+    /// Begins the reloads that nothing stands in the way of. The others wait;
+    /// what a person stopped stays so.
+    fn reload_pending(&mut self) {
+        for (id, why) in std::mem::take(&mut self.automatic.pending) {
+            let Some(entry) = self.registry.by_id(id) else { continue };
+            if entry.deleted || entry.is_stopped() {
+                continue;
+            }
+            if self.refusal_to_declare(id).is_some() {
+                self.automatic.pending.insert(id, why);
+                continue;
+            }
+            tracing::info!("{}: reloading it: {why}", entry.settings.app.name);
+            // Nobody waits for the answer.
+            let (mut draft, _) = Draft::new();
+            let operation = self.operations.begin(&mut draft, id);
+            self.renew(operation, id);
+            self.operations.watch(draft);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Ceilings of memory.
+
+use serde_json::Value;
+
+use crate::harness::{Home, pids};
+use crate::programs::worker;
+use crate::wait::until;
+
+fn settings(home: &Home, more: &str) -> String {
+    format!("command: {}\nlisten: '{}'\nmin_uptime: 100ms\n{more}", worker().display(), home.address())
+}
+
+/// The last exits of all slots that had one.
+fn last_exits(app: &Value) -> Vec<Value> {
+    let workers = app["workers"].as_array().unwrap();
+    workers.iter().map(|worker| worker["last_exit"].clone()).filter(|exit| !exit.is_null()).collect()
+}
+
+fn restarts(app: &Value) -> u64 {
+    app["workers"].as_array().unwrap().iter().filter_map(|worker| worker["restarts"].as_u64()).sum()
+}
+
+#[test]
+fn who_uses_too_much_is_replaced_and_nobody_else() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 100M"));
+    let before = home.pids("web");
+    let grown: u32 = home.get("/grow?150").unwrap().parse().unwrap();
+    let app = home.app_when("web", "has replaced a worker", |app| {
+        app["state"] == "online" && pids(app).len() == 2 && !pids(app).contains(&grown)
+    });
+    let other = before.iter().find(|pid| **pid != grown).unwrap();
+    assert!(pids(&app).contains(other), "{app:#}");
+    assert_eq!(restarts(&app), 1, "{app:#}");
+    let exits = last_exits(&app);
+    assert_eq!(exits.len(), 1, "{app:#}");
+    let reason = exits[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("used 15") && reason.contains("more than 100 MiB"), "{reason}");
+    // The new one was ready before the old one was told to go.
+    let log = home.daemon_log();
+    let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("no `{what}` in {log}"));
+    assert!(at("takes over") < at("draining"), "{log}");
+}
+
+#[test]
+fn far_too_much_is_killed_at_once() {
+    let home = Home::new();
+    let ceilings = "instances: 1\nmax_memory_restart: 100M\nmax_memory_hard: 200M\nkill_timeout: 1h";
+    let ignores_term = settings(&home, ceilings).replace("\nlisten", " --ignore-term\nlisten");
+    home.start_app("web", &ignores_term);
+    let grown: u32 = home.get("/grow?300").unwrap().parse().unwrap();
+    let app = home.app_when("web", "has another worker", |app| {
+        app["state"] == "online" && pids(app).len() == 1 && pids(app)[0] != grown
+    });
+    let exits = last_exits(&app);
+    assert_eq!(exits[0]["signal"], "SIGKILL", "{app:#}");
+    let reason = exits[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("more than 200 MiB") && reason.contains("killed by SIGKILL"), "{reason}");
+}
+
+#[test]
+fn the_whole_tree_counts() {
+    let home = Home::new();
+    // The worker itself is small; `tail` keeps all that it is told to.
+    let command = "[sh, -c, 'head -c 80000000 /dev/zero | tail -c 80000000 | sleep 600']";
+    home.start_app(
+        "web",
+        &format!("command: {command}\ninstances: 1\nmin_uptime: 50ms\nmax_memory_restart: 60M"),
+    );
+    home.app_when("web", "was replaced", |app| {
+        last_exits(app).iter().any(|exit| exit["reason"].as_str().unwrap().contains("more than 60 MiB"))
+    });
+    // Nothing is left of the one before.
+    home.ok(&["stop", "web"]);
+    until("no worker is left", || home.pids("web").is_empty());
+}
+
+#[test]
+fn a_stopped_slot_stays_stopped() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 100M"));
+    home.ok(&["stop", "web:1"]);
+    let grown: u32 = home.get("/grow?150").unwrap().parse().unwrap();
+    let app = home.app_when("web", "has another worker", |app| {
+        app["state"] == "online" && pids(app).len() == 1 && pids(app)[0] != grown
+    });
+    assert_eq!(app["workers"][1]["state"], "stopped", "{app:#}");
+}
