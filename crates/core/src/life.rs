@@ -236,14 +236,13 @@ impl Worker {
         }
     }
 
-    /// Ends it: at once in a `hurry`; otherwise if there is a `cause` and it has
+    /// Ends it: at once if it is to hurry; otherwise if there is a `cause` and it has
     /// not begun to end, by asking, after it was drained if others serve
     /// meanwhile.
     pub(crate) fn end(
         &mut self,
         slot: SlotId,
         cause: Option<Cause>,
-        hurry: bool,
         others_serve: bool,
         turn: &mut Turn<'_>,
     ) {
@@ -251,11 +250,11 @@ impl Worker {
         match (&mut self.stage, cause) {
             // The outcome of the order to spawn is waited for.
             (Stage::Spawning, _) => {}
-            (Stage::Stopping { kill_at, .. }, _) if hurry => {
+            (Stage::Stopping { kill_at: kill_at @ Some(_), .. }, _) if self.hurry => {
                 *kill_at = None;
                 turn.actions.push(Action::Kill(self.id));
             }
-            (Stage::Starting { .. } | Stage::Ready { .. } | Stage::Draining { .. }, cause) if hurry => {
+            (Stage::Starting { .. } | Stage::Ready { .. } | Stage::Draining { .. }, cause) if self.hurry => {
                 self.kill(cause.unwrap_or(Cause::Asked), turn);
             }
             (Stage::Ready { .. }, Some(cause)) if policy.listens && others_serve => {

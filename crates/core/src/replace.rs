@@ -47,7 +47,7 @@ impl App {
             slot.streak = 0;
             self.vain.0 = 0;
             if let Some(retired) = &mut slot.retired {
-                retired.end(place, Some(cause), false, true, turn);
+                retired.end(place, Some(cause), true, turn);
             }
         }
     }
