@@ -104,14 +104,17 @@ impl App {
             turn.actions.push(Action::Finish(id, Outcome::Refused(refusal)));
             return;
         }
+        let mut operation = Operation::new(id);
         if let Some(running) = self.operation.take() {
             turn.actions.push(Action::Finish(running.id, Outcome::Superseded));
+            if let Some(instances) = running.shrink {
+                self.resize(instances, &mut operation);
+            }
         }
         // What the supervisor began by itself makes room for what a person wants.
         for slot in &mut self.slots {
             slot.replace = None;
         }
-        let mut operation = Operation::new(id);
         match order {
             Order::Declare { generation, policy, instances, start } => {
                 self.declare(Version::new(generation, policy), instances, &start, &mut operation, turn.now);

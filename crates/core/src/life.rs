@@ -123,7 +123,7 @@ impl App {
         let failure = Failure { slot, worker: id, ending };
         match role {
             Role::Worker => self.judge(failure, next, turn),
-            Role::Successor => self.successor_ended(failure, turn),
+            Role::Successor => self.successor_ended(failure, worker.version.generation, turn),
             Role::Retired => {}
         }
     }
@@ -139,8 +139,13 @@ impl App {
         turn: &mut Turn<'_>,
     ) -> Next {
         let slot = &mut self.slots[index as usize];
+        // What it used is free again.
+        slot.replace.take_if(|cause| matches!(cause, Cause::Memory { .. }));
         let outdated = slot.recycle.take().is_some();
+        // A person who replaces it wants it to run.
+        let replaced = slot.replace == Some(Cause::Asked);
         let finished = match ending.exit {
+            _ if replaced => false,
             Some(Exit::Code(code)) if ending.cause == Cause::Itself => {
                 !policy.autorestart || policy.stop_exit_codes.contains(&code)
             }

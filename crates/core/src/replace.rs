@@ -4,7 +4,7 @@
 use crate::action::{Action, Failure, Notice, Outcome};
 use crate::app::{App, Turn};
 use crate::backoff;
-use crate::id::{SlotId, WorkerId};
+use crate::id::{Generation, SlotId, WorkerId};
 use crate::operation::Before;
 use crate::policy::Version;
 use crate::slot::{Cause, Rest, Slot, Stage, Worker};
@@ -84,17 +84,18 @@ impl App {
         self.operation = Some(operation);
     }
 
-    /// Records that a successor is gone before it served.
-    pub(crate) fn successor_ended(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+    /// Records that a successor is gone before it served. One that nobody waits
+    /// for any more proves nothing.
+    pub(crate) fn successor_ended(&mut self, failure: Failure, generation: Generation, turn: &mut Turn<'_>) {
         let index = failure.slot.index;
-        if failure.ending.cause == Cause::Asked {
+        if failure.ending.cause == Cause::Asked || generation != self.version.generation {
             return;
         }
-        let awaited = self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index));
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.replace = None;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if slot.replace.take().is_none() {
+            return;
         }
-        if awaited {
+        if self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index)) {
             self.fail_operation(failure, turn);
         } else {
             self.vain.0 = self.vain.0.saturating_add(1);
@@ -122,6 +123,7 @@ impl App {
     fn roll_back(&mut self, before: Before, failure: Failure, turn: &mut Turn<'_>) {
         let Some(mut operation) = self.operation.take() else { return };
         operation.failure = Some(failure);
+        operation.stable = true;
         operation.ready.clear();
         operation.waiting.clear();
         operation.shrink = None;
@@ -158,7 +160,8 @@ impl App {
         turn: &mut Turn<'_>,
     ) {
         let cause = Cause::Memory { used, limit };
-        let quiet = self.operation.is_none() && self.slots.iter().all(Slot::is_settled);
+        let calm = |slot: &Slot| slot.is_settled() && (slot.worker.is_none() || slot.is_ready());
+        let quiet = self.operation.is_none() && self.slots.iter().all(calm);
         let patient = turn.now < self.vain.1;
         let wanted = self.wants(index, turn);
         let beside = self.version.policy.max_surge > 0;
@@ -173,7 +176,7 @@ impl App {
         }
         let current =
             matches!(&slot.worker, Some(Worker { id: own, stage: Stage::Ready { .. }, .. }) if *own == id);
-        if !current || !wanted || !quiet || patient || slot.recycle.is_some() {
+        if !current || !wanted || !quiet || patient {
             return;
         }
         if beside {
