@@ -105,6 +105,10 @@ impl Trace {
             Event::WorkerReady(worker) => format!("ready {}", worker.0),
             Event::WorkerLeaving(worker) => format!("leaving {}", worker.0),
             Event::WorkerDelayed { worker, by } => format!("delayed {} {}", worker.0, time(*by)),
+            Event::WorkerDrained(worker) => format!("drained {}", worker.0),
+            Event::MemoryExceeded { worker, used, limit, hard } => {
+                format!("memory {} {used} {limit}{}", worker.0, hurry(*hard))
+            }
             Event::WorkerExited { worker, exit } => match exit {
                 Exit::Code(code) => format!("exit {} code={code}", worker.0),
                 Exit::Signal(signal) => format!("exit {} signal={signal}", worker.0),
@@ -125,7 +129,7 @@ fn ordered(name: &str, order: &Order) -> String {
         Order::Start(slots) => format!("start {name}{}", target(slots)),
         Order::Stop { slots, now } => format!("stop {name}{}{}", target(slots), hurry(*now)),
         Order::Restart { slots, now } => format!("restart {name}{}{}", target(slots), hurry(*now)),
-        Order::Scale(instances) => format!("scale {name} {instances}"),
+        Order::Scale { instances, start } => format!("scale {name} {instances} start={}", selection(start)),
         Order::Delete { now } => format!("delete {name}{}", hurry(*now)),
     }
 }
@@ -142,6 +146,9 @@ fn settings(policy: &Policy) -> String {
         autorestart,
         stop_exit_codes,
         kill_timeout,
+        listens,
+        drain_timeout,
+        max_surge,
     } = policy;
     let ready = match ready {
         ReadyWhen::Started => "started",
@@ -154,11 +161,13 @@ fn settings(policy: &Policy) -> String {
         ("restart_delay", restart_delay),
         ("breaker_retry", breaker_retry),
         ("kill_timeout", kill_timeout),
+        ("drain_timeout", drain_timeout),
     ] {
         let _ = write!(text, " {key}={}", time(*value));
     }
     let _ = write!(text, " restart_backoff_percent={restart_backoff_percent}");
     let _ = write!(text, " max_restarts={max_restarts} autorestart={autorestart}");
+    let _ = write!(text, " listens={listens} max_surge={max_surge}");
     if !stop_exit_codes.is_empty() {
         let codes: Vec<_> = stop_exit_codes.iter().map(ToString::to_string).collect();
         let _ = write!(text, " stop_exit_codes={}", codes.join(","));
