@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use supervisor_config::{App, parse_cron};
 use supervisor_core::{AppId, OperationId};
-use supervisor_protocol::control::Progress;
+use supervisor_protocol::control::{ErrorCode, ErrorDetail, Progress};
 
 use crate::master::Master;
 use crate::operations::{Draft, Line};
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entry, Registry, refuse};
 use crate::requests::failure;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
@@ -99,8 +100,27 @@ impl Automatic {
     }
 }
 
-/// The times of an app; what is wrong with them is only logged, as clients check
-/// it.
+/// Refuses what the command line would never send.
+pub(crate) fn check(apps: &[App]) -> Result<(), ErrorDetail> {
+    for app in apps {
+        let bad = |what: String| refuse(ErrorCode::Usage, format!("app `{}`: {what}", app.name));
+        if let Some(cron) = &app.cron_restart {
+            parse_cron(&cron.expression).map_err(|error| bad(format!("cron_restart: {error}")))?;
+            let zone = cron.timezone.as_deref().map(TimeZone::get).transpose();
+            zone.map_err(|error| bad(format!("cron_timezone: {error}")))?;
+        }
+        if let Some(watch) = &app.watch {
+            watch.ignored(&app.cwd).map_err(|error| bad(format!("ignore_watch: {error}")))?;
+            if watch.paths.is_empty() || !watch.paths.iter().all(|path| path.is_absolute()) {
+                return Err(bad("watch: its paths are not absolute, or there are none".to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The times of an app. Whoever declares it is told what is wrong with them, but
+/// an earlier version may have understood them otherwise.
 fn schedule(settings: &Settings, since: Timestamp) -> Option<Schedule> {
     let cron = settings.app.cron_restart.as_ref()?;
     let named = cron.timezone.as_deref().map(TimeZone::get).transpose();
@@ -159,7 +179,9 @@ impl Master {
             // Such news may cross the order to watch no more.
             FileNews::Changed { app, .. } if !self.automatic.watched.contains_key(&app) => {}
             FileNews::Changed { app, path } => {
-                self.automatic.pending.insert(app, format!("{} has changed", path.display()));
+                // Anybody may name a file anything.
+                let path = path.to_string_lossy();
+                self.automatic.pending.insert(app, format!("{} has changed", path.escape_debug()));
                 self.reload_pending();
             }
             FileNews::Set { app, operation, result } => {
@@ -200,5 +222,39 @@ impl Master {
             self.renew(operation, id);
             self.operations.watch(draft);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use supervisor_config::{CommandOptions, Context, CronRestart, Watch, app_from_command};
+
+    use super::*;
+
+    fn app() -> App {
+        let context =
+            Context { base_dir: "/".into(), caller_env: BTreeMap::new(), env_name: None, usable_cpus: 1 };
+        app_from_command(vec!["true".to_owned()], CommandOptions::default(), &context).unwrap()
+    }
+
+    #[test]
+    fn what_a_program_sends_is_checked_again() {
+        let cron = |expression: &str, timezone: Option<&str>| {
+            let (expression, timezone) = (expression.to_owned(), timezone.map(str::to_owned));
+            check(&[App { cron_restart: Some(CronRestart { expression, timezone }), ..app() }])
+        };
+        cron("0 3 * * *", Some("Europe/Berlin")).unwrap();
+        assert_eq!(cron("0 3 * *", None).unwrap_err().code, ErrorCode::Usage);
+        assert!(cron("0 3 * * *", Some("Mars")).unwrap_err().message.contains("cron_timezone"));
+
+        let watch = |path: &str, pattern: &str| {
+            let (paths, ignore) = (vec![path.into()], vec![pattern.to_owned()]);
+            check(&[App { watch: Some(Watch { paths, ignore, delay: Duration::ZERO }), ..app() }])
+        };
+        watch("/srv", "*.tmp").unwrap();
+        assert!(watch("srv", "*.tmp").unwrap_err().message.contains("not absolute"));
+        assert!(watch("/srv", "{a").unwrap_err().message.contains("ignore_watch"));
     }
 }
