@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Home, finish, pids};
 use crate::programs::worker;
+use crate::wait::until;
 
 const QUICK: &str = "min_uptime: 50ms\nwatch_delay: 300ms";
 
@@ -193,4 +194,14 @@ fn a_path_that_cannot_be_watched_fails_the_start() {
     home.ok(&["start", "app.yaml"]);
     home.write("absent/folder/file", "1");
     reloaded(&home, 2);
+
+    // A new daemon waits for what is not there yet.
+    home.ok(&["kill"]);
+    fs::rename(home.path("absent"), home.path("moved")).unwrap();
+    home.ok(&["start", "web"]);
+    until("it is missed", || home.daemon_log().contains("looking for it each second"));
+    fs::rename(home.path("moved"), home.path("absent")).unwrap();
+    reloaded(&home, 3);
+    home.write("absent/folder/file", "2");
+    reloaded(&home, 4);
 }

@@ -224,7 +224,8 @@ impl Reader {
             Command::Set(app, watched, operation) => {
                 self.remove(app);
                 let delay = watched.watch.delay;
-                let folders = Folders::new(watched).and_then(|folders| {
+                // After a boot a path may be there later.
+                let folders = Folders::new(watched, operation.is_none()).and_then(|folders| {
                     let watch = self.poller.add(folders.inotify(), app.0.into(), Interest::Read);
                     watch.map(|()| folders).map_err(|error| error.to_string())
                 });
