@@ -168,6 +168,39 @@ fn it_stops_and_starts_with_the_unit() {
 }
 
 #[test]
+fn a_reload_that_is_rolled_back_fails() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    let server = home.copy("server", &worker());
+    home.write_app(
+        "web",
+        &format!(
+            "command: [{}]\nmin_uptime: 200ms\ninstances: 2\nlisten: '{}'",
+            text(&server),
+            home.address()
+        ),
+    );
+    systemd.supervisor(&["startup"]);
+    systemd.supervisor(&["start", "app.yaml"]);
+    let before = home.pids("web");
+    // Two slots take longer than the unit allows; the daemon asks for more.
+    let drop_in = format!("/etc/systemd/system/{UNIT}.d");
+    let short = "[Service]\\nTimeoutStartSec=1s\\n";
+    systemd.ok(&["sh", "-c", &format!("mkdir {drop_in}; printf '{short}' > {drop_in}/short.conf")]);
+    systemd.ok(&["systemctl", "daemon-reload"]);
+    systemd.ok(&["systemctl", "reload", UNIT]);
+    let after = home.pids("web");
+    assert!(after.iter().all(|pid| !before.contains(pid)));
+    // The next release is broken.
+    fs::remove_file(&server).unwrap();
+    home.copy("server", &installed("false"));
+    assert_eq!(systemd.run(&["systemctl", "reload", UNIT]).code, Some(1));
+    assert_eq!(home.pids("web"), after);
+    assert_eq!(systemd.show("ActiveState"), "active");
+    home.get("/pid").unwrap();
+}
+
+#[test]
 fn it_comes_back_when_it_is_killed() {
     let home = Home::new();
     let systemd = Systemd::start(&home);

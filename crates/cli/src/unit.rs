@@ -130,6 +130,7 @@ Documentation={repository}
 Type=notify
 NotifyAccess=main
 {environment}ExecStart={program} run
+ExecReload={program} reload --all --wait
 ExecStop=-{program} kill
 # A worker's connections are worth more than a tidy end: without its keeper the
 # daemon serves on until the next one takes over.
@@ -138,7 +139,7 @@ Restart=always
 RestartSec=1s
 # It was told to end; it would meet the same mistake again.
 RestartPreventExitStatus=0 2 5
-# The daemon asks for more while a start or a stop goes on.
+# The daemon asks for more while a start, a reload or a stop goes on.
 TimeoutStartSec=90s
 TimeoutStopSec=90s
 WatchdogSec=60s

@@ -339,9 +339,10 @@ impl Master {
         drop(shared);
 
         let name: Arc<str> = app.name.as_str().into();
-        for (stream, pipe) in [(Stream::Out, out), (Stream::Error, error)] {
-            if let Some(Pipe { read, paths, .. }) = pipe {
-                self.output.add(NewStream {
+        let streams =
+            [(Stream::Out, out), (Stream::Error, error)].into_iter().filter_map(|(stream, pipe)| {
+                let Pipe { read, paths, .. } = pipe?;
+                Some(NewStream {
                     worker: id,
                     app: Arc::clone(&name),
                     slot: slot.index,
@@ -352,9 +353,9 @@ impl Master {
                     paths,
                     options: app.logs.clone(),
                     zone: settings.zone(),
-                });
-            }
-        }
+                })
+            });
+        self.output.add(streams.collect());
         self.sampler.add(id, child.pid, settings.ceilings());
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, notify);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;

@@ -81,7 +81,7 @@ pub(crate) struct FlushError {
 
 #[derive(Debug)]
 enum Command {
-    Add(Box<NewStream>),
+    Add(Vec<NewStream>),
     Tail { worker: WorkerId, reply: oneshot::Sender<Vec<String>> },
     Forget(WorkerId),
     Reopen,
@@ -129,9 +129,11 @@ impl Output {
         Ok(Self { commands, waker, followers, dropped })
     }
 
-    /// Begins to carry a stream to its files.
-    pub(crate) fn add(&self, stream: NewStream) {
-        self.send(Command::Add(Box::new(stream)));
+    /// Begins to carry a worker's streams to their files.
+    pub(crate) fn add(&self, streams: Vec<NewStream>) {
+        if !streams.is_empty() {
+            self.send(Command::Add(streams));
+        }
     }
 
     /// The last lines that a worker wrote in this life: of standard error, or

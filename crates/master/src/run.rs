@@ -33,6 +33,8 @@ const SECOND_SIGNAL: Duration = Duration::from_secs(1);
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Requests that wait for the loop.
 const REQUESTS: usize = 64;
+/// Descriptors that the table has room for from the start: about 2,000 workers.
+const DESCRIPTORS: u64 = 1 << 14;
 /// The poller's token of the keeper; workers' tokens are far below.
 const KEEPER: u64 = u64::MAX;
 
@@ -43,6 +45,8 @@ const KEEPER: u64 = u64::MAX;
 /// What it cannot begin without: the log, the keeper's table, the control
 /// socket.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    // Before there are threads. Without it, starting many workers is slower.
+    let _ = own::widen_fd_table(DESCRIPTORS);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     let result = runtime.block_on(serve(options));

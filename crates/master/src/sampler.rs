@@ -5,10 +5,13 @@
 //! `/proc` finds the trees' members, and each second where a worker's memory has
 //! a ceiling, unless such a pass is dear. The proportional share (PSS) is exact but
 //! dear, so it is read for as many workers as fit into a thousandth of a core.
+//!
+//! News of workers waits for the next second: being woken for each of them would
+//! take the CPU from a storm of starts.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,7 +93,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// Starts the thread. It ends when the handle is dropped.
+    /// Starts the thread. It ends within a second after the handle is dropped.
     pub(crate) fn start() -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel();
         let (publish, samples) = watch::channel(Samples::new());
@@ -146,21 +149,33 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, inbox: &mpsc::Receiver<Command>, publish: &watch::Sender<Samples>) {
-        let mut next = Instant::now() + TICK;
         loop {
-            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Command::Add(worker, pid, ceilings)) => self.add(worker, pid, ceilings),
+            thread::sleep(TICK);
+            if !self.take_commands(inbox) {
+                return;
+            }
+            self.tick();
+            publish.send_replace(self.workers.iter().map(|(id, tree)| (*id, tree.sample)).collect());
+        }
+    }
+
+    /// Returns whether more commands can come.
+    fn take_commands(&mut self, inbox: &mpsc::Receiver<Command>) -> bool {
+        // Those that have ended meanwhile need no files.
+        let mut added = HashMap::new();
+        let more = loop {
+            match inbox.try_recv() {
+                Ok(Command::Add(worker, pid, ceilings)) => _ = added.insert(worker, (pid, ceilings)),
                 Ok(Command::Remove(worker)) => {
                     self.workers.remove(&worker);
+                    added.remove(&worker);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tick();
-                    publish.send_replace(self.workers.iter().map(|(id, tree)| (*id, tree.sample)).collect());
-                    next = Instant::now() + TICK;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(TryRecvError::Empty) => break true,
+                Err(TryRecvError::Disconnected) => break false,
             }
-        }
+        };
+        added.into_iter().for_each(|(worker, (pid, ceilings))| self.add(worker, pid, ceilings));
+        more
     }
 
     fn add(&mut self, worker: WorkerId, pid: Pid, ceilings: Ceilings) {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use supervisor_core::{AppSnapshot, SlotState};
+use supervisor_core::{AppSnapshot, AppState, SlotState};
 
 /// How much time is asked for at each beat while a start or a stop goes on,
 /// microseconds. A master that dies meanwhile has a successor by then.
@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) awaited: usize,
     /// Workers whose process exists.
     pub(crate) running: u64,
+    /// An app is being reloaded.
+    pub(crate) reloading: bool,
     /// Everything is to end.
     pub(crate) ending: bool,
     /// Something will be done before long though nothing happens: what goes on
@@ -50,6 +52,7 @@ impl Facts {
         self.wanted += u64::from(app.wanted);
         self.ready += u64::from(app.ready);
         self.running += u64::from(app.running);
+        self.reloading |= app.state == AppState::Reloading;
         let first = |state| match state {
             SlotState::Starting | SlotState::Draining | SlotState::Stopping => true,
             SlotState::Ready | SlotState::Stopped | SlotState::Backoff | SlotState::Errored => false,
@@ -82,6 +85,7 @@ impl Service {
         let status = match phase {
             Phase::Starting => format!("starting: {ready} of {wanted} workers ready"),
             Phase::Ready if *apps == 0 => "no app is declared".to_owned(),
+            Phase::Ready if facts.reloading => format!("reloading, {ready} of {wanted} workers ready"),
             Phase::Ready => format!("{ready} of {wanted} workers ready"),
             Phase::Stopping => format!("ending, workers left: {running}"),
         };
@@ -90,7 +94,7 @@ impl Service {
             let _ = write!(text, "\nSTATUS={status}");
             self.status = status;
         }
-        if phase != Phase::Ready && facts.advancing {
+        if (phase != Phase::Ready || facts.reloading) && facts.advancing {
             let _ = write!(text, "\nEXTEND_TIMEOUT_USEC={EXTENSION}");
         }
         text
@@ -115,6 +119,9 @@ mod tests {
         check(ready, "WATCHDOG=1 READY=1 STATUS=1 of 2 workers ready");
         check(ready, "WATCHDOG=1");
         check(Facts { awaited: 1, ..ready }, "WATCHDOG=1");
+        let reloading = Facts { reloading: true, ..ready };
+        check(reloading, "WATCHDOG=1 STATUS=reloading, 1 of 2 workers ready EXTEND_TIMEOUT_USEC=15000000");
+        check(ready, "WATCHDOG=1 STATUS=1 of 2 workers ready");
         let ending = Facts { ending: true, running: 1, ..ready };
         check(ending, "WATCHDOG=1 STOPPING=1 STATUS=ending, workers left: 1 EXTEND_TIMEOUT_USEC=15000000");
         // Nothing more can be done about what is left.

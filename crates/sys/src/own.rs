@@ -2,8 +2,13 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::RawFd;
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{getpid, set_child_subreaper, setsid};
+
+use crate::limits::{self, Resource};
 
 /// Names the calling thread; for the main thread that is the process, as `ps` and `/proc/PID/comm`
 /// show it. Longer names are cut to 15 bytes. `PR_SET_NAME`
@@ -34,6 +39,22 @@ pub fn become_subreaper() -> io::Result<()> {
 /// `EPERM` for the leader of a process group.
 pub fn set_session() -> io::Result<()> {
     setsid()?;
+    Ok(())
+}
+
+/// Gives the table of descriptors room for this many, or as many as the soft limit allows. To be called
+/// while the process has one thread: afterwards the kernel waits for all CPUs, 10 ms and more, each
+/// time that the table has to grow. Costs 8 bytes of kernel memory a descriptor.
+///
+/// # Errors
+///
+/// `EMFILE` when not a single number is free, `ENOMEM`.
+pub fn widen_fd_table(count: u64) -> io::Result<()> {
+    let count = limits::get(Resource::Nofile).soft.map_or(count, |limit| limit.min(count));
+    let last = RawFd::try_from(count.saturating_sub(1)).unwrap_or(RawFd::MAX);
+    // The table keeps its size when they are closed again.
+    let any = eventfd(0, EventfdFlags::CLOEXEC)?;
+    fcntl_dupfd_cloexec(&any, last)?;
     Ok(())
 }
 
@@ -68,6 +89,23 @@ mod tests {
         let seen = fs::read_to_string("/proc/thread-self/comm").unwrap();
         assert_eq!(seen, "a name of more \n");
         assert!(set_name("a\0b").is_err());
+    }
+
+    #[test]
+    fn the_table_of_descriptors_is_widened() {
+        let size = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+            size.trim().parse::<u64>().unwrap()
+        };
+        let limit = limits::get(Resource::Nofile).soft.unwrap_or(u64::MAX);
+        widen_fd_table(1024).unwrap();
+        assert!(size() >= limit.min(1024), "{}", size());
+        // Beyond the limit it is as much as may be.
+        if limit <= 1 << 20 {
+            widen_fd_table(u64::MAX).unwrap();
+            assert!(size() >= limit, "{}", size());
+        }
     }
 
     #[test]

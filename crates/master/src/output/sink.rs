@@ -3,7 +3,8 @@
 //! It has whole lines only, whoever writes to it. What cannot be written is
 //! dropped and counted; the worker never waits for a disk. Writing is tried
 //! again every second, and the file is made anew when it, or its folder, has
-//! been taken away.
+//! been taken away. It is opened when its first byte has come: many workers
+//! never write, and making files for them would slow down their start.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -42,6 +43,8 @@ pub(crate) struct Sink {
 
 #[derive(Debug)]
 enum State {
+    /// Nothing has come yet.
+    Unopened,
     Open(Open),
     /// Writing does not work: bytes are counted instead.
     Failing,
@@ -71,21 +74,20 @@ impl Now {
 }
 
 impl Sink {
-    /// Opens a file, and makes it and its folders when they are not there.
-    pub(crate) fn new(path: PathBuf, rotation: Rotation, now: Now) -> Self {
-        let mut sink = Self {
+    /// A file that is opened by the first write, which makes it and its folders
+    /// when they are not there.
+    pub(crate) fn new(path: PathBuf, rotation: Rotation) -> Self {
+        Self {
             path,
             rotation,
-            state: State::Failing,
-            next_look: now.instant,
+            state: State::Unopened,
+            next_look: Instant::now(),
             next_rotation: None,
             last_rotation: Timestamp::MIN,
             unfinished: None,
             dropped: None,
             streams: 0,
-        };
-        sink.reopen(now);
-        sink
+        }
     }
 
     /// Takes the settings of the app's newest generation.
@@ -127,8 +129,15 @@ impl Sink {
         dropped
     }
 
-    /// Closes the file and opens what is at its path now.
+    /// Closes the file, if it was opened, and opens what is at its path now.
     pub(crate) fn reopen(&mut self, now: Now) {
+        match self.state {
+            State::Unopened => {}
+            State::Open(_) | State::Failing => self.open(now),
+        }
+    }
+
+    fn open(&mut self, now: Now) {
         self.next_look = now.instant + LOOK;
         self.unfinished = None;
         match Open::new(&self.path, &self.rotation, now) {
@@ -143,28 +152,31 @@ impl Sink {
     ///
     /// The first of `ftruncate(2)`, `unlink(2)`.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if let State::Open(open) = &mut self.state
-            && open.is_regular
-        {
-            open.file.set_len(0)?;
-            open.size = 0;
-            self.unfinished = None;
+        match &mut self.state {
+            // An earlier worker may have written to it.
+            State::Unopened => return flush(&self.path),
+            State::Open(open) if open.is_regular => {
+                open.file.set_len(0)?;
+                open.size = 0;
+                self.unfinished = None;
+            }
+            State::Open(_) | State::Failing => {}
         }
         remove_rotated(&self.path)
     }
 
-    /// Once a second: is the file still there, and how large is it?
+    /// At the first write, and once a second: is the file still there, and how
+    /// large is it?
     fn look(&mut self, now: Now) {
-        if now.instant < self.next_look {
-            return;
-        }
-        self.next_look = now.instant + LOOK;
         let is_there = match &mut self.state {
+            State::Unopened => false,
+            State::Open(_) | State::Failing if now.instant < self.next_look => return,
             State::Open(open) => open.is_at(&self.path),
             State::Failing => false,
         };
+        self.next_look = now.instant + LOOK;
         if !is_there {
-            self.reopen(now);
+            self.open(now);
         }
     }
 
@@ -173,7 +185,7 @@ impl Sink {
             State::Open(Open { size: 1.., period_end: Some(end), .. }) => {
                 *end <= now.time && self.unfinished.is_none() && self.may_rotate(now)
             }
-            State::Open(_) | State::Failing => false,
+            State::Unopened | State::Open(_) | State::Failing => false,
         }
     }
 
@@ -217,7 +229,7 @@ impl Sink {
         }
         self.next_rotation = None;
         self.last_rotation = at;
-        self.reopen(now);
+        self.open(now);
         tidy.order(&self.path, &self.rotation);
     }
 
@@ -350,7 +362,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let now = Now::read();
             let rotation = Rotation { max_size, period, zone: TimeZone::UTC, keep: 1000, compress: false };
-            let sink = Sink::new(folder.path().join("logs/web.log"), rotation, now);
+            let sink = Sink::new(folder.path().join("logs/web.log"), rotation);
             Self { folder, sink, tidy: Tidy::default(), now }
         }
 
@@ -438,6 +450,21 @@ mod tests {
         files.pass(LOOK);
         assert_eq!(files.write(1, "five\n"), 0);
         assert_eq!(files.texts(), ["five\n"]);
+    }
+
+    #[test]
+    fn a_file_is_made_by_its_first_byte() {
+        let mut files = Files::new(0, LogPeriod::Never);
+        files.sink.reopen(files.now);
+        files.sink.flush().unwrap();
+        assert!(!files.path().parent().unwrap().exists());
+        files.write(1, "one\n");
+        assert_eq!(files.texts(), ["one\n"]);
+        // The next worker has written nothing yet.
+        let rotation = files.sink.rotation.clone();
+        files.sink = Sink::new(files.path(), rotation);
+        files.sink.flush().unwrap();
+        assert_eq!(files.texts(), [""]);
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Writer {
     fn take_commands(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
-                Ok(Command::Add(stream)) => self.begin(*stream),
+                Ok(Command::Add(streams)) => streams.into_iter().for_each(|stream| self.begin(stream)),
                 Ok(Command::Tail { worker, reply }) => {
                     // Nobody waits for it any more when this fails.
                     let _ = reply.send(self.last_lines(worker));
@@ -247,7 +247,7 @@ impl Writer {
         }
         self.next_token += 1;
         self.tails.entry(new.worker).or_default();
-        self.outlet.open(&new);
+        self.outlet.add(&new);
         let author = Author {
             app: &new.app,
             slot: new.slot,
@@ -272,7 +272,7 @@ impl Writer {
         // the poller.
         let _ = self.poller.remove(&stream.new.pipe);
         self.wide -= usize::from(stream.is_wide);
-        self.outlet.close(&stream.new);
+        self.outlet.remove(&stream.new);
     }
 
     /// Carries one piece. Returns its length.
@@ -360,6 +360,9 @@ impl Carried {
     fn write_unfinished(&mut self, token: u64, outlet: &mut Outlet, now: Now) {
         self.pause = None;
         let line = std::mem::take(&mut self.unfinished);
+        if line.is_empty() {
+            return;
+        }
         outlet.write(token, &self.new, &mut self.form, &line, now);
     }
 }
@@ -389,8 +392,8 @@ impl Buffer {
 }
 
 impl Outlet {
-    /// Opens a stream's files, unless others write to them already.
-    fn open(&mut self, new: &NewStream) {
+    /// Adds a stream's files, unless others write to them already.
+    fn add(&mut self, new: &NewStream) {
         let (rotation, now) = (Rotation::new(&new.options, new.zone.clone()), Now::read());
         for path in &new.paths {
             let sink = match self.sinks.entry(path.clone()) {
@@ -399,14 +402,14 @@ impl Outlet {
                     sink.set_rotation(rotation.clone(), now);
                     sink
                 }
-                Entry::Vacant(entry) => entry.insert(Sink::new(path.clone(), rotation.clone(), now)),
+                Entry::Vacant(entry) => entry.insert(Sink::new(path.clone(), rotation.clone())),
             };
             sink.streams += 1;
         }
     }
 
     /// Closes those that no other stream writes to.
-    fn close(&mut self, new: &NewStream) {
+    fn remove(&mut self, new: &NewStream) {
         for path in &new.paths {
             if let Some(sink) = self.sinks.get_mut(path) {
                 sink.streams -= 1;
