@@ -180,6 +180,19 @@ fn a_change_during_another_order_waits_for_it() {
 }
 
 #[test]
+fn a_person_is_told_what_a_new_daemon_waits_for() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("src")).unwrap();
+    let settings = format!("command: {}\ninstances: 1\n{QUICK}\nwatch: src", worker().display());
+    home.start_app("web", &settings);
+    home.ok(&["kill"]);
+    fs::remove_dir(home.path("src")).unwrap();
+    // The daemon that this starts has known the app before it is asked.
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("src: no such file or directory"), "{failed:?}");
+}
+
+#[test]
 fn a_path_that_cannot_be_watched_fails_the_start() {
     let home = Home::new();
     let settings = format!("command: {}\ninstances: 1\n{QUICK}\nwatch: [absent/folder]", worker().display());

@@ -36,8 +36,8 @@ pub(crate) struct Automatic {
 #[derive(Debug)]
 struct Files {
     watched: Watched,
-    /// They could not be watched; a person who declares the app tries again.
-    failed: bool,
+    /// All of them are. Otherwise a person who declares the app tries again.
+    complete: bool,
 }
 
 /// The times of an app, and the settings that they come from.
@@ -78,7 +78,7 @@ impl Automatic {
 
     /// Watches files of an app. The answer is a [`FileNews::Set`].
     fn watch(&mut self, app: AppId, watched: Watched, operation: Option<OperationId>) -> io::Result<()> {
-        self.watched.insert(app, Files { watched: watched.clone(), failed: false });
+        self.watched.insert(app, Files { watched: watched.clone(), complete: false });
         self.watcher.set(app, watched, operation)
     }
 
@@ -157,7 +157,7 @@ impl Master {
     /// Watches the files of an app that a person has just declared, who waits for
     /// it.
     pub(crate) fn watch_declared(&mut self, draft: &mut Draft, app: AppId) {
-        self.automatic.watched.retain(|id, files| *id != app || !files.failed);
+        self.automatic.watched.retain(|id, files| *id != app || files.complete);
         let Some(entry) = self.registry.by_id(app) else { return };
         if entry.settings.app.watch.is_none() {
             self.automatic.unwatch(|id| id == app);
@@ -185,10 +185,10 @@ impl Master {
                 self.reload_pending();
             }
             FileNews::Set { app, operation, result } => {
+                if let Some(files) = self.automatic.watched.get_mut(&app) {
+                    files.complete = result == Ok(true);
+                }
                 if let Err(error) = result {
-                    if let Some(files) = self.automatic.watched.get_mut(&app) {
-                        files.failed = true;
-                    }
                     let name = self.registry.name(app).to_owned();
                     tracing::error!("{name}: its files are not watched: {error}");
                     if let Some(operation) = operation {
