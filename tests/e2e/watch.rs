@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Home, finish, pids};
 use crate::programs::worker;
+use crate::wait::until;
 
 const QUICK: &str = "min_uptime: 50ms\nwatch_delay: 300ms";
 
@@ -179,6 +180,19 @@ fn a_change_during_another_order_waits_for_it() {
 }
 
 #[test]
+fn a_person_is_told_what_a_new_daemon_waits_for() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("src")).unwrap();
+    let settings = format!("command: {}\ninstances: 1\n{QUICK}\nwatch: src", worker().display());
+    home.start_app("web", &settings);
+    home.ok(&["kill"]);
+    fs::remove_dir(home.path("src")).unwrap();
+    // The daemon that this starts has known the app before it is asked.
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("src: no such file or directory"), "{failed:?}");
+}
+
+#[test]
 fn a_path_that_cannot_be_watched_fails_the_start() {
     let home = Home::new();
     let settings = format!("command: {}\ninstances: 1\n{QUICK}\nwatch: [absent/folder]", worker().display());
@@ -193,4 +207,14 @@ fn a_path_that_cannot_be_watched_fails_the_start() {
     home.ok(&["start", "app.yaml"]);
     home.write("absent/folder/file", "1");
     reloaded(&home, 2);
+
+    // A new daemon waits for what is not there yet.
+    home.ok(&["kill"]);
+    fs::rename(home.path("absent"), home.path("moved")).unwrap();
+    home.ok(&["start", "web"]);
+    until("it is missed", || home.daemon_log().contains("looking for it each second"));
+    fs::rename(home.path("moved"), home.path("absent")).unwrap();
+    reloaded(&home, 3);
+    home.write("absent/folder/file", "2");
+    reloaded(&home, 4);
 }

@@ -1,6 +1,6 @@
 //! Files whose changes reload an app: `watch: [src]`, `ignore_watch: ["*.tmp"]`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::millis;
 use crate::fields::Fields;
 use crate::path;
-use crate::report::Problem;
+use crate::report::{Problem, Report};
 use crate::tree::{Node, Value};
 use crate::value::{duration, expected, non_empty, text};
 
@@ -39,7 +39,7 @@ impl Watch {
     pub fn ignored(&self, cwd: &Path) -> Result<Gitignore, String> {
         let mut builder = GitignoreBuilder::new(cwd);
         for pattern in ALWAYS.iter().copied().chain(self.ignore.iter().map(String::as_str)) {
-            add(&mut builder, pattern)?;
+            add(&mut builder, &from_cwd(pattern, cwd))?;
         }
         builder.build().map_err(|error| error.to_string())
     }
@@ -49,25 +49,52 @@ fn add(builder: &mut GitignoreBuilder, pattern: &str) -> Result<(), String> {
     builder.add_line(None, pattern).map(|_| ()).map_err(|error| error.to_string())
 }
 
+/// A pattern as git would have it: those that name a path from `cwd` with `./`,
+/// or from the root, mean that path.
+fn from_cwd(pattern: &str, cwd: &Path) -> String {
+    let below = cwd.to_str().and_then(|cwd| pattern.strip_prefix(cwd)?.strip_prefix('/'));
+    match below.or_else(|| pattern.strip_prefix("./")) {
+        Some(path) => format!("/{path}"),
+        None => pattern.to_owned(),
+    }
+}
+
 /// `None` where nothing is watched.
 pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, cwd: &Path) -> Option<Watch> {
     let ignore = fields.list("ignore_watch", pattern);
     let delay = fields.value("watch_delay", duration);
-    let paths = match &fields.given("watch")?.value.value {
-        Value::Bool(false) => Vec::new(),
+    let entry = fields.given("watch")?;
+    let paths = match &entry.value.value {
         Value::Bool(true) => vec![cwd.to_owned()],
+        Value::Bool(false) => return None,
         // As PM2 reads what is off.
-        Value::Number(number) if number == "0" => Vec::new(),
+        Value::Number(text) | Value::Text(text) if matches!(text.as_str(), "" | "0" | "false") => {
+            return None;
+        }
         Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-            fields.list("watch", |node| match &node.value {
-                Value::Text(_) => path::absolute(text(node)?, cwd),
+            let named = fields.list("watch", |node| match &node.value {
+                Value::Text(_) => Ok((path::absolute(text(node)?, cwd)?, node)),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Map(_) => {
                     Err(expected("`true`, `false`, a path or a list of paths", node))
                 }
-            })
+            });
+            named.into_iter().map(|(path, node)| without_stars(path, node, fields.report)).collect()
         }
     };
     (!paths.is_empty()).then_some(Watch { paths, ignore, delay })
+}
+
+/// PM2 takes patterns here as well. The folder that all matches of one lie in is
+/// more than was asked for, which is said.
+fn without_stars(path: PathBuf, node: &Node, report: &mut Report<'_>) -> PathBuf {
+    let has_star = |part: &Component<'_>| part.as_os_str().as_encoded_bytes().contains(&b'*');
+    if !path.components().any(|part| has_star(&part)) {
+        return path;
+    }
+    let folder: PathBuf = path.components().take_while(|part| !has_star(part)).collect();
+    let problem = Problem::new(format!("`watch` takes no patterns: all of {} is watched", folder.display()));
+    report.warning(node.span, problem.help("name folders and files, and leave some out by `ignore_watch`"));
+    folder
 }
 
 fn pattern(node: &Node) -> Result<String, Problem> {
@@ -87,7 +114,7 @@ mod tests {
     fn what_is_ignored() {
         let watch = Watch {
             paths: vec!["/srv".into()],
-            ignore: ["*.tmp", "/data", "build/", "!.env"].map(str::to_owned).into(),
+            ignore: ["*.tmp", "/data", "build/", "!.env", "./logs", "/srv/var/*"].map(str::to_owned).into(),
             delay: Duration::ZERO,
         };
         let ignored = watch.ignored(Path::new("/srv")).unwrap();
@@ -106,6 +133,10 @@ mod tests {
         }
         check("/srv/.env", false, false);
         check("/srv/sub/data", true, false);
+        check("/srv/logs", true, true);
+        check("/srv/sub/logs", true, false);
+        check("/srv/var/cache", true, true);
+        check("/srv/sub/var/cache", true, false);
         check("/srv/build", false, false);
         // Not below the working directory.
         check("/etc/app/x.tmp", false, true);

@@ -396,11 +396,13 @@ fn watched_files() {
         ("true", watch(&["/srv"])),
         ("src", watch(&["/srv/src"])),
         ("[src, /etc/app.conf, '.']", watch(&["/srv/src", "/etc/app.conf", "/srv"])),
+        ("src/[id]", watch(&["/srv/src/[id]"])),
         ("false", json!(null)),
         ("0", json!(null)),
+        ("''", json!(null)),
         ("[]", json!(null)),
     ];
-    check("watch", "watch", &good, &["1", "''", "{a: b}", "[true]", "[1]", "~/src", ""]);
+    check("watch", "watch", &good, &["1", "['']", "{a: b}", "[true]", "[1]", "~/src", ""]);
     let app = app("command: ./web\ncwd: sub\nwatch: true\nignoreWatch: ['*.tmp', '!.env']\nwatchDelay: 2s");
     let watch = app.watch.unwrap();
     assert_eq!(watch.paths, [PathBuf::from("/srv/sub")]);

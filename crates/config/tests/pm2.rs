@@ -96,6 +96,17 @@ fn what_asks_for_nothing_is_passed_over_in_silence() {
 }
 
 #[test]
+fn patterns_to_watch_become_folders() {
+    let (app, warnings) = app("watch: [lib, 'src/**/*.js', '*.json']");
+    let paths = ["/srv/lib", "/srv/src", "/srv"].map(std::path::PathBuf::from);
+    assert_eq!(app.watch.unwrap().paths, paths);
+    let all_of = |folder: &str| format!("`watch` takes no patterns: all of {folder} is watched");
+    assert_eq!(warnings, [all_of("/srv/src"), all_of("/srv")]);
+    let ignored = "watch: true\nignore_watch: ['node_modules', '[\\/\\\\]\\./', './logs', '*.db']";
+    assert_eq!(quiet(ignored).watch.unwrap().ignore.len(), 4);
+}
+
+#[test]
 fn name_prefix() {
     assert_eq!(quiet("name_prefix: shop-").name, "shop-server");
     assert_eq!(quiet("namePrefix: 2.\nname: web").name, "2.web");

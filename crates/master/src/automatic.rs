@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use supervisor_config::{App, parse_cron};
 use supervisor_core::{AppId, OperationId};
-use supervisor_protocol::control::Progress;
+use supervisor_protocol::control::{ErrorCode, ErrorDetail, Progress};
 
 use crate::master::Master;
 use crate::operations::{Draft, Line};
-use crate::registry::{Entry, Registry};
+use crate::registry::{Entry, Registry, refuse};
 use crate::requests::failure;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
@@ -35,8 +36,8 @@ pub(crate) struct Automatic {
 #[derive(Debug)]
 struct Files {
     watched: Watched,
-    /// They could not be watched; a person who declares the app tries again.
-    failed: bool,
+    /// All of them are. Otherwise a person who declares the app tries again.
+    complete: bool,
 }
 
 /// The times of an app, and the settings that they come from.
@@ -77,7 +78,7 @@ impl Automatic {
 
     /// Watches files of an app. The answer is a [`FileNews::Set`].
     fn watch(&mut self, app: AppId, watched: Watched, operation: Option<OperationId>) -> io::Result<()> {
-        self.watched.insert(app, Files { watched: watched.clone(), failed: false });
+        self.watched.insert(app, Files { watched: watched.clone(), complete: false });
         self.watcher.set(app, watched, operation)
     }
 
@@ -99,8 +100,27 @@ impl Automatic {
     }
 }
 
-/// The times of an app; what is wrong with them is only logged, as clients check
-/// it.
+/// Refuses what the command line would never send.
+pub(crate) fn check(apps: &[App]) -> Result<(), ErrorDetail> {
+    for app in apps {
+        let bad = |what: String| refuse(ErrorCode::Usage, format!("app `{}`: {what}", app.name));
+        if let Some(cron) = &app.cron_restart {
+            parse_cron(&cron.expression).map_err(|error| bad(format!("cron_restart: {error}")))?;
+            let zone = cron.timezone.as_deref().map(TimeZone::get).transpose();
+            zone.map_err(|error| bad(format!("cron_timezone: {error}")))?;
+        }
+        if let Some(watch) = &app.watch {
+            watch.ignored(&app.cwd).map_err(|error| bad(format!("ignore_watch: {error}")))?;
+            if watch.paths.is_empty() || !watch.paths.iter().all(|path| path.is_absolute()) {
+                return Err(bad("watch: its paths are not absolute, or there are none".to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The times of an app. Whoever declares it is told what is wrong with them, but
+/// an earlier version may have understood them otherwise.
 fn schedule(settings: &Settings, since: Timestamp) -> Option<Schedule> {
     let cron = settings.app.cron_restart.as_ref()?;
     let named = cron.timezone.as_deref().map(TimeZone::get).transpose();
@@ -137,7 +157,7 @@ impl Master {
     /// Watches the files of an app that a person has just declared, who waits for
     /// it.
     pub(crate) fn watch_declared(&mut self, draft: &mut Draft, app: AppId) {
-        self.automatic.watched.retain(|id, files| *id != app || !files.failed);
+        self.automatic.watched.retain(|id, files| *id != app || files.complete);
         let Some(entry) = self.registry.by_id(app) else { return };
         if entry.settings.app.watch.is_none() {
             self.automatic.unwatch(|id| id == app);
@@ -159,14 +179,16 @@ impl Master {
             // Such news may cross the order to watch no more.
             FileNews::Changed { app, .. } if !self.automatic.watched.contains_key(&app) => {}
             FileNews::Changed { app, path } => {
-                self.automatic.pending.insert(app, format!("{} has changed", path.display()));
+                // Anybody may name a file anything.
+                let path = path.to_string_lossy();
+                self.automatic.pending.insert(app, format!("{} has changed", path.escape_debug()));
                 self.reload_pending();
             }
             FileNews::Set { app, operation, result } => {
+                if let Some(files) = self.automatic.watched.get_mut(&app) {
+                    files.complete = result == Ok(true);
+                }
                 if let Err(error) = result {
-                    if let Some(files) = self.automatic.watched.get_mut(&app) {
-                        files.failed = true;
-                    }
                     let name = self.registry.name(app).to_owned();
                     tracing::error!("{name}: its files are not watched: {error}");
                     if let Some(operation) = operation {
@@ -200,5 +222,39 @@ impl Master {
             self.renew(operation, id);
             self.operations.watch(draft);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use supervisor_config::{CommandOptions, Context, CronRestart, Watch, app_from_command};
+
+    use super::*;
+
+    fn app() -> App {
+        let context =
+            Context { base_dir: "/".into(), caller_env: BTreeMap::new(), env_name: None, usable_cpus: 1 };
+        app_from_command(vec!["true".to_owned()], CommandOptions::default(), &context).unwrap()
+    }
+
+    #[test]
+    fn what_a_program_sends_is_checked_again() {
+        let cron = |expression: &str, timezone: Option<&str>| {
+            let (expression, timezone) = (expression.to_owned(), timezone.map(str::to_owned));
+            check(&[App { cron_restart: Some(CronRestart { expression, timezone }), ..app() }])
+        };
+        cron("0 3 * * *", Some("Europe/Berlin")).unwrap();
+        assert_eq!(cron("0 3 * *", None).unwrap_err().code, ErrorCode::Usage);
+        assert!(cron("0 3 * * *", Some("Mars")).unwrap_err().message.contains("cron_timezone"));
+
+        let watch = |path: &str, pattern: &str| {
+            let (paths, ignore) = (vec![path.into()], vec![pattern.to_owned()]);
+            check(&[App { watch: Some(Watch { paths, ignore, delay: Duration::ZERO }), ..app() }])
+        };
+        watch("/srv", "*.tmp").unwrap();
+        assert!(watch("srv", "*.tmp").unwrap_err().message.contains("not absolute"));
+        assert!(watch("/srv", "{a").unwrap_err().message.contains("ignore_watch"));
     }
 }

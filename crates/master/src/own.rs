@@ -85,7 +85,8 @@ impl Master {
     pub(crate) fn set_own(&mut self, settings: DaemonSettings) -> Result<(), ErrorDetail> {
         if settings != self.own.settings {
             self.own.take(settings)?;
-            tracing::info!("the daemon has other settings: {:?}", self.own.settings);
+            let group = self.own.settings.control_group.as_deref().unwrap_or("none");
+            tracing::info!("log level {:?}, control group {group}", self.own.settings.log_level);
         }
         self.link.put(DAEMON, &crate::control::to_json(&self.own.settings), &[]);
         Ok(())

@@ -19,7 +19,7 @@ use crate::operations::{Answer, Draft};
 use crate::registry::refuse;
 use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
-use crate::{snapshot, words};
+use crate::{automatic, snapshot, words};
 
 /// Descriptors that a worker may cost this process, beside its listeners.
 const FDS_PER_WORKER: u64 = 9;
@@ -225,6 +225,7 @@ impl Master {
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
         let Apply { apps, source, prune, reload, daemon } = apply;
         check(&apps)?;
+        automatic::check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
         let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
         check_budget(others.chain(apps.iter().map(|app| (app.instances, app))))?;

@@ -49,7 +49,8 @@ pub(crate) enum FileNews {
         app: AppId,
         /// The operation that waits for it.
         operation: Option<OperationId>,
-        result: Result<(), String>,
+        /// Whether all of it is there.
+        result: Result<bool, String>,
     },
     /// A file of an app has changed, and then none for a while.
     Changed { app: AppId, path: PathBuf },
@@ -224,12 +225,15 @@ impl Reader {
             Command::Set(app, watched, operation) => {
                 self.remove(app);
                 let delay = watched.watch.delay;
-                let folders = Folders::new(watched).and_then(|folders| {
+                // After a boot a path may be there later.
+                let folders = Folders::new(watched, operation.is_none()).and_then(|folders| {
                     let watch = self.poller.add(folders.inotify(), app.0.into(), Interest::Read);
                     watch.map(|()| folders).map_err(|error| error.to_string())
                 });
                 let result = folders.map(|folders| {
+                    let complete = !folders.is_incomplete();
                     self.apps.insert(app, App { folders, delay, changed: None });
+                    complete
                 });
                 // The loop takes all news that there is, or is gone.
                 let _ = self.publish.blocking_send(FileNews::Set { app, operation, result });

@@ -52,17 +52,22 @@ struct Folder {
 }
 
 impl Folders {
-    /// Begins to watch.
+    /// Begins to watch. What cannot be watched yet is looked for again when this
+    /// is `patient`.
     ///
     /// # Errors
     ///
     /// In words: the path that cannot be watched, and why.
-    pub(super) fn new(watched: Watched) -> Result<Self, String> {
+    pub(super) fn new(watched: Watched, patient: bool) -> Result<Self, String> {
         let ignored =
             watched.watch.ignored(&watched.cwd).map_err(|error| format!("ignore_watch: {error}"))?;
         let mut folders =
             Self { inotify: init()?, watched, ignored, folders: HashMap::new(), incomplete: false };
-        folders.add_all()?;
+        if patient {
+            folders.complete();
+        } else {
+            folders.add_all()?;
+        }
         Ok(folders)
     }
 
