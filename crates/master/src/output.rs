@@ -14,6 +14,7 @@
 //! lines. Whoever follows the output gets pieces through a bounded ring; a
 //! reader that is too slow is told how many it missed.
 
+mod access;
 mod date;
 mod form;
 mod rotation;
@@ -36,6 +37,7 @@ use supervisor_protocol::control::Stream;
 use supervisor_sys::poll::Waker;
 use tokio::sync::{broadcast, oneshot};
 
+pub(crate) use access::{Access, Place};
 pub(crate) use date::zone;
 pub(crate) use rotation::{COMPRESSED, rotated_files};
 use writer::Writer;
@@ -66,6 +68,8 @@ pub(crate) struct NewStream {
     pub(crate) pipe: OwnedFd,
     /// The files that it goes to.
     pub(crate) paths: Vec<PathBuf>,
+    /// Whose rights to these files count.
+    pub(crate) access: Access,
     pub(crate) options: LogOptions,
     /// For times in lines, and of rotations.
     pub(crate) zone: TimeZone,
@@ -86,7 +90,7 @@ enum Command {
     Forget(WorkerId),
     Reopen,
     Finish { reply: oneshot::Sender<()> },
-    Flush { paths: Vec<PathBuf>, reply: oneshot::Sender<Result<(), FlushError>> },
+    Flush { files: Vec<(PathBuf, Access)>, reply: oneshot::Sender<Result<(), FlushError>> },
 }
 
 /// How many bytes of each worker's output were dropped. Only workers that lost
@@ -154,9 +158,9 @@ impl Output {
     }
 
     /// Empties files and deletes what was rotated from them.
-    pub(crate) fn flush(&self, paths: Vec<PathBuf>) -> oneshot::Receiver<Result<(), FlushError>> {
+    pub(crate) fn flush(&self, files: Vec<(PathBuf, Access)>) -> oneshot::Receiver<Result<(), FlushError>> {
         let (reply, result) = oneshot::channel();
-        self.send(Command::Flush { paths, reply });
+        self.send(Command::Flush { files, reply });
         result
     }
 

@@ -14,7 +14,8 @@
 //! Where to look: [`spawn`] starts children, [`pidfd`] follows and ends them, [`inherited`] takes over
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
 //! [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the calling
-//! process itself, [`user`], [`lock`] and [`signal`] are what their names say.
+//! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
+//! their names say.
 
 #![expect(unsafe_code, reason = "the one crate that may call the kernel without a safe wrapper")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -27,6 +28,7 @@ compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
 pub mod cpus;
 pub mod fdpass;
+pub mod file_rights;
 pub mod inherited;
 pub mod limits;
 pub mod lock;
