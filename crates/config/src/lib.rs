@@ -23,6 +23,7 @@ mod command_line;
 mod diagnostic;
 mod duration;
 mod entry;
+mod env_file;
 mod environment;
 mod fields;
 mod file;
