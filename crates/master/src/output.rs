@@ -16,6 +16,7 @@
 
 mod access;
 mod date;
+mod echo;
 mod form;
 mod rotation;
 mod sink;
@@ -39,6 +40,8 @@ use tokio::sync::{broadcast, oneshot};
 
 pub(crate) use access::{Access, Place};
 pub(crate) use date::zone;
+pub(crate) use echo::Echo;
+pub use echo::EchoForm;
 pub(crate) use rotation::{COMPRESSED, rotated_files};
 use writer::Writer;
 
@@ -90,6 +93,7 @@ enum Command {
     Forget(WorkerId),
     Reopen,
     Finish { reply: oneshot::Sender<()> },
+    End,
     Flush { files: Vec<(PathBuf, Access)>, reply: oneshot::Sender<Result<(), FlushError>> },
 }
 
@@ -122,7 +126,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts the thread. It ends when every handle is dropped.
+    /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
         let waker = Arc::new(Waker::new()?);
         let (commands, inbox) = mpsc::channel();
@@ -172,6 +176,11 @@ impl Output {
         done
     }
 
+    /// Ends the thread, and with it what followers get.
+    pub(crate) fn end(self) {
+        self.send(Command::End);
+    }
+
     /// How many bytes of a worker's output could not be written to a file.
     pub(crate) fn dropped(&self, worker: WorkerId) -> u64 {
         self.dropped.get(worker)
@@ -183,7 +192,7 @@ impl Output {
     }
 
     fn send(&self, command: Command) {
-        // The thread ends only when all handles are gone, so somebody reads.
+        // At the end nobody reads any more.
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }

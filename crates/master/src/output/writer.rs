@@ -148,7 +148,7 @@ impl Writer {
         })
     }
 
-    /// Works until every handle is dropped.
+    /// Works until it is told to end.
     pub(super) fn run(mut self) {
         let mut events = Vec::new();
         loop {
@@ -230,6 +230,7 @@ impl Writer {
                     // Nobody waits for it any more when this fails.
                     let _ = reply.send(());
                 }
+                Ok(Command::End) => return false,
                 Ok(Command::Flush { files, reply }) => {
                     let _ = reply.send(self.outlet.flush(&files));
                 }
