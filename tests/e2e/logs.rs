@@ -1,12 +1,14 @@
 //! Workers' output.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout};
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
+use supervisor_sys::user::User;
 
 use crate::harness::{Home, finish, text};
 use crate::process;
@@ -69,6 +71,40 @@ fn rotated(home: &Home, name: &str) -> Vec<PathBuf> {
         files.filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(&begin)).collect();
     files.sort();
     files
+}
+
+#[test]
+fn a_link_in_a_folder_of_the_apps_user_leads_nowhere() {
+    let home = Home::new();
+    home.let_others_in();
+    let secret = home.write("secret", "only root's\n");
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let folder = home.path("theirs");
+    fs::create_dir(&folder).unwrap();
+    let nobody = User::lookup("nobody").unwrap();
+    chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
+    symlink(&secret, folder.join("out.log")).unwrap();
+    home.start_app(
+        "web",
+        &format!(
+            "command: [sh, -c, 'echo planted; echo error >&2; exec sleep 60']
+            min_uptime: 50ms
+            instances: 1
+            user: nobody
+            out_file: {0}/out.log
+            error_file: {0}/error.log",
+            text(&folder)
+        ),
+    );
+    until("the daemon refuses", || home.daemon_log().contains("out.log: it is a symbolic link"));
+    until("the other has arrived", || {
+        fs::read_to_string(folder.join("error.log")).is_ok_and(|text| text == "error\n")
+    });
+    assert_eq!(fs::metadata(folder.join("error.log")).unwrap().uid(), nobody.uid);
+    // It is not told to those who read logs either, nor emptied.
+    assert_eq!(home.ok(&["logs"]).stdout, "web:0 ! error\n");
+    home.ok(&["flush", "web"]);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "only root's\n");
 }
 
 #[test]

@@ -130,6 +130,53 @@ fn it_keeps_its_pid_and_tells_what_happens() {
 }
 
 #[test]
+fn what_workers_write_is_shown() {
+    let home = Home::new();
+    let script = "echo out $SUPERVISOR_INSTANCE; echo err >&2; trap \"echo last; exit\" TERM; \
+                  while :; do sleep 0.01; done";
+    home.write_app("web", &format!("command: [sh, -c, '{script}']\ninstances: 2\nmin_uptime: 50ms"));
+    let (unshare, first) = run_as_first(&home);
+    home.app_in_state("web", "online");
+    process::signal(first, Signal::TERM);
+    let ended = finish(unshare);
+    let mut lines: Vec<&str> = ended.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["last", "last", "out 0", "out 1"]);
+    assert_eq!(ended.stderr.lines().filter(|line| *line == "err").count(), 2);
+    assert_eq!(home.log("web-out-0.log"), "out 0\nlast\n");
+
+    let named = home.command(&["run", "app.yaml", "--output", "named"]).spawn().unwrap();
+    home.app_in_state("web", "online");
+    process::signal(named.id(), Signal::TERM);
+    let named = finish(named);
+    assert!(named.stdout.contains("web:1 | out 1\n") && named.stderr.contains("web:0 | err\n"), "{named:?}");
+
+    let none = home.command(&["run", "app.yaml", "--output", "none"]).spawn().unwrap();
+    home.app_in_state("web", "online");
+    process::signal(none.id(), Signal::TERM);
+    assert_eq!(finish(none).stdout, "");
+}
+
+#[test]
+fn nobody_waits_for_a_reader_of_what_is_shown() {
+    let home = Home::new();
+    home.write_app(
+        "web",
+        "command: [sh, -c, 'seq 1 2000000; exec sleep 60']
+        instances: 1
+        min_uptime: 50ms
+        log_max_size: 0",
+    );
+    // Its pipes are full after the first of many lines.
+    let run = home.command(&["run", "app.yaml"]).spawn().unwrap();
+    until("all has arrived in the file", || home.log("web-out-0.log").ends_with("\n2000000\n"));
+    home.app_in_state("web", "online");
+    process::signal(run.id(), Signal::TERM);
+    until("it has ended", || !process::is_alive(run.id()));
+    assert_eq!(finish(run).code, Some(0));
+}
+
+#[test]
 fn a_command_without_a_file() {
     let home = Home::new();
     let (address, worker) = (home.address().to_string(), worker());

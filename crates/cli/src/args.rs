@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use supervisor_master::EchoForm;
 
 use crate::exit_code::ExitCode;
 
@@ -176,7 +177,8 @@ impl AppOptions {
 Examples:
   supervisor run                              what is declared
   supervisor run shop.yaml --env production
-  supervisor run -i 2 --listen 8080 -- ./server")]
+  supervisor run -i 2 --listen 8080 -- ./server
+  supervisor run shop.yaml --output none      workers' lines go to files only")]
 pub(crate) struct Run {
     /// An ecosystem file or a program; what is declared when left out
     #[arg(value_name = "FILE|PROGRAM")]
@@ -184,6 +186,10 @@ pub(crate) struct Run {
     /// Add each app's `env_NAME` variables
     #[arg(long = "env", value_name = "NAME")]
     pub(crate) env_name: Option<String>,
+    /// How workers' output is shown on stdout and stderr, besides its files [default: `named` at a terminal, `plain`
+    /// elsewhere; `none` for what is declared]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) output: Option<Shown>,
     /// A program and its arguments, or the arguments of a program named before
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
@@ -191,6 +197,27 @@ pub(crate) struct Run {
     /// would be that of whatever follows.
     #[command(flatten)]
     pub(crate) app: AppOptions,
+}
+
+/// How workers' output is shown in the foreground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Shown {
+    /// As the workers write it
+    Plain,
+    /// With `NAME:SLOT | ` before each line
+    Named,
+    /// Not at all
+    None,
+}
+
+impl Shown {
+    pub(crate) const fn form(self) -> Option<EchoForm> {
+        match self {
+            Self::Plain => Some(EchoForm::Plain),
+            Self::Named => Some(EchoForm::Named),
+            Self::None => None,
+        }
+    }
 }
 
 /// Stop apps; they stay declared, and stopped
@@ -595,12 +622,15 @@ pub(crate) struct Folders {
     /// Stay with the terminal or the service manager
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) foreground: bool,
+    /// Show workers' output
+    #[arg(long)]
+    pub(crate) echo: Option<Shown>,
 }
 
 impl Folders {
     /// The options as they are passed on to another process of the daemon.
     pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let Folders { runtime_dir, log_dir, state_dir, foreground } = self;
+        let Folders { runtime_dir, log_dir, state_dir, foreground, echo } = self;
         let folders = [
             ("--runtime-dir", Some(runtime_dir)),
             ("--log-dir", Some(log_dir)),
@@ -613,6 +643,9 @@ impl Folders {
             .collect();
         if *foreground {
             args.push("--foreground".into());
+        }
+        if let Some(shown) = echo.and_then(|shown| shown.to_possible_value()) {
+            args.extend(["--echo".into(), shown.get_name().into()]);
         }
         args
     }
@@ -640,9 +673,10 @@ mod tests {
 
     #[test]
     fn folders_are_passed_on() {
-        for text in
-            ["--runtime-dir /r --log-dir /l --foreground", "--runtime-dir /r --log-dir /l --state-dir /s"]
-        {
+        for text in [
+            "--runtime-dir /r --log-dir /l --foreground --echo named",
+            "--runtime-dir /r --log-dir /l --state-dir /s",
+        ] {
             let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
             let Command::Master(folders) = args.command else { panic!("{args:?}") };
             assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));

@@ -157,7 +157,7 @@ impl Home {
     /// `keep` what is declared begins without it, too.
     pub(crate) fn folders(&self, foreground: bool, keep: bool) -> Folders {
         let Home { label: _, in_public: _, runtime_dir, log_dir, state_dir } = self.clone();
-        Folders { runtime_dir, log_dir, state_dir: keep.then_some(state_dir), foreground }
+        Folders { runtime_dir, log_dir, state_dir: keep.then_some(state_dir), foreground, echo: None }
     }
 
     /// The folder that `SUPERVISOR_HOME` named, if it did. Only such a home has

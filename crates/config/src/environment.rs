@@ -2,8 +2,8 @@
 //! message about them shows a value.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use crate::env_file::{self, Mistake};
 use crate::fields::Fields;
 use crate::report::{Problem, excerpt};
 use crate::source::read_bounded;
@@ -59,7 +59,7 @@ fn read_allowed(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Vari
 /// The app's own variables; a later layer wins.
 pub(crate) fn read_own(fields: &mut Fields<'_, '_, '_>, context: &Context) -> Variables {
     let mut variables = Variables::new();
-    for file in fields.list("env_file", |node| read_file(non_empty(node)?, &context.base_dir)) {
+    for file in fields.list("env_file", |node| read_file(non_empty(node)?, context)) {
         variables.extend(file);
     }
     if let Some(entry) = fields.given("env") {
@@ -150,48 +150,35 @@ fn quoted(text: &str) -> String {
 }
 
 /// Reads a dotenv file.
-fn read_file(file: &str, base: &Path) -> Result<Variables, Problem> {
-    let path = path::absolute(file, base)?;
+fn read_file(file: &str, context: &Context) -> Result<Variables, Problem> {
+    let path = path::absolute(file, &context.base_dir)?;
     let bytes = read_bounded(&path, MAX_FILE).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Problem::new(format!("fails: {error}{cause}"))
     })?;
-    let wrong = |line: usize, what: &str| {
-        Err(Problem::new(format!("names {}, whose line {line} {what}", path.display())))
-    };
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            return wrong(before.iter().filter(|byte| **byte == b'\n').count() + 1, "is not UTF-8 text");
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            return Err(Problem::new(format!(
+                "names {}, whose line {line} is not UTF-8 text",
+                path.display()
+            )));
         }
     };
-    let text = text.trim_start_matches('\u{FEFF}');
-    let mut variables = Variables::new();
-    for item in dotenvy::from_read_iter(text.as_bytes()) {
-        match item {
-            Ok((name, value)) if value.len() > MAX_VARIABLE || value.contains('\0') => {
-                return Err(Problem::new(format!(
-                    "names {}, whose variable `{name}` no program can get",
-                    path.display()
-                ))
-                .help("a variable is at most 128 KiB long and has no NUL"));
-            }
-            Ok((name, value)) => {
-                variables.insert(name, value);
-            }
-            Err(dotenvy::Error::LineParse(line, _)) => {
-                return wrong(number_of(&line, text), "is not `NAME=value`");
-            }
-            Err(_) => return wrong(1, "cannot be read"),
-        }
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+    let variables = env_file::parse(text, &context.caller_env).map_err(|mistake| {
+        let Mistake { line, column, what, help } = mistake;
+        Problem::new(format!("names {}, whose line {line} {what}, at column {column}", path.display()))
+            .help(help)
+    })?;
+    if let Some((name, _)) =
+        variables.iter().find(|(_, value)| value.len() > MAX_VARIABLE || value.contains('\0'))
+    {
+        let problem =
+            Problem::new(format!("names {}, whose variable `{name}` no program can get", path.display()));
+        return Err(problem.help("a variable is at most 128 KiB long and has no NUL"));
     }
     Ok(variables)
-}
-
-/// The number of the line that the parser gave back, which it may have cut.
-fn number_of(line: &str, text: &str) -> usize {
-    let first = line.lines().next().unwrap_or_default();
-    let position = text.lines().position(|candidate| candidate.starts_with(first));
-    position.map_or(1, |position| position + 1)
 }

@@ -26,6 +26,7 @@ mod daemon;
 mod diagnostic;
 mod duration;
 mod entry;
+mod env_file;
 mod environment;
 mod fields;
 mod file;

@@ -660,7 +660,7 @@ fn environment_files() {
     for (file, part) in [
         ("absent.env", "there is no such file"),
         (".", "not a regular file"),
-        ("wrong.env", "line 3 is not `NAME=value`"),
+        ("wrong.env", "line 3 has no `=` after the name, at column 8"),
         ("bytes.env", "line 2 is not UTF-8"),
         ("large.env", "larger than 1024 KiB"),
         ("''", "is empty"),

@@ -44,6 +44,7 @@ mod workers;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+pub use output::EchoForm;
 pub use run::run;
 
 /// What a master is started with.
@@ -60,6 +61,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Write the daemon's log to standard error as well.
     pub foreground: bool,
+    /// Show workers' output on standard output and error, besides its files.
+    pub echo: Option<EchoForm>,
 }
 
 /// The name of the control socket in the runtime folder.

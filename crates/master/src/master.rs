@@ -271,6 +271,7 @@ impl Master {
             resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| words::no_program(&error))?;
 
         let owner = identity.map(|identity| (identity.credentials.uid, identity.credentials.gid));
+        let access = settings.access()?;
         let combined = settings.combined_path(slot.index);
         let pipe = |path: Option<PathBuf>| {
             let mut paths: Vec<PathBuf> = path.into_iter().chain(combined.clone()).collect();
@@ -351,6 +352,7 @@ impl Master {
                     stream,
                     pipe: read,
                     paths,
+                    access: access.clone(),
                     options: app.logs.clone(),
                     zone: settings.zone(),
                 })

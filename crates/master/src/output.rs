@@ -14,7 +14,9 @@
 //! lines. Whoever follows the output gets pieces through a bounded ring; a
 //! reader that is too slow is told how many it missed.
 
+mod access;
 mod date;
+mod echo;
 mod form;
 mod rotation;
 mod sink;
@@ -36,7 +38,10 @@ use supervisor_protocol::control::Stream;
 use supervisor_sys::poll::Waker;
 use tokio::sync::{broadcast, oneshot};
 
+pub(crate) use access::{Access, Place};
 pub(crate) use date::zone;
+pub(crate) use echo::Echo;
+pub use echo::EchoForm;
 pub(crate) use rotation::{COMPRESSED, rotated_files};
 use writer::Writer;
 
@@ -66,6 +71,8 @@ pub(crate) struct NewStream {
     pub(crate) pipe: OwnedFd,
     /// The files that it goes to.
     pub(crate) paths: Vec<PathBuf>,
+    /// Whose rights to these files count.
+    pub(crate) access: Access,
     pub(crate) options: LogOptions,
     /// For times in lines, and of rotations.
     pub(crate) zone: TimeZone,
@@ -86,7 +93,8 @@ enum Command {
     Forget(WorkerId),
     Reopen,
     Finish { reply: oneshot::Sender<()> },
-    Flush { paths: Vec<PathBuf>, reply: oneshot::Sender<Result<(), FlushError>> },
+    End,
+    Flush { files: Vec<(PathBuf, Access)>, reply: oneshot::Sender<Result<(), FlushError>> },
 }
 
 /// How many bytes of each worker's output were dropped. Only workers that lost
@@ -118,7 +126,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts the thread. It ends when every handle is dropped.
+    /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
         let waker = Arc::new(Waker::new()?);
         let (commands, inbox) = mpsc::channel();
@@ -156,9 +164,9 @@ impl Output {
     }
 
     /// Empties files and deletes what was rotated from them.
-    pub(crate) fn flush(&self, paths: Vec<PathBuf>) -> oneshot::Receiver<Result<(), FlushError>> {
+    pub(crate) fn flush(&self, files: Vec<(PathBuf, Access)>) -> oneshot::Receiver<Result<(), FlushError>> {
         let (reply, result) = oneshot::channel();
-        self.send(Command::Flush { paths, reply });
+        self.send(Command::Flush { files, reply });
         result
     }
 
@@ -168,6 +176,11 @@ impl Output {
         let (reply, done) = oneshot::channel();
         self.send(Command::Finish { reply });
         done
+    }
+
+    /// Ends the thread, and with it what followers get.
+    pub(crate) fn end(self) {
+        self.send(Command::End);
     }
 
     /// How many bytes of a worker's output could not be written to a file.
@@ -181,7 +194,7 @@ impl Output {
     }
 
     fn send(&self, command: Command) {
-        // The thread ends only when all handles are gone, so somebody reads.
+        // At the end nobody reads any more.
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }

@@ -170,6 +170,8 @@ impl Master {
         for (name, entry) in self.registry.iter() {
             let Some(slots) = selected.get(&entry.id) else { continue };
             let settings = &entry.settings;
+            // Workers of a user that is not known have written nothing.
+            let Ok(access) = settings.access() else { continue };
             for slot in (0..entry.instances).filter(|slot| slots.contains(*slot)) {
                 let paths = [
                     (Stream::Out, settings.out_path(&self.log_dir, slot)),
@@ -189,6 +191,7 @@ impl Master {
                             slot: (!settings.app.logs.merge || entry.instances == 1).then_some(slot),
                             stream,
                             path,
+                            access: access.clone(),
                             json: settings.app.logs.json,
                         }),
                     }
@@ -203,17 +206,21 @@ impl Master {
 
     fn flush(&self, flush: &Flush) -> Answered<Reply> {
         let selected: BTreeMap<AppId, Slots> = self.select(&flush.selectors)?.into_iter().collect();
-        let mut paths = BTreeSet::new();
+        let mut files = BTreeMap::new();
         for (_, entry) in self.registry.iter() {
             let Some(slots) = selected.get(&entry.id) else { continue };
+            let Ok(access) = entry.settings.access() else { continue };
             for slot in (0..entry.instances).filter(|slot| slots.contains(*slot)) {
-                paths.extend(entry.settings.out_path(&self.log_dir, slot));
-                paths.extend(entry.settings.error_path(&self.log_dir, slot));
-                paths.extend(entry.settings.combined_path(slot));
+                let paths = [
+                    entry.settings.out_path(&self.log_dir, slot),
+                    entry.settings.error_path(&self.log_dir, slot),
+                    entry.settings.combined_path(slot),
+                ];
+                files.extend(paths.into_iter().flatten().map(|path| (path, access.clone())));
             }
         }
-        let files = u32::try_from(paths.len()).unwrap_or(u32::MAX);
-        Ok(Reply::Flush(files, self.output.flush(paths.into_iter().collect())))
+        let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
+        Ok(Reply::Flush(count, self.output.flush(files.into_iter().collect())))
     }
 
     /// Opens all log files anew: somebody else has renamed them.

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use crate::control::{self, Server};
 use crate::inherit::{self, Inheritance};
 use crate::master::Master;
+use crate::output::Echo;
 use crate::requests::answer;
 use crate::store::Store;
 use crate::workers::News;
@@ -64,6 +65,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("no log in {}", log_dir.display()))?;
     let Inheritance { mut master, mut apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
 
+    let echo = options.echo.map(|form| Echo::start(&master.output, form)).transpose();
+    let echo = echo.context("cannot show output")?;
     if let Some(folder) = options.state_dir {
         let (store, declared, daemon) = Store::open(folder.join(STATE_FILE));
         master.store = store;
@@ -148,6 +151,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     // A disk that hangs does not keep the daemon from ending.
     let _ = tokio::time::timeout(LAST_OUTPUT, master.output.finish()).await;
     server.finish().await;
+    // Whoever shows output ends when nobody can add to it.
+    master.output.end();
+    if let Some(echo) = echo {
+        echo.finish(LAST_OUTPUT);
+    }
     let _ = std::fs::remove_file(&socket);
     master.link.finish(0);
     Ok(())

@@ -15,8 +15,9 @@ use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Credentials;
 use supervisor_sys::user::User;
 
+use crate::output::{self, Access};
 use crate::sampler::Ceilings;
-use crate::{output, words};
+use crate::words;
 
 /// Settings as workers are started with them.
 #[derive(Debug)]
@@ -194,6 +195,15 @@ impl Settings {
     /// The file that both go to besides; `None` without one.
     pub(crate) fn combined_path(&self, slot: u32) -> Option<PathBuf> {
         self.app.logs.combined_file.as_deref().map(|path| self.of_slot(path, slot))
+    }
+
+    /// Whose rights to these files count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::identity`].
+    pub(crate) fn access(&self) -> Result<Access, String> {
+        Ok(Access::new(self.identity()?.map(|identity| &identity.credentials)))
     }
 
     /// The zone for times in output, and of its rotation: the workers', the

@@ -15,7 +15,8 @@
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
 //! [`steering`] says which of several sockets gets a connection,
 //! [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the calling
-//! process itself, [`user`], [`lock`] and [`signal`] are what their names say.
+//! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
+//! their names say.
 
 #![expect(unsafe_code, reason = "the one crate that may call the kernel without a safe wrapper")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -28,6 +29,7 @@ compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
 pub mod cpus;
 pub mod fdpass;
+pub mod file_rights;
 pub mod inherited;
 pub mod limits;
 pub mod lock;

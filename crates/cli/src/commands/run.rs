@@ -1,17 +1,18 @@
 //! `supervisor run`: this process becomes the daemon.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, IsTerminal, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, anyhow};
+use clap::ValueEnum;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 use supervisor_protocol::control::{Apply, Daemon, Ping};
 
 use super::{block_on, kill, leftovers};
-use crate::args::Run;
+use crate::args::{Run, Shown};
 use crate::client::{Client, decode, find};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -23,7 +24,14 @@ use crate::terminal::Terminal;
 pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure> {
     let homes = home::homes()?;
     let home = homes.first().ok_or_else(|| Failure::new(ExitCode::Usage, "no home is known"))?;
+    let shown = options.output;
     let order = order(options, terminal)?;
+    let shown = shown.unwrap_or(match (&order, io::stdout().is_terminal()) {
+        // A service manager's journal need not have all that the files have.
+        (None, _) => Shown::None,
+        (Some(_), true) => Shown::Named,
+        (Some(_), false) => Shown::Plain,
+    });
     home.create()?;
     if home.is_locked().or_exit(ExitCode::Refused)? {
         let other = block_on(other_daemon(home))?;
@@ -46,6 +54,9 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
     // No daemon is left that could have use for them.
     leftovers::end();
     let mut keeper = daemon::keeper(home, true, order.is_none())?;
+    if let Some(shown) = shown.to_possible_value() {
+        keeper.arg("--echo").arg(shown.get_name());
+    }
     let order = order.map(|order| write_order(&order)).transpose()?;
     if let Some(order) = &order {
         // The one descriptor that is to survive the exec. This process has a
@@ -60,7 +71,7 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
 
 /// What to run; `None` for what is declared.
 fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
-    let Run { target, app, env_name, command } = options;
+    let Run { target, app, env_name, command, output: _ } = options;
     if target.is_none() && command.is_empty() {
         let option = app.given().or_else(|| env_name.as_ref().map(|_| "--env"));
         if let Some(option) = option {

@@ -2,7 +2,7 @@
 //! from it.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use supervisor_protocol::control::LogLine;
 
 use super::logs::LogFile;
-use crate::output::{COMPRESSED, rotated_files};
+use crate::output::{COMPRESSED, Place, rotated_files};
 
 /// The longest line that is told whole, bytes; a longer one is cut.
 pub(super) const MAX_LINE: usize = 64 * 1024;
@@ -45,6 +45,10 @@ pub(super) struct Wanted {
 /// When the file cannot be read. Rotated ones may vanish meanwhile; they are
 /// passed over.
 pub(super) fn read(file: &LogFile, wanted: &Wanted) -> io::Result<Vec<LogLine>> {
+    file.access.reach(&file.path, |place| read_all(file, place, wanted))
+}
+
+fn read_all(file: &LogFile, place: Place, wanted: &Wanted) -> io::Result<Vec<LogLine>> {
     let mut found = VecDeque::new();
     let mut room = Room { lines: wanted.lines.min(MAX_LINES), bytes: MAX_BYTES };
     if room.lines == 0 {
@@ -59,7 +63,7 @@ pub(super) fn read(file: &LogFile, wanted: &Wanted) -> io::Result<Vec<LogLine>> 
         if room.lines == 0 || searched >= MAX_SEARCH || is_past {
             break;
         }
-        let Ok((lines, read)) = read_file(file, &path, wanted, &room) else { continue };
+        let Ok((lines, read)) = read_file(file, &path, place, wanted, &room) else { continue };
         searched += read;
         room.lines -= lines.len();
         for line in lines.into_iter().rev() {
@@ -94,10 +98,11 @@ fn last_written(path: &Path) -> Option<Timestamp> {
 fn read_file(
     file: &LogFile,
     path: &Path,
+    place: Place,
     wanted: &Wanted,
     room: &Room,
 ) -> io::Result<(VecDeque<LogLine>, u64)> {
-    let mut opened = File::open(path)?;
+    let mut opened = place.open(path, OpenOptions::new().read(true))?;
     if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
         return collect(file, BufReader::new(GzDecoder::new(opened)), wanted, room);
     }
@@ -212,6 +217,7 @@ pub(super) fn text(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use flate2::Compression;
@@ -219,13 +225,15 @@ mod tests {
     use supervisor_protocol::control::Stream;
 
     use super::*;
+    use crate::output::Access;
 
     fn wanted(lines: usize) -> Wanted {
         Wanted { lines, grep: None, since: None }
     }
 
     fn file(path: &Path, json: bool) -> LogFile {
-        LogFile { app: "web".to_owned(), slot: None, stream: Stream::Out, path: path.to_owned(), json }
+        let (app, access) = ("web".to_owned(), Access::default());
+        LogFile { app, slot: None, stream: Stream::Out, path: path.to_owned(), access, json }
     }
 
     fn lines(path: &Path, wanted: &Wanted) -> Vec<String> {

@@ -14,7 +14,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::history::{self, MAX_LINE, text};
 use super::routes::send_line;
-use crate::output::Piece;
+use crate::output::{Access, Piece};
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -52,6 +52,8 @@ pub(crate) struct LogFile {
     pub(crate) slot: Option<u32>,
     pub(crate) stream: Stream,
     pub(crate) path: PathBuf,
+    /// Whose rights to it count.
+    pub(crate) access: Access,
     /// Its lines are JSON objects.
     pub(crate) json: bool,
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::access::{Access, Place};
 use super::rotation::{Rotation, rotated_files, rotated_name};
 use super::tidy::{self, Tidy};
 
@@ -25,6 +26,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Sink {
     path: PathBuf,
+    access: Access,
     rotation: Rotation,
     state: State,
     /// When the path is looked at again, or opening is tried again.
@@ -76,9 +78,10 @@ impl Now {
 impl Sink {
     /// A file that is opened by the first write, which makes it and its folders
     /// when they are not there.
-    pub(crate) fn new(path: PathBuf, rotation: Rotation) -> Self {
+    pub(crate) fn new(path: PathBuf, access: Access, rotation: Rotation) -> Self {
         Self {
             path,
+            access,
             rotation,
             state: State::Unopened,
             next_look: Instant::now(),
@@ -140,7 +143,8 @@ impl Sink {
     fn open(&mut self, now: Now) {
         self.next_look = now.instant + LOOK;
         self.unfinished = None;
-        match Open::new(&self.path, &self.rotation, now) {
+        let opened = self.access.reach(&self.path, |place| Open::new(&self.path, place, &self.rotation, now));
+        match opened {
             Ok(open) => self.state = State::Open(open),
             Err(error) => self.fail(&error),
         }
@@ -154,7 +158,7 @@ impl Sink {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match &mut self.state {
             // An earlier worker may have written to it.
-            State::Unopened => return flush(&self.path),
+            State::Unopened => return flush(&self.path, &self.access),
             State::Open(open) if open.is_regular => {
                 open.file.set_len(0)?;
                 open.size = 0;
@@ -162,7 +166,7 @@ impl Sink {
             }
             State::Open(_) | State::Failing => {}
         }
-        remove_rotated(&self.path)
+        self.access.reach(&self.path, |_| remove_rotated(&self.path))
     }
 
     /// At the first write, and once a second: is the file still there, and how
@@ -220,7 +224,8 @@ impl Sink {
         // Two rotations have two names, even when the clock is set back.
         let next = self.last_rotation.saturating_add(SignedDuration::from_micros(1));
         let at = now.time.max(next.unwrap_or(now.time));
-        if let Err(error) = fs::rename(&self.path, rotated_name(&self.path, at)) {
+        let renamed = self.access.reach(&self.path, |_| fs::rename(&self.path, rotated_name(&self.path, at)));
+        if let Err(error) = renamed {
             if self.next_rotation.is_none() {
                 tracing::warn!("cannot rotate {}: {error}", self.path.display());
             }
@@ -230,7 +235,7 @@ impl Sink {
         self.next_rotation = None;
         self.last_rotation = at;
         self.open(now);
-        tidy.order(&self.path, &self.rotation);
+        tidy.order(&self.path, &self.access, &self.rotation);
     }
 
     /// Writes bytes, or as many whole lines of them as there is room for.
@@ -263,14 +268,11 @@ impl Sink {
 }
 
 impl Open {
-    fn new(path: &Path, rotation: &Rotation, now: Now) -> io::Result<Self> {
+    fn new(path: &Path, place: Place, rotation: &Rotation, now: Now) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
         }
-        // A pipe that nobody reads must not hold up the others' output.
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file =
-            OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nonblocking).open(path)?;
+        let file = place.open(path, OpenOptions::new().append(true).create(true).mode(0o640))?;
         let metadata = file.metadata()?;
         let period_end = rotation.next(begin_of(&file, now));
         Ok(Self { size: metadata.len(), is_regular: metadata.is_file(), period_end, file })
@@ -329,10 +331,21 @@ fn begin_of(file: &File, now: Now) -> Timestamp {
 /// # Errors
 ///
 /// The first of `truncate(2)`, `unlink(2)`. A file that is not there is empty.
-pub(crate) fn flush(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).truncate(true).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(_) | Err(_) => remove_rotated(path),
+pub(crate) fn flush(path: &Path, access: &Access) -> io::Result<()> {
+    access.reach(path, |place| {
+        match place.open(path, OpenOptions::new().write(true)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => empty(&file?)?,
+        }
+        remove_rotated(path)
+    })
+}
+
+/// Devices and pipes have nothing to empty.
+fn empty(file: &File) -> io::Result<()> {
+    match file.metadata()?.is_file() {
+        true => file.set_len(0),
+        false => Ok(()),
     }
 }
 
@@ -362,7 +375,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let now = Now::read();
             let rotation = Rotation { max_size, period, zone: TimeZone::UTC, keep: 1000, compress: false };
-            let sink = Sink::new(folder.path().join("logs/web.log"), rotation);
+            let sink = Sink::new(folder.path().join("logs/web.log"), Access::default(), rotation);
             Self { folder, sink, tidy: Tidy::default(), now }
         }
 
@@ -462,7 +475,7 @@ mod tests {
         assert_eq!(files.texts(), ["one\n"]);
         // The next worker has written nothing yet.
         let rotation = files.sink.rotation.clone();
-        files.sink = Sink::new(files.path(), rotation);
+        files.sink = Sink::new(files.path(), Access::default(), rotation);
         files.sink.flush().unwrap();
         assert_eq!(files.texts(), [""]);
     }
@@ -488,7 +501,7 @@ mod tests {
         files.write(1, "one\ntwo\n");
         let path = files.path();
         drop(files.sink);
-        flush(&path).unwrap();
+        flush(&path, &Access::default()).unwrap();
         assert!(rotated_files(&path).unwrap().is_empty());
         assert_eq!(fs::read_to_string(path).unwrap(), "");
     }

@@ -2,7 +2,7 @@
 //! compressed, on a thread of its own that lives as long as there is work.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::thread;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::access::{Access, Place};
 use super::rotation::{COMPRESSED, Rotation, UNFINISHED, rotated_files, unfinished_files};
 
 /// Compressing needs little; the default would reserve much more.
@@ -34,18 +35,19 @@ struct Work {
     is_running: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Order {
+    access: Access,
     keep: u32,
     compress: bool,
 }
 
 impl Tidy {
     /// Has the files that were rotated from `path` looked after.
-    pub(crate) fn order(&self, path: &Path, rotation: &Rotation) {
+    pub(crate) fn order(&self, path: &Path, access: &Access, rotation: &Rotation) {
         let Rotation { keep, compress, .. } = *rotation;
         let mut work = lock(&self.work);
-        work.files.insert(path.to_owned(), Order { keep, compress });
+        work.files.insert(path.to_owned(), Order { access: access.clone(), keep, compress });
         if work.is_running {
             return;
         }
@@ -74,13 +76,13 @@ fn run(work: &Mutex<Work>) {
             next
         };
         let Some((path, order)) = next else { return };
-        if let Err(error) = tidy(&path, order) {
+        if let Err(error) = order.access.reach(&path, |place| tidy(&path, place, &order)) {
             tracing::warn!("cannot look after what was rotated from {}: {error}", path.display());
         }
     }
 }
 
-fn tidy(path: &Path, order: Order) -> io::Result<()> {
+fn tidy(path: &Path, place: Place, order: &Order) -> io::Result<()> {
     for file in unfinished_files(path)? {
         fs::remove_file(file)?;
     }
@@ -94,7 +96,7 @@ fn tidy(path: &Path, order: Order) -> io::Result<()> {
         let is_plain =
             |file: &&PathBuf| !file.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes());
         match files[surplus..].iter().find(is_plain) {
-            Some(file) if order.compress => compress(file)?,
+            Some(file) if order.compress => compress(file, place)?,
             Some(_) | None => return Ok(()),
         }
     }
@@ -112,9 +114,9 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
 }
 
 /// Replaces a file by a compressed one. A kill at any moment leaves either.
-fn compress(file: &Path) -> io::Result<()> {
+fn compress(file: &Path, place: Place) -> io::Result<()> {
     // Somebody else may have taken it away.
-    let mut from = match File::open(file) {
+    let mut from = match place.open(file, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
@@ -143,6 +145,7 @@ fn with_end(file: &Path, end: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
 
     use flate2::read::GzDecoder;
@@ -159,11 +162,15 @@ mod tests {
             let name = rotated_name(&path, Timestamp::from_second(second).unwrap());
             fs::write(name, format!("{second}\n")).unwrap();
         }
-        tidy(&path, Order { keep: 4, compress: false }).unwrap();
+        let check = |keep, compress| {
+            let order = Order { access: Access::default(), keep, compress };
+            tidy(&path, Place::Safe, &order).unwrap();
+        };
+        check(4, false);
         assert_eq!(rotated_files(&path).unwrap().len(), 4);
-        tidy(&path, Order { keep: 3, compress: true }).unwrap();
+        check(3, true);
         // Once more: nothing is done twice.
-        tidy(&path, Order { keep: 3, compress: true }).unwrap();
+        check(3, true);
         let texts: Vec<String> = rotated_files(&path)
             .unwrap()
             .iter()

@@ -26,7 +26,7 @@ use super::rotation::Rotation;
 use super::sink::{self, Now, Sink};
 use super::tail::Tail;
 use super::tidy::Tidy;
-use super::{Command, Dropped, FlushError, NewStream, Piece};
+use super::{Access, Command, Dropped, FlushError, NewStream, Piece};
 
 /// The most that is read from a pipe at a time, bytes.
 const PIECE: usize = 256 * 1024;
@@ -148,7 +148,7 @@ impl Writer {
         })
     }
 
-    /// Works until every handle is dropped.
+    /// Works until it is told to end.
     pub(super) fn run(mut self) {
         let mut events = Vec::new();
         loop {
@@ -230,8 +230,9 @@ impl Writer {
                     // Nobody waits for it any more when this fails.
                     let _ = reply.send(());
                 }
-                Ok(Command::Flush { paths, reply }) => {
-                    let _ = reply.send(self.outlet.flush(&paths));
+                Ok(Command::End) => return false,
+                Ok(Command::Flush { files, reply }) => {
+                    let _ = reply.send(self.outlet.flush(&files));
                 }
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Err(mpsc::TryRecvError::Disconnected) => return false,
@@ -402,7 +403,9 @@ impl Outlet {
                     sink.set_rotation(rotation.clone(), now);
                     sink
                 }
-                Entry::Vacant(entry) => entry.insert(Sink::new(path.clone(), rotation.clone())),
+                Entry::Vacant(entry) => {
+                    entry.insert(Sink::new(path.clone(), new.access.clone(), rotation.clone()))
+                }
             };
             sink.streams += 1;
         }
@@ -477,12 +480,12 @@ impl Outlet {
     }
 
     /// Empties files, open or not.
-    fn flush(&mut self, paths: &[PathBuf]) -> Result<(), FlushError> {
+    fn flush(&mut self, files: &[(PathBuf, Access)]) -> Result<(), FlushError> {
         let mut result = Ok(());
-        for path in paths {
+        for (path, access) in files {
             let flushed = match self.sinks.get_mut(path) {
                 Some(sink) => sink.flush(),
-                None => sink::flush(path),
+                None => sink::flush(path, access),
             };
             // One that cannot be emptied keeps no other from it.
             result = result.and(flushed.map_err(|cause| FlushError { path: path.clone(), cause }));
