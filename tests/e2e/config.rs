@@ -1,6 +1,7 @@
 //! Ecosystem files: mistakes are told before anything happens.
 
 use crate::harness::{Home, text};
+use crate::wait::until;
 
 const MISTAKES: &str = "\
 apps:
@@ -157,7 +158,8 @@ fn a_file_of_pm2_runs_as_it_is_in_every_format() {
     let started = home.ok(&["start", "a.config.js", "--env", "production"]);
     assert!(started.stderr.contains("api started, 2 workers ready"), "{}", started.stderr);
     for slot in ["env-0", "env-1"] {
-        assert_eq!(std::fs::read_to_string(home.path(slot)).unwrap(), r#"production{"deep":[1,2]}"#);
+        let written = || std::fs::read_to_string(home.path(slot)).unwrap_or_default();
+        until("node has written it", || written() == r#"production{"deep":[1,2]}"#);
     }
     for file in ["a.json", "a.yaml"] {
         let again = home.ok(&["start", file, "--env", "production"]);

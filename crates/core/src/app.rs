@@ -104,14 +104,17 @@ impl App {
             turn.actions.push(Action::Finish(id, Outcome::Refused(refusal)));
             return;
         }
+        let mut operation = Operation::new(id);
         if let Some(running) = self.operation.take() {
             turn.actions.push(Action::Finish(running.id, Outcome::Superseded));
+            if let Some(instances) = running.shrink {
+                self.resize(instances, &mut operation);
+            }
         }
         // What the supervisor began by itself makes room for what a person wants.
         for slot in &mut self.slots {
             slot.replace = None;
         }
-        let mut operation = Operation::new(id);
         match order {
             Order::Declare { generation, policy, instances, start } => {
                 self.declare(Version::new(generation, policy), instances, &start, &mut operation, turn.now);
@@ -200,7 +203,9 @@ impl App {
     fn stop(&mut self, slots: &Slots, now: bool, operation: &mut Operation) {
         for (index, slot) in (0..).zip(&mut self.slots).filter(|(index, _)| slots.contains(*index)) {
             slot.wanted = false;
-            slot.hurry |= now && !slot.is_empty();
+            if now {
+                slot.hurry();
+            }
             operation.gone.insert(index);
         }
     }
@@ -225,7 +230,9 @@ impl App {
         }
         for slot in &mut self.slots {
             slot.wanted = false;
-            slot.hurry |= now && !slot.is_empty();
+            if now {
+                slot.hurry();
+            }
         }
     }
 
@@ -309,24 +316,17 @@ impl App {
                     slot.rest = Rest::Stopped;
                 }
             }
-            let mut spawning = false;
-            let hurry = slot.hurry;
             let leaves = if wanted { slot.recycle.clone() } else { Some(Cause::Asked) };
             if let Some(worker) = &mut slot.worker {
-                spawning |= worker.stage == Stage::Spawning;
-                worker.end(place, leaves, hurry, serving > 0, turn);
+                worker.end(place, leaves, serving > 0, turn);
             }
             if let Some(worker) = &mut slot.successor {
-                spawning |= worker.stage == Stage::Spawning;
                 let vain = slot.replace.is_none() || worker.version.generation != generation;
-                worker.end(place, vain.then_some(Cause::Asked), hurry, false, turn);
+                worker.end(place, vain.then_some(Cause::Asked), false, turn);
             }
             if let Some(worker) = &mut slot.retired {
-                spawning |= worker.stage == Stage::Spawning;
-                worker.end(place, Some(Cause::Asked), hurry, wanted || serving > 0, turn);
+                worker.end(place, Some(Cause::Asked), wanted || serving > 0, turn);
             }
-            // The outcome of an order to spawn is waited for.
-            slot.hurry &= spawning;
         }
     }
 
@@ -389,6 +389,6 @@ impl Turn<'_> {
         self.places.insert(id, seat.slot);
         self.actions.push(Action::Announce(Notice::Starting(seat.slot, id)));
         self.actions.push(Action::Spawn { worker: id, seat, generation: version.generation });
-        Worker { id, version, since: self.now, stage: Stage::Spawning }
+        Worker { id, version, since: self.now, stage: Stage::Spawning, hurry: false }
     }
 }

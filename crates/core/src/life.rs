@@ -123,7 +123,7 @@ impl App {
         let failure = Failure { slot, worker: id, ending };
         match role {
             Role::Worker => self.judge(failure, next, turn),
-            Role::Successor => self.successor_ended(failure, turn),
+            Role::Successor => self.successor_ended(failure, worker.version.generation, turn),
             Role::Retired => {}
         }
     }
@@ -138,9 +138,15 @@ impl App {
         staying: bool,
         turn: &mut Turn<'_>,
     ) -> Next {
+        let awaited = self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index));
         let slot = &mut self.slots[index as usize];
+        // What it used is free again.
+        slot.replace.take_if(|cause| matches!(cause, Cause::Memory { .. }));
         let outdated = slot.recycle.take().is_some();
+        // A person who has it replaced wants the slot to run.
+        let replaced = awaited && slot.replace == Some(Cause::Asked);
         let finished = match ending.exit {
+            _ if replaced => false,
             Some(Exit::Code(code)) if ending.cause == Cause::Itself => {
                 !policy.autorestart || policy.stop_exit_codes.contains(&code)
             }
@@ -184,14 +190,7 @@ impl App {
         let index = failure.slot.index;
         let Some(operation) = &mut self.operation else { return };
         let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
-        if next == Next::AtOnce || !operation.ready.contains(&index) {
-            return;
-        }
-        if replaced {
-            // Who ends for good wants no successor either.
-            if next == Next::Stopped {
-                operation.ready.remove(&index);
-            }
+        if next == Next::AtOnce || replaced || !operation.ready.contains(&index) {
             return;
         }
         let Ending { exit, cause, .. } = &failure.ending;
@@ -243,14 +242,13 @@ impl Worker {
         }
     }
 
-    /// Ends it: at once in a `hurry`; otherwise if there is a `cause` and it has
+    /// Ends it: at once if it is to hurry; otherwise if there is a `cause` and it has
     /// not begun to end, by asking, after it was drained if others serve
     /// meanwhile.
     pub(crate) fn end(
         &mut self,
         slot: SlotId,
         cause: Option<Cause>,
-        hurry: bool,
         others_serve: bool,
         turn: &mut Turn<'_>,
     ) {
@@ -259,12 +257,11 @@ impl Worker {
             // The outcome of the order to spawn is waited for.
             (Stage::Spawning, _) => {}
             // Without a time to be killed at it has been killed.
-            (Stage::Stopping { kill_at, .. }, _) if hurry => {
-                if kill_at.take().is_some() {
-                    turn.actions.push(Action::Kill(self.id));
-                }
+            (Stage::Stopping { kill_at: kill_at @ Some(_), .. }, _) if self.hurry => {
+                *kill_at = None;
+                turn.actions.push(Action::Kill(self.id));
             }
-            (Stage::Starting { .. } | Stage::Ready { .. } | Stage::Draining { .. }, cause) if hurry => {
+            (Stage::Starting { .. } | Stage::Ready { .. } | Stage::Draining { .. }, cause) if self.hurry => {
                 self.kill(cause.unwrap_or(Cause::Asked), turn);
             }
             (Stage::Ready { .. }, Some(cause)) if policy.listens && others_serve => {

@@ -6,7 +6,7 @@ use alloc::collections::BTreeSet;
 use crate::action::{Action, Failure, Notice, Outcome};
 use crate::app::{App, Turn};
 use crate::backoff;
-use crate::id::{SlotId, WorkerId};
+use crate::id::{Generation, SlotId, WorkerId};
 use crate::operation::Before;
 use crate::policy::Version;
 use crate::slot::{Cause, Rest, Slot, Stage, Worker};
@@ -49,7 +49,7 @@ impl App {
             slot.streak = 0;
             self.vain.0 = 0;
             if let Some(retired) = &mut slot.retired {
-                retired.end(place, Some(cause), false, true, turn);
+                retired.end(place, Some(cause), true, turn);
             }
         }
     }
@@ -94,17 +94,18 @@ impl App {
         self.operation = Some(operation);
     }
 
-    /// Records that a successor is gone before it served.
-    pub(crate) fn successor_ended(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+    /// Records that a successor is gone before it served. One that nobody waits
+    /// for any more proves nothing.
+    pub(crate) fn successor_ended(&mut self, failure: Failure, generation: Generation, turn: &mut Turn<'_>) {
         let index = failure.slot.index;
-        if failure.ending.cause == Cause::Asked {
+        if failure.ending.cause == Cause::Asked || generation != self.version.generation {
             return;
         }
-        let awaited = self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index));
-        if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.replace = None;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if slot.replace.take().is_none() {
+            return;
         }
-        if awaited {
+        if self.operation.as_ref().is_some_and(|operation| operation.ready.contains(&index)) {
             self.fail_operation(failure, turn);
         } else {
             self.vain.0 = self.vain.0.saturating_add(1);
@@ -124,6 +125,10 @@ impl App {
         } else {
             turn.actions.push(Action::Finish(operation.id, Outcome::Failed(failure)));
             self.operation = None;
+            // What has begun goes on, as all that is tried again does.
+            for slot in self.slots.iter_mut().filter(|slot| slot.successor.is_none()) {
+                slot.replace = None;
+            }
         }
     }
 
@@ -132,10 +137,10 @@ impl App {
     fn roll_back(&mut self, before: Before, failure: Failure, turn: &mut Turn<'_>) {
         let Some(mut operation) = self.operation.take() else { return };
         operation.failure = Some(failure);
+        operation.stable = true;
         operation.ready.clear();
         operation.waiting.clear();
         operation.gone.clear();
-        operation.stable = true;
         operation.shrink = None;
         self.version = before.version;
         turn.actions.push(Action::Revert(self.id));
@@ -170,7 +175,8 @@ impl App {
         turn: &mut Turn<'_>,
     ) {
         let cause = Cause::Memory { used, limit };
-        let quiet = self.operation.is_none() && self.slots.iter().all(Slot::is_settled);
+        let calm = |slot: &Slot| slot.is_settled() && (slot.worker.is_none() || slot.is_ready());
+        let quiet = self.operation.is_none() && self.slots.iter().all(calm);
         let patient = turn.now < self.vain.1;
         let wanted = self.wants(index, turn);
         let beside = self.version.policy.max_surge > 0;
@@ -185,7 +191,7 @@ impl App {
         }
         let current =
             matches!(&slot.worker, Some(Worker { id: own, stage: Stage::Ready { .. }, .. }) if *own == id);
-        if !current || !wanted || !quiet || patient || slot.recycle.is_some() {
+        if !current || !wanted || !quiet || patient {
             return;
         }
         if beside {

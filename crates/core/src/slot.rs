@@ -31,8 +31,6 @@ pub(crate) struct Slot {
     pub(crate) recycle: Option<Cause>,
     /// Its worker is to be replaced by one beside it, and why.
     pub(crate) replace: Option<Cause>,
-    /// Its workers are to be killed instead of asked.
-    pub(crate) hurry: bool,
     /// Who is in it.
     pub(crate) worker: Option<Worker>,
     /// Who is to take its place.
@@ -107,6 +105,8 @@ pub(crate) struct Worker {
     /// When its process began to run; when it was ordered, before that.
     pub(crate) since: Timestamp,
     pub(crate) stage: Stage,
+    /// It is to be killed instead of asked, as soon as it runs.
+    pub(crate) hurry: bool,
 }
 
 /// How far a worker's life has come.
@@ -165,7 +165,6 @@ impl Slot {
             wanted: false,
             recycle: None,
             replace: None,
-            hurry: false,
             worker: None,
             successor: None,
             retired: None,
@@ -206,6 +205,11 @@ impl Slot {
     /// Whether nobody is in it.
     pub(crate) const fn is_empty(&self) -> bool {
         self.worker.is_none() && self.successor.is_none() && self.retired.is_none()
+    }
+
+    /// Lets whoever is in it be killed instead of asked.
+    pub(crate) fn hurry(&mut self) {
+        self.workers_mut().for_each(|worker| worker.hurry = true);
     }
 
     /// The workers in it: first the one that it is about, then the one beside.

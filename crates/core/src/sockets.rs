@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::action::Action;
 use crate::app::{App, Turn};
 use crate::id::{SeatId, SlotId};
-use crate::slot::Rest;
+use crate::slot::{Rest, Slot};
 
 impl App {
     /// Opens the sockets of every seat that is to be taken, before anybody is
@@ -37,26 +37,35 @@ impl App {
     /// Steers new connections to the workers that are ready. While there is
     /// none, they wait in the queues of those that are expected.
     pub(crate) fn rotate(&mut self, turn: &mut Turn<'_>) {
-        if !self.version.policy.listens {
-            return;
+        let seats = if self.listens() { self.serving_seats(turn) } else { Vec::new() };
+        if seats != self.rotation {
+            turn.actions.push(Action::Rotate(self.id, seats.clone()));
+            self.rotation = seats;
         }
+    }
+
+    /// Whether its workers have sockets of ours. After a change of settings some
+    /// may still run with those from before.
+    fn listens(&self) -> bool {
+        let mut workers = self.slots.iter().flat_map(Slot::workers);
+        self.version.policy.listens || workers.any(|worker| worker.version.policy.listens)
+    }
+
+    fn serving_seats(&self, turn: &Turn<'_>) -> Vec<SeatId> {
         let seat = |index: u32| {
             let slot = SlotId { app: self.id, index };
             SeatId { slot, side: self.slots[index as usize].side }
         };
         let wanted: Vec<u32> = self.indexes().filter(|index| self.wants(*index, turn)).collect();
         let ready = |index: &&u32| self.slots[**index as usize].is_ready();
-        let mut seats: Vec<SeatId> = wanted.iter().filter(ready).map(|index| seat(*index)).collect();
-        if seats.is_empty() {
-            let open = |index: &&u32| {
-                let slot = &self.slots[**index as usize];
-                slot.open.is(slot.side)
-            };
-            seats = wanted.iter().filter(open).map(|index| seat(*index)).collect();
+        let seats: Vec<SeatId> = wanted.iter().filter(ready).map(|index| seat(*index)).collect();
+        if !seats.is_empty() {
+            return seats;
         }
-        if seats != self.rotation {
-            turn.actions.push(Action::Rotate(self.id, seats.clone()));
-            self.rotation = seats;
-        }
+        let open = |index: &&u32| {
+            let slot = &self.slots[**index as usize];
+            slot.open.is(slot.side)
+        };
+        wanted.iter().filter(open).map(|index| seat(*index)).collect()
     }
 }

@@ -7,7 +7,7 @@ use supervisor_sys::fdpass::Received;
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
-use supervisor_sys::{Pid, process};
+use supervisor_sys::{Pid, own, process};
 
 use crate::Error;
 use crate::drain::Drain;
@@ -274,6 +274,10 @@ impl Keeper {
                 if let Some(master) = &mut self.master {
                     master.serves = true;
                 }
+                // From here on the loop needs little of what it took to get
+                // here: the command line alone is a third of the program.
+                own::drop_code();
+                own::trim_heap();
             }
             Ok(ToKeeper::Notify { text }) => {
                 if let Err(error) = self.service_manager.tell(&text) {

@@ -1,41 +1,30 @@
-//! The pages of the witness's book: apps, their slots, lives and operations.
+//! The pages of the witness's book: apps, their slots and operations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
-use supervisor_core::{
-    Exit, Generation, OperationId, Policy, SeatId, Side, SlotId, Slots, Timestamp, WorkerId,
-};
+use supervisor_core::{Generation, OperationId, Policy, SeatId, Side, SlotId, Slots, Timestamp, WorkerId};
+
+use crate::life::{Life, Role};
 
 /// One app.
 #[derive(Debug)]
 pub(crate) struct AppBook {
-    pub(crate) policy: Policy,
+    pub(crate) policy: Rc<Policy>,
     pub(crate) generation: Generation,
+    /// The settings of each generation.
+    pub(crate) policies: BTreeMap<Generation, Rc<Policy>>,
     pub(crate) instances: u32,
-    /// How many slots it is to have when its new settings have proved
-    /// themselves.
-    pub(crate) shrink: Option<u32>,
-    /// What it goes back to when they do not.
-    pub(crate) before: Option<Before>,
-    /// Which seats get new connections.
-    pub(crate) rotation: Vec<SeatId>,
     pub(crate) places: Vec<Place>,
     pub(crate) deleting: bool,
     pub(crate) operation: Option<OperationBook>,
+    /// The seats that get new connections.
+    pub(crate) rotation: Vec<SeatId>,
     /// When an errored slot was last tried, under these settings.
     pub(crate) tried_at: Option<Timestamp>,
     /// A life proved stable in this turn: all errored slots return.
     pub(crate) proved: bool,
-}
-
-/// What an app was before it was declared anew.
-#[derive(Debug, Clone)]
-pub(crate) struct Before {
-    pub(crate) policy: Policy,
-    pub(crate) generation: Generation,
-    pub(crate) instances: u32,
-    pub(crate) wished: BTreeSet<u32>,
 }
 
 /// An operation that is under way.
@@ -43,29 +32,51 @@ pub(crate) struct Before {
 pub(crate) struct OperationBook {
     pub(crate) id: OperationId,
     pub(crate) kind: Kind,
+    /// It is about settings, so that successors may start beside workers.
+    pub(crate) declares: bool,
     /// The slots that it is about.
     pub(crate) slots: BTreeSet<u32>,
     pub(crate) begun: Timestamp,
     /// Lives from this one on began after it.
     pub(crate) first_worker: WorkerId,
+    /// Successors that an earlier one left behind and this one may use.
+    pub(crate) adopted: BTreeSet<WorkerId>,
     /// The slots that were ready when it began.
     pub(crate) already: BTreeSet<u32>,
     /// The slots whose life it may not renew: it has the declared generation.
     pub(crate) current: BTreeSet<u32>,
-    /// It is about settings, not about new lives.
-    pub(crate) declares: bool,
-    /// It replaces a generation by another.
-    pub(crate) reload: bool,
-    /// It is going back.
-    pub(crate) reverted: bool,
-    /// Even the settings from before failed then.
-    pub(crate) gave_up: bool,
+    /// What it goes back to when it fails, if it replaces a generation that
+    /// serves.
+    pub(crate) before: Option<Before>,
+    /// The number of slots that the app shrinks to when the others have proved
+    /// the new settings.
+    pub(crate) shrink: Option<u32>,
+    /// It has gone back because this generation failed.
+    pub(crate) reverted: Option<Generation>,
+}
+
+/// What an app was before it was declared anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Before {
+    pub(crate) generation: Generation,
+    pub(crate) instances: u32,
+    pub(crate) wished: BTreeSet<u32>,
 }
 
 impl OperationBook {
     /// Whether the slot is to be ready with a new life.
     pub(crate) fn renews(&self, index: u32) -> bool {
         self.kind == Kind::Renewed && self.slots.contains(&index) && !self.current.contains(&index)
+    }
+
+    /// Whether the worker is one of those that it replaces others by.
+    pub(crate) fn brought(&self, worker: WorkerId) -> bool {
+        worker >= self.first_worker || self.adopted.contains(&worker)
+    }
+
+    /// Whether the slot goes when the others have proved the new settings.
+    pub(crate) fn gives_up(&self, index: u32) -> bool {
+        self.shrink.is_some_and(|instances| index >= instances)
     }
 }
 
@@ -74,7 +85,7 @@ impl OperationBook {
 pub(crate) enum Kind {
     /// Its slots have been ready.
     Ready,
-    /// Its slots have been ready with a new life.
+    /// Its slots have been stable with a new life.
     Renewed,
     /// Its slots are empty.
     Empty,
@@ -85,7 +96,8 @@ pub(crate) enum Kind {
 pub(crate) enum Wish {
     Yes,
     No,
-    /// Its life ended for good while an operation may want it back.
+    /// Its life ended for good while an operation may want it back, or it goes
+    /// at the end of an operation.
     Maybe,
 }
 
@@ -93,25 +105,26 @@ pub(crate) enum Wish {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) wish: Wish,
-    /// The worker's seat.
-    pub(crate) side: Side,
+    /// The seats that listen.
     pub(crate) open: BTreeSet<Side>,
+    /// Where its own worker's sockets are.
+    pub(crate) side: Side,
     pub(crate) worker: Option<WorkerId>,
-    /// The successor, or the retired one.
-    pub(crate) beside: Option<WorkerId>,
-    /// Its worker used too much memory, and may be replaced for it.
-    pub(crate) outgrown: bool,
-    /// Its worker may be killed at once.
-    pub(crate) hurry: bool,
+    pub(crate) successor: Option<WorkerId>,
+    pub(crate) retired: Option<WorkerId>,
     /// Its worker is to make room for a new one, even if the operation that
     /// said so is over.
     pub(crate) outdated: bool,
+    /// Not even the settings from before got it going.
+    pub(crate) stuck: bool,
     /// Unstable lives in a row: at least, and at most. They differ when an
     /// operation may have forgiven some.
     pub(crate) streak: (u32, u32),
     pub(crate) rest: Rest,
-    /// The newest life that was ready, and when one became so last.
+    /// The last life of its own that was ready.
     pub(crate) last_ready: Option<(WorkerId, Timestamp)>,
+    /// The last life of its own that was stable.
+    pub(crate) last_stable: Option<(WorkerId, Timestamp)>,
     /// The last life that ended for good, by its own right.
     pub(crate) last_done: Option<(WorkerId, Timestamp)>,
 }
@@ -124,64 +137,57 @@ pub(crate) enum Rest {
     Errored,
 }
 
-/// A life that is not over, as far as the supervisor was told.
-#[derive(Debug)]
-pub(crate) struct Life {
-    pub(crate) place: SlotId,
-    pub(crate) side: Side,
-    pub(crate) role: Role,
-    pub(crate) generation: Generation,
-    pub(crate) policy: Policy,
-    /// It used far too much memory.
-    pub(crate) excessive: bool,
-    pub(crate) stage: LifeStage,
-    /// Its end was ordered by Terminate.
-    pub(crate) terminated: bool,
-    pub(crate) killed: bool,
-    /// It was taken out of the rotation.
-    pub(crate) drained: bool,
-}
+impl Place {
+    const fn new() -> Self {
+        Self {
+            wish: Wish::No,
+            open: BTreeSet::new(),
+            side: Side::A,
+            worker: None,
+            successor: None,
+            retired: None,
+            outdated: false,
+            stuck: false,
+            streak: (0, 0),
+            rest: Rest::From(Timestamp::new(Duration::ZERO)),
+            last_ready: None,
+            last_stable: None,
+            last_done: None,
+        }
+    }
 
-/// What a life is to its slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Worker,
-    Successor,
-    Retired,
-}
+    pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        [self.worker, self.successor, self.retired].into_iter().flatten()
+    }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum LifeStage {
-    Spawning,
-    Starting { since: Timestamp, ready_by: Timestamp },
-    Ready { stable_at: Timestamp, proved: bool },
-    Draining { until: Timestamp, stable: bool },
-    Ending { kill_at: Timestamp, stable: bool, was_ready: bool },
-}
+    /// Who is in it beside its own worker.
+    pub(crate) fn beside(&self) -> Option<WorkerId> {
+        self.successor.or(self.retired)
+    }
 
-/// How a life ended, as the event says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Over {
-    pub(crate) exit: Option<Exit>,
-    pub(crate) stable: bool,
-    pub(crate) ready: bool,
-    pub(crate) terminated: bool,
-    pub(crate) killed: bool,
-    pub(crate) drained: bool,
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workers().next().is_none()
+    }
+
+    pub(crate) fn role(&self, worker: WorkerId) -> Option<Role> {
+        let is = |other: Option<WorkerId>| other == Some(worker);
+        [(self.worker, Role::Own), (self.successor, Role::Successor), (self.retired, Role::Retired)]
+            .into_iter()
+            .find_map(|(other, role)| is(other).then_some(role))
+    }
 }
 
 impl AppBook {
-    pub(crate) const fn new(generation: Generation, policy: Policy) -> Self {
+    pub(crate) fn new(generation: Generation, policy: Rc<Policy>) -> Self {
         Self {
+            policies: BTreeMap::from([(generation, Rc::clone(&policy))]),
             policy,
             generation,
             instances: 0,
-            shrink: None,
-            before: None,
-            rotation: Vec::new(),
             places: Vec::new(),
             deleting: false,
             operation: None,
+            rotation: Vec::new(),
             tried_at: None,
             proved: false,
         }
@@ -191,28 +197,49 @@ impl AppBook {
         (index as usize) < self.places.len()
     }
 
+    pub(crate) fn place(&self, index: u32) -> Option<&Place> {
+        self.places.get(index as usize)
+    }
+
+    /// The slots and their places.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Place)> {
+        (0..).zip(&self.places)
+    }
+
+    /// Whether the slot should run.
+    pub(crate) fn wish(&self, index: u32) -> Wish {
+        let gives_up = self.operation.as_ref().is_some_and(|operation| operation.gives_up(index));
+        match self.place(index).map_or(Wish::No, |place| place.wish) {
+            Wish::Yes if gives_up => Wish::Maybe,
+            wish @ (Wish::Yes | Wish::No | Wish::Maybe) => wish,
+        }
+    }
+
+    /// The slot's own worker.
+    pub(crate) fn own<'a>(&self, index: u32, lives: &'a BTreeMap<WorkerId, Life>) -> Option<&'a Life> {
+        lives.get(&self.place(index)?.worker?)
+    }
+
     /// Whether the slot's worker may take connections.
     pub(crate) fn is_ready(&self, index: u32, lives: &BTreeMap<WorkerId, Life>) -> bool {
-        let worker = self.places.get(index as usize).and_then(|place| place.worker);
-        let life = worker.and_then(|worker| lives.get(&worker));
-        life.is_some_and(|life| matches!(life.stage, LifeStage::Ready { .. }))
+        self.own(index, lives).is_some_and(Life::is_ready)
+    }
+
+    /// The seat of a slot's own worker.
+    pub(crate) fn seat(&self, slot: SlotId) -> Option<SeatId> {
+        Some(SeatId { slot, side: self.place(slot.index)?.side })
     }
 
     /// Drops the operation. What it may have begun goes on: failures are
     /// forgiven, and a worker that could not be asked to make room still does.
     pub(crate) fn end_operation(&mut self, lives: &BTreeMap<WorkerId, Life>) -> Option<OperationBook> {
         let operation = self.operation.take()?;
-        self.before = None;
         if operation.kind == Kind::Renewed {
             for index in &operation.slots {
+                let ends = self.own(*index, lives).is_some_and(|life| !life.is_ready());
                 let Some(place) = self.places.get_mut(*index as usize) else { continue };
                 place.streak.0 = 0;
-                place.outdated |= place.worker.and_then(|worker| lives.get(&worker)).is_some_and(|life| {
-                    matches!(
-                        life.stage,
-                        LifeStage::Spawning | LifeStage::Draining { .. } | LifeStage::Ending { .. }
-                    )
-                });
+                place.outdated |= ends || place.beside().is_some();
             }
         }
         Some(operation)
@@ -223,22 +250,14 @@ impl AppBook {
         self.operation.as_ref().is_some_and(|operation| operation.renews(index))
     }
 
+    /// Whether the operation starts successors beside ready workers.
+    pub(crate) fn surges(&self) -> bool {
+        self.operation.as_ref().is_some_and(|operation| operation.declares) && self.policy.max_surge > 0
+    }
+
     pub(crate) fn resize(&mut self, instances: u32) {
         while self.places.len() < instances as usize {
-            self.places.push(Place {
-                wish: Wish::No,
-                side: Side::A,
-                open: BTreeSet::new(),
-                worker: None,
-                beside: None,
-                outgrown: false,
-                hurry: false,
-                outdated: false,
-                streak: (0, 0),
-                rest: Rest::From(Timestamp::default()),
-                last_ready: None,
-                last_done: None,
-            });
+            self.places.push(Place::new());
         }
         self.instances = instances;
         for place in self.places.iter_mut().skip(instances as usize) {
@@ -246,48 +265,9 @@ impl AppBook {
         }
     }
 
-    /// Whether it is not known if the slot is to stay.
-    pub(crate) fn is_unsure(&self, index: u32) -> bool {
-        let maybe = self.places.get(index as usize).is_some_and(|place| place.wish == Wish::Maybe);
-        maybe || self.shrink.is_some_and(|instances| index >= instances)
-    }
-
-    /// The policy of a generation.
-    pub(crate) fn policy_of(&self, generation: Generation) -> &Policy {
-        match &self.before {
-            Some(before) if before.generation == generation => &before.policy,
-            Some(_) | None => &self.policy,
-        }
-    }
-
-    /// Makes it what it was before.
-    pub(crate) fn revert(&mut self, now: Timestamp) {
-        let Some(before) = self.before.take() else { return };
-        self.generation = before.generation;
-        if self.policy != before.policy {
-            self.tried_at = None;
-        }
-        self.policy = before.policy;
-        self.shrink = None;
-        self.resize(before.instances);
-        for (index, place) in (0..).zip(&mut self.places) {
-            place.wish = if before.wished.contains(&index) { Wish::Yes } else { Wish::No };
-            if place.wish == Wish::Yes && place.worker.is_none() {
-                place.streak = (0, 0);
-                place.rest = Rest::From(now);
-            }
-        }
-        if let Some(operation) = &mut self.operation {
-            operation.slots = before.wished;
-            operation.current.clear();
-            operation.reverted = true;
-        }
-    }
-
     pub(crate) fn want(&mut self, now: Timestamp, slots: &Slots) -> BTreeSet<u32> {
         let mut named = BTreeSet::new();
-        let instances = self.shrink.unwrap_or(self.instances) as usize;
-        for (index, place) in (0..).zip(&mut self.places).take(instances) {
+        for (index, place) in (0..).zip(&mut self.places).take(self.instances as usize) {
             if slots.contains(index) {
                 place.wish = Wish::Yes;
                 place.streak = (0, 0);
@@ -298,12 +278,11 @@ impl AppBook {
         named
     }
 
-    pub(crate) fn unwant(&mut self, slots: &Slots, hurry: bool) -> BTreeSet<u32> {
+    pub(crate) fn unwant(&mut self, slots: &Slots) -> BTreeSet<u32> {
         let mut named = BTreeSet::new();
         for (index, place) in (0..).zip(&mut self.places) {
             if slots.contains(index) {
                 place.wish = Wish::No;
-                place.hurry |= hurry && (place.worker.is_some() || place.beside.is_some());
                 named.insert(index);
             }
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use supervisor_core::{AppId, Event, Order, SlotId, Supervisor};
+use supervisor_core::{
+    Action, AppId, AppSnapshot, Event, Notice, Order, Outcome, SlotId, Supervisor, WorkerId,
+};
 
 /// How often each event met each state, over any number of runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,34 +13,59 @@ pub struct Coverage(BTreeMap<(&'static str, &'static str), u64>);
 
 const EVENTS: [&str; 8] =
     ["spawned", "spawn-failed", "ready", "leaving", "delayed", "drained", "memory", "exit"];
-const SLOTS: [&str; 5] = ["starting", "ready", "draining", "stopping", "gone"];
+const WORKERS: [&str; 8] =
+    ["starting", "ready", "draining", "stopping", "starting beside", "ready beside", "ending beside", "gone"];
 const ORDERS: [&str; 6] = ["declare", "start", "stop", "restart", "scale", "delete"];
+const ENDS: [&str; 7] = ["done", "failed", "rolled-back", "superseded", "refused", "switched", "reverted"];
 const APPS: [&str; 9] =
     ["online", "degraded", "starting", "reloading", "stopping", "stopped", "errored", "none", "ending"];
 
 impl Coverage {
-    /// Counts an event before it is handled. `place` is where the worker is
-    /// that it is about, if it is alive.
+    /// Counts an event before it is handled. `place` is the worker that it is
+    /// about, and where it is, if it is alive.
     pub(crate) fn count(
         &mut self,
         supervisor: &Supervisor,
         ending: bool,
         event: &Event,
-        place: Option<SlotId>,
+        place: Option<(WorkerId, SlotId)>,
     ) {
         let (state, event) = match event {
             Event::Ordered { app, order, .. } => (app_state(supervisor, ending, *app), order_name(order)),
-            Event::WorkerSpawned(_) => (slot_state(supervisor, place), "spawned"),
-            Event::SpawnFailed { .. } => (slot_state(supervisor, place), "spawn-failed"),
-            Event::WorkerReady(_) => (slot_state(supervisor, place), "ready"),
-            Event::WorkerLeaving(_) => (slot_state(supervisor, place), "leaving"),
-            Event::WorkerDelayed { .. } => (slot_state(supervisor, place), "delayed"),
-            Event::WorkerDrained(_) => (slot_state(supervisor, place), "drained"),
-            Event::MemoryExceeded { .. } => (slot_state(supervisor, place), "memory"),
-            Event::WorkerExited { .. } => (slot_state(supervisor, place), "exit"),
+            Event::WorkerSpawned(_) => (worker_state(supervisor, place), "spawned"),
+            Event::SpawnFailed { .. } => (worker_state(supervisor, place), "spawn-failed"),
+            Event::WorkerReady(_) => (worker_state(supervisor, place), "ready"),
+            Event::WorkerLeaving(_) => (worker_state(supervisor, place), "leaving"),
+            Event::WorkerDelayed { .. } => (worker_state(supervisor, place), "delayed"),
+            Event::WorkerDrained(_) => (worker_state(supervisor, place), "drained"),
+            Event::MemoryExceeded { .. } => (worker_state(supervisor, place), "memory"),
+            Event::WorkerExited { .. } => (worker_state(supervisor, place), "exit"),
             Event::TimePassed | Event::ShutdownOrdered { .. } => return,
         };
         *self.0.entry((state, event)).or_default() += 1;
+    }
+
+    /// Counts how operations end and what becomes of successors.
+    pub(crate) fn count_action(&mut self, action: &Action) {
+        let end = match action {
+            Action::Finish(_, Outcome::Done) => "done",
+            Action::Finish(_, Outcome::Failed(_)) => "failed",
+            Action::Finish(_, Outcome::RolledBack(_)) => "rolled-back",
+            Action::Finish(_, Outcome::Superseded) => "superseded",
+            Action::Finish(_, Outcome::Refused(_)) => "refused",
+            Action::Announce(Notice::Switched(..)) => "switched",
+            Action::Revert(_) => "reverted",
+            Action::Open(_)
+            | Action::Close(_)
+            | Action::Rotate(..)
+            | Action::Spawn { .. }
+            | Action::Drain(_)
+            | Action::Terminate(_)
+            | Action::Kill(_)
+            | Action::Forget(_)
+            | Action::Announce(_) => return,
+        };
+        *self.0.entry(("", end)).or_default() += 1;
     }
 
     /// Adds the counts of another run.
@@ -54,8 +81,9 @@ impl Coverage {
         let pairs = |states: &'static [&'static str], events: &'static [&'static str]| {
             states.iter().flat_map(|state| events.iter().map(|event| (*state, *event)))
         };
-        pairs(&SLOTS, &EVENTS)
+        pairs(&WORKERS, &EVENTS)
             .chain(pairs(&APPS, &ORDERS))
+            .chain(pairs(&[""], &ENDS))
             .filter(|met| !self.0.contains_key(met))
             .map(|(state, event)| format!("{state} × {event}"))
             .collect()
@@ -68,12 +96,12 @@ impl Coverage {
         states: &[&'static str],
         events: &[&'static str],
     ) -> fmt::Result {
-        write!(f, "{title:<12}")?;
+        write!(f, "{title:<16}")?;
         for event in events {
             write!(f, "{event:>13}")?;
         }
         for state in states {
-            write!(f, "\n{state:<12}")?;
+            write!(f, "\n{state:<16}")?;
             for event in events {
                 write!(f, "{:>13}", self.0.get(&(*state, *event)).copied().unwrap_or(0))?;
             }
@@ -84,24 +112,35 @@ impl Coverage {
 
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.table(f, "worker", &SLOTS, &EVENTS)?;
+        self.table(f, "worker", &WORKERS, &EVENTS)?;
         writeln!(f)?;
-        self.table(f, "app", &APPS, &ORDERS)
+        self.table(f, "app", &APPS, &ORDERS)?;
+        writeln!(f)?;
+        self.table(f, "end", &[""], &ENDS)
     }
 }
 
-fn slot_state(supervisor: &Supervisor, place: Option<SlotId>) -> &'static str {
+fn worker_state(supervisor: &Supervisor, place: Option<(WorkerId, SlotId)>) -> &'static str {
+    let known = place.and_then(|(worker, slot)| Some((worker, slot, supervisor.app(slot.app)?)));
+    known.and_then(|(worker, slot, app)| state_in(&app, worker, slot)).unwrap_or("gone")
+}
+
+fn state_in(app: &AppSnapshot, worker: WorkerId, slot: SlotId) -> Option<&'static str> {
     use supervisor_core::SlotState;
-    let state = place
-        .and_then(|place| Some((supervisor.app(place.app)?, place.index as usize)))
-        .and_then(|(app, index)| app.slots.get(index).map(|slot| slot.state));
-    match state {
-        Some(SlotState::Starting) => "starting",
-        Some(SlotState::Ready) => "ready",
-        Some(SlotState::Draining) => "draining",
-        Some(SlotState::Stopping) => "stopping",
-        Some(SlotState::Stopped | SlotState::Backoff | SlotState::Errored) | None => "gone",
-    }
+    let slot = app.slots.get(slot.index as usize)?;
+    let own = slot.worker == Some(worker);
+    let beside = slot.beside.filter(|beside| beside.worker == worker);
+    let state = if own { Some(slot.state) } else { beside.map(|beside| beside.state) };
+    Some(match (state?, own) {
+        (SlotState::Starting, true) => "starting",
+        (SlotState::Ready, true) => "ready",
+        (SlotState::Draining, true) => "draining",
+        (SlotState::Stopping, true) => "stopping",
+        (SlotState::Starting, false) => "starting beside",
+        (SlotState::Ready, false) => "ready beside",
+        (SlotState::Draining | SlotState::Stopping, false) => "ending beside",
+        (SlotState::Stopped | SlotState::Backoff | SlotState::Errored, _) => return None,
+    })
 }
 
 fn app_state(supervisor: &Supervisor, ending: bool, app: AppId) -> &'static str {

@@ -22,6 +22,7 @@
 mod agenda;
 mod book;
 mod coverage;
+mod life;
 mod machine;
 #[path = "../../core/tests/narrate/mod.rs"]
 mod narrate;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use supervisor_core::{Action, AppId, Event, Exit, Timestamp, WorkerId};
+use supervisor_core::{Action, AppId, Event, Exit, Generation, Timestamp, WorkerId};
 
 use crate::agenda::Agenda;
 
@@ -84,40 +84,37 @@ impl Machine {
         }
     }
 
+    /// Somebody uses too much memory, or by far too much.
+    pub(crate) fn outgrow(&mut self, now: Timestamp) {
+        let hard = self.rng.u8(..8) == 0;
+        if let Some(worker) = self.anybody() {
+            let (used, limit) = if hard { (900, 500) } else { (300, 200) };
+            self.report(now, Event::MemoryExceeded { worker, used, limit, hard });
+        }
+    }
+
     /// A stranger kills somebody.
     pub(crate) fn strike(&mut self, now: Timestamp) {
-        if self.living.is_empty() {
-            return;
-        }
-        let victim = self.rng.usize(..self.living.len());
-        if let Some(worker) = self.living.keys().nth(victim).copied() {
+        if let Some(worker) = self.anybody() {
             self.agenda.note(now, Happening::Dies(worker, Exit::Signal(9)));
         }
     }
 
-    /// Somebody is seen to use too much memory.
-    pub(crate) fn outgrow(&mut self, now: Timestamp) {
+    fn anybody(&mut self) -> Option<WorkerId> {
         if self.living.is_empty() {
-            return;
+            return None;
         }
-        let one = self.rng.usize(..self.living.len());
-        if let Some(worker) = self.living.keys().nth(one).copied() {
-            let hard = self.rng.u8(..4) == 0;
-            self.report(now, Event::MemoryExceeded { worker, used: 300, limit: 200, hard });
-        }
+        let chosen = self.rng.usize(..self.living.len());
+        self.living.keys().nth(chosen).copied()
     }
 
     /// Performs an action, as the shell would.
     pub(crate) fn perform(&mut self, now: Timestamp, action: &Action) {
         match action {
-            Action::Spawn { worker, seat, .. } => self.spawn(now, *worker, seat.slot.app),
-            Action::Drain(worker) => {
-                // Sometimes there is always one more.
-                if !self.chaotic || self.rng.u8(..8) > 0 {
-                    let after = Duration::from_millis(self.rng.u64(0..500));
-                    self.agenda.note(now + after, Happening::Says(*worker, Event::WorkerDrained(*worker)));
-                }
+            Action::Spawn { worker, seat, generation } => {
+                self.spawn(now, *worker, seat.slot.app, *generation);
             }
+            Action::Drain(worker) => self.drain(now, *worker),
             Action::Terminate(worker) => {
                 if let Some(after) = self.living.get(worker).and_then(|process| process.obeys_after) {
                     let exit = if after.is_zero() { Exit::Signal(15) } else { Exit::Code(0) };
@@ -138,17 +135,31 @@ impl Machine {
         }
     }
 
-    fn spawn(&mut self, now: Timestamp, worker: WorkerId, app: AppId) {
+    /// Connections are taken soon, late, or never.
+    fn drain(&mut self, now: Timestamp, worker: WorkerId) {
+        let after = match self.rng.u8(..8) {
+            0..=4 => self.rng.u64(..100),
+            5..=6 => self.rng.u64(..20_000),
+            _ if !self.chaotic => 0,
+            _ => return,
+        };
+        let event = Event::WorkerDrained(worker);
+        self.agenda.note(now + Duration::from_millis(after), Happening::Says(worker, event));
+    }
+
+    fn spawn(&mut self, now: Timestamp, worker: WorkerId, app: AppId, generation: Generation) {
         let life = self.lives.entry(app).or_default();
         *life += 1;
         let mut rng = Rng::with_seed(self.seed ^ (u64::from(app.0) << 48) ^ life.wrapping_mul(0x9e37_79b9));
         let begin = now + Duration::from_millis(rng.u64(0..20));
-        if self.chaotic && rng.u8(..) < 20 {
+        let health = self.health(app, generation);
+        let good = !self.chaotic || rng.u8(..) < health;
+        if !good && rng.u8(..) < 20 {
             let detail = "exec: no such file".to_owned();
             self.report(begin, Event::SpawnFailed { worker, detail });
             return;
         }
-        let fate = if self.chaotic { Fate::bad(&mut rng) } else { Fate::good(&mut rng) };
+        let fate = if good { Fate::good(&mut rng) } else { Fate::bad(&mut rng) };
         self.living.insert(worker, Process { obeys_after: fate.obeys_after });
         self.report(begin, Event::WorkerSpawned(worker));
         // A word may overtake the news of the spawn by a hair.
@@ -165,6 +176,13 @@ impl Machine {
         if let Some((after, exit)) = fate.dies {
             self.agenda.note(begin + after, Happening::Dies(worker, exit));
         }
+    }
+
+    /// How many of 256 lives go well with these settings: there are good releases
+    /// and bad ones.
+    fn health(&self, app: AppId, generation: Generation) -> u8 {
+        let mut rng = Rng::with_seed(self.seed ^ (u64::from(app.0) << 48) ^ (generation.0 << 32));
+        [0, 60, 200, 240][rng.usize(..4)]
     }
 
     /// Sends news on its way: mostly at once, sometimes late, sometimes twice.

@@ -16,7 +16,8 @@ const INSTANCES: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct People {
     rng: Rng,
-    declared: BTreeMap<AppId, (Generation, Policy)>,
+    /// The settings of each generation.
+    declared: BTreeMap<AppId, Vec<Policy>>,
     orders: u64,
 }
 
@@ -31,27 +32,28 @@ impl People {
         let app = AppId(self.rng.u32(..APPS));
         let order = match self.rng.u8(..16) {
             _ if !self.declared.contains_key(&app) => self.declare(app),
-            0..=3 => self.declare(app),
-            4..=5 => Order::Start(self.slots()),
-            6..=8 => Order::Stop { slots: self.slots(), now: self.rng.bool() },
-            9..=11 => Order::Restart { slots: self.slots(), now: self.rng.bool() },
-            12..=14 => {
-                let start = if self.rng.u8(..4) > 0 { Slots::All } else { self.slots() };
-                Order::Scale { instances: self.rng.u32(..=INSTANCES), start }
-            }
+            0..=6 => self.declare(app),
+            7..=8 => Order::Start(self.slots()),
+            9..=10 => Order::Stop { slots: self.slots(), now: self.rng.bool() },
+            11..=12 => Order::Restart { slots: self.slots(), now: self.rng.bool() },
+            13..=14 => Order::Scale { instances: self.rng.u32(..=INSTANCES), start: self.slots() },
             _ => Order::Delete { now: self.rng.bool() },
         };
         (OperationId(self.orders), app, order)
     }
 
-    /// Sometimes with new settings, sometimes only with another number.
+    /// Mostly with new settings, sometimes with the last ones or those before, or
+    /// only with another number.
     fn declare(&mut self, app: AppId) -> Order {
-        let (generation, policy) = match self.declared.get(&app) {
-            Some((generation, policy)) if self.rng.bool() => (*generation, policy.clone()),
-            Some((generation, _)) => (Generation(generation.0 + 1), policy(&mut self.rng)),
-            None => (Generation(1), policy(&mut self.rng)),
-        };
-        self.declared.insert(app, (generation, policy.clone()));
+        let policies = self.declared.entry(app).or_default();
+        // The last ones are 1 back.
+        let back = self.rng.usize(..4).min(policies.len());
+        let back = if back == 3 { 0 } else { back };
+        if back == 0 {
+            policies.push(policy(&mut self.rng));
+        }
+        let index = policies.len() - back.max(1);
+        let (generation, policy) = (Generation(index as u64 + 1), policies[index].clone());
         let instances = self.rng.u32(..=INSTANCES);
         Order::Declare { generation, policy, instances, start: self.slots() }
     }
@@ -79,8 +81,8 @@ fn policy(rng: &mut Rng) -> Policy {
         stop_exit_codes: [vec![], vec![], vec![0], vec![0, 3]][rng.usize(..4)].clone(),
         kill_timeout: one_of(rng, &[0, 100, 1_000, 5_000]),
         listens: rng.u8(..4) > 0,
-        drain_timeout: one_of(rng, &[0, 200, 5_000, 30_000]),
-        max_surge: [0, 1, 1, 2][rng.usize(..4)],
+        drain_timeout: one_of(rng, &[0, 100, 5_000, 30_000]),
+        max_surge: rng.u32(..=3),
     }
 }
 

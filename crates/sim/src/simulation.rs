@@ -217,7 +217,7 @@ impl Run {
     /// One thing happens.
     fn step(&mut self, simulation: &Simulation) -> Check {
         match self.rng.u8(..) {
-            0..=40 => {
+            0..=24 => {
                 self.creep();
                 let (operation, app, order) = self.people.order();
                 if simulation.apps.contains(&app.0) {
@@ -227,14 +227,14 @@ impl Run {
                     Ok(())
                 }
             }
-            41..=45 => {
-                self.creep();
-                self.machine.strike(self.now);
-                Ok(())
-            }
-            50..=55 => {
+            25..=35 => {
                 self.creep();
                 self.machine.outgrow(self.now);
+                Ok(())
+            }
+            36..=45 => {
+                self.creep();
+                self.machine.strike(self.now);
                 Ok(())
             }
             // The machine sleeps, or is busy, and everything is late.
@@ -243,7 +243,7 @@ impl Run {
                 self.advance(self.now + sleep);
                 Ok(())
             }
-            56..=255 => {
+            50..=255 => {
                 if !self.proceed(None)? {
                     self.events += 1;
                 }
@@ -317,41 +317,47 @@ impl Run {
                 break;
             }
         }
-        let finished = self.supervisor.is_finished() && self.witness.lives.is_empty();
-        if finished {
-            Ok(())
-        } else {
-            Err(Broken { property: "the end comes", detail: format!("limit {limit:?}") })
-        }
+        properties::end_comes(&self.witness, &self.supervisor, limit)
     }
 
     /// Hands an event to the supervisor, and what comes out of it to everybody.
     fn handle(&mut self, event: Event) -> Check {
         self.events += 1;
         let ending = self.witness.shutdown.is_some();
-        let place = subject(&event).and_then(|worker| self.witness.place_of(worker));
-        self.coverage.count(&self.supervisor, ending, &event, place);
+        let slot = subject(&event).and_then(|worker| Some((worker, self.witness.slot_of(worker)?)));
+        self.coverage.count(&self.supervisor, ending, &event, slot);
+        let serving = properties::Serving::of(&self.witness);
         self.trace.event(self.now, &event);
         let actions = self.supervisor.handle(self.now, event.clone());
         for action in &actions {
             self.trace.action(self.now, action);
         }
         if let Event::Ordered { operation, app, order } = &event {
-            let expected = self.witness.refusal(*app, order);
+            let expected = self.witness.refusals(*app, order);
             properties::refusal_is_right(expected, *operation, &actions)?;
         }
         self.note(&event, &actions)?;
         self.witness.settle(&self.supervisor);
-        properties::check_turn(&self.witness, &self.supervisor, self.now)
+        properties::check_turn(&self.witness, &self.supervisor, self.now, &event, &serving)
     }
 
     /// Lets the witness follow, and checks each action on the way.
     fn note(&mut self, event: &Event, actions: &[Action]) -> Check {
         self.witness.note_event(self.now, event, self.next_worker);
-        let ends = matches!(
-            event,
-            Event::WorkerExited { .. } | Event::SpawnFailed { .. } | Event::MemoryExceeded { hard: true, .. }
-        );
+        let ends = match event {
+            Event::WorkerExited { .. }
+            | Event::SpawnFailed { .. }
+            | Event::MemoryExceeded { hard: true, .. } => true,
+            Event::Ordered { .. }
+            | Event::WorkerSpawned(_)
+            | Event::WorkerReady(_)
+            | Event::WorkerLeaving(_)
+            | Event::WorkerDelayed { .. }
+            | Event::WorkerDrained(_)
+            | Event::MemoryExceeded { hard: false, .. }
+            | Event::TimePassed
+            | Event::ShutdownOrdered { .. } => false,
+        };
         self.witness.note_time(self.now, subject(event).filter(|_| ends));
         for action in actions {
             properties::check_action(&self.witness, self.now, event, action)?;
@@ -360,6 +366,7 @@ impl Run {
             if let Action::Spawn { worker, .. } = action {
                 self.next_worker = WorkerId(worker.0 + 1);
             }
+            self.coverage.count_action(action);
         }
         Ok(())
     }

@@ -106,8 +106,8 @@ impl Trace {
             Event::WorkerLeaving(worker) => format!("leaving {}", worker.0),
             Event::WorkerDelayed { worker, by } => format!("delayed {} {}", worker.0, time(*by)),
             Event::WorkerDrained(worker) => format!("drained {}", worker.0),
-            Event::MemoryExceeded { worker, used, limit, hard: by_far } => {
-                format!("memory {} {used} {limit}{}", worker.0, hurry(*by_far))
+            Event::MemoryExceeded { worker, used, limit, hard } => {
+                format!("memory {} {used} {limit}{}", worker.0, hurry(*hard))
             }
             Event::WorkerExited { worker, exit } => match exit {
                 Exit::Code(code) => format!("exit {} code={code}", worker.0),

@@ -1,30 +1,35 @@
 //! What happened, kept as a book from events and actions alone. It shares no
 //! code with the core, so that the two can disagree.
 
+mod actions;
+mod orders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use supervisor_core::{
-    Action, AppId, Cause, Ending, Event, Exit, Generation, Next, Notice, OperationId, Order, Outcome,
-    ReadyWhen, Refusal, SeatId, SlotId, SlotState, Slots, Supervisor, Timestamp, WorkerId,
+    AppId, Event, Exit, Generation, OperationId, Order, ReadyWhen, Refusal, SlotId, SlotState, Slots,
+    Supervisor, Timestamp, WorkerId,
 };
 
-use crate::book::{
-    AppBook, Before, Kind, Life, LifeStage, OperationBook, Over, Place, Rest, Role, Wish, least_pause,
-};
+use crate::book::{AppBook, Place, Rest, Wish};
+use crate::life::{Life, LifeStage, Over, Role};
 
 /// All that a bystander can know.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     pub(crate) apps: BTreeMap<AppId, AppBook>,
     pub(crate) lives: BTreeMap<WorkerId, Life>,
-    /// Lives that are over. Their news means nothing.
-    pub(crate) gone: BTreeSet<WorkerId>,
+    /// Lives that are over, and their settings. Their news means nothing.
+    pub(crate) gone: BTreeMap<WorkerId, Generation>,
     /// Operations that are over.
     pub(crate) finished: BTreeSet<OperationId>,
     /// Operations whose place another took, until they are told so.
     pub(crate) superseded: BTreeSet<OperationId>,
     pub(crate) shutdown: Option<Shutdown>,
+    /// The slots whose worker got new connections because it is ready, when the
+    /// turn began.
+    pub(crate) served: BTreeMap<SlotId, WorkerId>,
 }
 
 /// The order to end everything.
@@ -35,21 +40,47 @@ pub(crate) struct Shutdown {
 }
 
 impl Witness {
-    /// Whether the worker is alive, as far as the supervisor was told.
-    pub(crate) fn place_of(&self, worker: WorkerId) -> Option<SlotId> {
-        self.lives.get(&worker).map(|life| life.place)
+    /// Where the worker is, if it is alive as far as the supervisor was told.
+    pub(crate) fn slot_of(&self, worker: WorkerId) -> Option<SlotId> {
+        self.lives.get(&worker).map(|life| life.seat.slot)
+    }
+
+    /// The life, and the book of its app.
+    pub(crate) fn life(&self, worker: WorkerId) -> Option<(&Life, &AppBook)> {
+        let life = self.lives.get(&worker)?;
+        Some((life, self.apps.get(&life.seat.slot.app)?))
+    }
+
+    pub(crate) fn role(&self, worker: WorkerId) -> Option<Role> {
+        self.place(self.slot_of(worker)?)?.role(worker)
     }
 
     pub(crate) fn place(&self, slot: SlotId) -> Option<&Place> {
-        self.apps.get(&slot.app)?.places.get(slot.index as usize)
+        self.apps.get(&slot.app)?.place(slot.index)
     }
 
     pub(crate) fn place_mut(&mut self, slot: SlotId) -> Option<&mut Place> {
         self.apps.get_mut(&slot.app)?.places.get_mut(slot.index as usize)
     }
 
-    /// How an order must be refused, if it must.
-    pub(crate) fn refusal(&self, app: AppId, order: &Order) -> Option<Refusal> {
+    /// Whether the slot should run.
+    pub(crate) fn wish(&self, slot: SlotId) -> Wish {
+        match self.apps.get(&slot.app) {
+            Some(book) if self.shutdown.is_none() => book.wish(slot.index),
+            Some(_) | None => Wish::No,
+        }
+    }
+
+    /// How an order must be refused, if it must. When an app shrinks by and by,
+    /// it may have done so or not.
+    pub(crate) fn refusals(&self, app: AppId, order: &Order) -> [Option<Refusal>; 2] {
+        let book = self.apps.get(&app);
+        let instances = book.map_or(0, |book| book.instances);
+        let shrink = book.and_then(|book| book.operation.as_ref()?.shrink);
+        [instances, shrink.unwrap_or(instances)].map(|instances| self.refusal(app, order, instances))
+    }
+
+    fn refusal(&self, app: AppId, order: &Order, instances: u32) -> Option<Refusal> {
         if self.shutdown.is_some() {
             return Some(Refusal::ShuttingDown);
         }
@@ -59,14 +90,14 @@ impl Witness {
         if let Order::Start(Slots::Only(slots))
         | Order::Stop { slots: Slots::Only(slots), .. }
         | Order::Restart { slots: Slots::Only(slots), .. } = order
-            && !slots.iter().any(|index| *index < book.instances)
+            && !slots.iter().any(|index| *index < instances)
         {
             return Some(Refusal::NoSuchSlot);
         }
-        let operation = book.operation.as_ref()?;
+        let reload = book.operation.as_ref()?.before.is_some();
         let supersedes = match order {
             Order::Delete { .. } => true,
-            Order::Stop { slots, .. } => !book.deleting && (*slots == Slots::All || !operation.reload),
+            Order::Stop { slots, .. } => !book.deleting && (*slots == Slots::All || !reload),
             Order::Declare { .. } | Order::Start(_) | Order::Restart { .. } | Order::Scale { .. } => false,
         };
         (!supersedes).then_some(Refusal::Busy)
@@ -75,18 +106,10 @@ impl Witness {
     /// Takes note of an event, after it was handled and before the actions are
     /// looked at. `next_worker` is the id of the next life.
     pub(crate) fn note_event(&mut self, now: Timestamp, event: &Event, next_worker: WorkerId) {
-        for (app, book) in &mut self.apps {
-            book.proved = false;
-            // An order to kill is carried out, but for those that cannot be yet.
-            for (index, place) in (0..).zip(&mut book.places).filter(|(_, place)| place.hurry) {
-                let slot = SlotId { app: *app, index };
-                let mut lives = self.lives.values().filter(|life| life.place == slot);
-                place.hurry = lives.any(|life| matches!(life.stage, LifeStage::Spawning));
-            }
-        }
+        self.apps.values_mut().for_each(|book| book.proved = false);
         match event {
             Event::Ordered { operation, app, order } => {
-                if self.refusal(*app, order).is_none() {
+                if self.refusals(*app, order).contains(&None) {
                     self.note_order(now, *operation, *app, order, next_worker);
                 }
             }
@@ -94,7 +117,9 @@ impl Witness {
             Event::WorkerReady(worker) => self.runs(now, *worker),
             Event::WorkerLeaving(worker) => {
                 self.runs(now, *worker);
-                self.begin_ending(now, *worker);
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.begin_ending(now);
+                }
             }
             Event::WorkerDelayed { worker, by } => {
                 let Some(life) = self.lives.get_mut(worker) else { return };
@@ -110,168 +135,46 @@ impl Witness {
                     | LifeStage::Draining { .. } => {}
                 }
             }
-            Event::WorkerDrained(worker) => {
-                if let Some(Life { stage: LifeStage::Draining { until, .. }, .. }) =
-                    self.lives.get_mut(worker)
-                {
-                    *until = now;
-                }
-            }
-            Event::MemoryExceeded { worker, hard, .. } => {
-                let Some(life) = self.lives.get_mut(worker) else { return };
-                life.excessive |= *hard;
-                let (slot, role) = (life.place, life.role);
-                if let Some(place) = self.place_mut(slot).filter(|_| role == Role::Worker) {
-                    place.outgrown = true;
+            Event::MemoryExceeded { worker, .. } => {
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.outgrown = true;
                 }
             }
             Event::ShutdownOrdered { now: hurry } => {
                 let before = self.shutdown.is_some_and(|shutdown| shutdown.hurry);
                 self.shutdown = Some(Shutdown { hurry: *hurry || before });
+                self.lives.values_mut().for_each(|life| life.hurry |= *hurry);
             }
             // The ends of lives are noted with the notice that tells of them.
-            Event::SpawnFailed { .. } | Event::WorkerExited { .. } | Event::TimePassed => {}
+            Event::SpawnFailed { .. }
+            | Event::WorkerExited { .. }
+            | Event::WorkerDrained(_)
+            | Event::TimePassed => {}
         }
     }
 
     fn runs(&mut self, now: Timestamp, worker: WorkerId) {
         let Some(life) = self.lives.get_mut(&worker) else { return };
-        let policy = &life.policy;
-        let patience = match policy.ready {
-            ReadyWhen::Started => policy.min_uptime,
-            ReadyWhen::Reported => policy.listen_timeout,
+        let patience = match life.policy.ready {
+            ReadyWhen::Started => life.policy.min_uptime,
+            ReadyWhen::Reported => life.policy.listen_timeout,
         };
         if let LifeStage::Spawning = life.stage {
             life.stage = LifeStage::Starting { since: now, ready_by: now + patience };
         }
     }
 
-    /// From now on the life must end within `kill_timeout`.
-    fn begin_ending(&mut self, now: Timestamp, worker: WorkerId) {
-        let Some(life) = self.lives.get_mut(&worker) else { return };
-        let kill_at = now + life.policy.kill_timeout;
-        life.stage = match life.stage {
-            LifeStage::Starting { .. } => LifeStage::Ending { kill_at, stable: false, was_ready: false },
-            LifeStage::Ready { stable_at, .. } => {
-                LifeStage::Ending { kill_at, stable: stable_at <= now, was_ready: true }
-            }
-            LifeStage::Draining { stable, .. } => LifeStage::Ending { kill_at, stable, was_ready: true },
-            stage @ (LifeStage::Spawning | LifeStage::Ending { .. }) => stage,
-        };
-    }
-
-    fn note_order(
-        &mut self,
-        now: Timestamp,
-        id: OperationId,
-        app: AppId,
-        order: &Order,
-        first_worker: WorkerId,
-    ) {
-        let book = match order {
-            Order::Declare { generation, policy, .. } => {
-                self.apps.entry(app).or_insert_with(|| AppBook::new(*generation, policy.clone()))
-            }
-            Order::Start(_)
-            | Order::Stop { .. }
-            | Order::Restart { .. }
-            | Order::Scale { .. }
-            | Order::Delete { .. } => match self.apps.get_mut(&app) {
-                Some(book) => book,
-                None => return,
-            },
-        };
-        if let Some(operation) = book.end_operation(&self.lives) {
-            self.superseded.insert(operation.id);
-        }
-        let mut current = BTreeSet::new();
-        let mut reload = false;
-        book.shrink = None;
-        let (kind, slots) = match order {
-            Order::Declare { generation, policy, instances, start } => {
-                let serves = self.lives.values().any(|life| {
-                    life.place.app == app
-                        && life.role == Role::Worker
-                        && matches!(life.stage, LifeStage::Ready { .. })
-                });
-                reload = *generation != book.generation && serves;
-                if reload {
-                    let wished = (0..).zip(&book.places).filter(|(_, place)| place.wish != Wish::No);
-                    book.before = Some(Before {
-                        policy: book.policy.clone(),
-                        generation: book.generation,
-                        instances: book.instances,
-                        wished: wished.map(|(index, _)| index).collect(),
-                    });
-                }
-                if *policy != book.policy {
-                    book.tried_at = None;
-                }
-                book.generation = *generation;
-                book.policy = policy.clone();
-                if reload && *instances < book.instances {
-                    book.shrink = Some(*instances);
-                } else {
-                    book.resize(*instances);
-                }
-                let lives = &self.lives;
-                let place_is_current = |place: &Place| {
-                    let life = place.worker.and_then(|worker| lives.get(&worker));
-                    life.is_none_or(|life| life.generation == *generation)
-                };
-                current.extend(
-                    (0..)
-                        .zip(&book.places)
-                        .filter(|(_, place)| place_is_current(place))
-                        .map(|(index, _)| index),
-                );
-                (Kind::Renewed, book.want(now, start))
-            }
-            Order::Start(slots) => (Kind::Ready, book.want(now, slots)),
-            Order::Restart { slots, .. } => (Kind::Renewed, book.want(now, slots)),
-            Order::Stop { slots, now: hurry } => (Kind::Empty, book.unwant(slots, *hurry)),
-            Order::Delete { now: hurry } => {
-                book.deleting = true;
-                (Kind::Empty, book.unwant(&Slots::All, *hurry))
-            }
-            Order::Scale { instances, start } => {
-                let added: BTreeSet<u32> =
-                    (book.instances..*instances).filter(|index| start.contains(*index)).collect();
-                book.resize(*instances);
-                if !added.is_empty() {
-                    (Kind::Ready, book.want(now, &Slots::Only(added)))
-                } else {
-                    (Kind::Empty, (*instances..).take_while(|index| book.has(*index)).collect())
-                }
-            }
-        };
-        let already = slots.iter().copied().filter(|index| book.is_ready(*index, &self.lives)).collect();
-        book.operation = Some(OperationBook {
-            id,
-            kind,
-            slots,
-            begun: now,
-            first_worker,
-            already,
-            current,
-            declares: matches!(order, Order::Declare { .. }),
-            reload,
-            reverted: false,
-            gave_up: false,
-        });
-    }
-
     /// Takes note of moments that have come. A life that ends in this turn is
     /// no longer there to prove anything to the others.
     pub(crate) fn note_time(&mut self, now: Timestamp, ends: Option<WorkerId>) {
-        let proved: Vec<(SlotId, Role)> = self
+        let proved: Vec<(WorkerId, SlotId)> = self
             .lives
             .iter_mut()
             .filter(|(worker, _)| Some(**worker) != ends)
-            .filter_map(|(_, life)| match &mut life.stage {
+            .filter_map(|(worker, life)| match &mut life.stage {
                 LifeStage::Ready { stable_at, proved, .. } if *stable_at <= now && !*proved => {
                     *proved = true;
-                    Some((life.place, life.role))
+                    Some((*worker, life.seat.slot))
                 }
                 LifeStage::Spawning
                 | LifeStage::Starting { .. }
@@ -280,11 +183,14 @@ impl Witness {
                 | LifeStage::Ending { .. } => None,
             })
             .collect();
-        for (slot, role) in proved {
+        for (worker, slot) in proved {
             let Some(book) = self.apps.get_mut(&slot.app) else { continue };
             book.proved = true;
-            for (index, place) in (0..).zip(&mut book.places) {
-                if (index == slot.index && role == Role::Worker) || place.rest == Rest::Errored {
+            for place in &mut book.places {
+                if place.worker == Some(worker) {
+                    place.last_stable = Some((worker, now));
+                }
+                if place.worker == Some(worker) || place.rest == Rest::Errored {
                     place.streak = (0, 0);
                 }
                 if place.rest == Rest::Errored {
@@ -296,8 +202,7 @@ impl Witness {
 
     /// The longest that any life may take to end, if it is asked now.
     pub(crate) fn longest_end(&self, now: Timestamp) -> Duration {
-        let apps = self.apps.values().map(|book| book.policy.kill_timeout);
-        let timeouts = apps.chain(self.lives.values().map(|life| life.policy.kill_timeout));
+        let timeouts = self.lives.values().map(|life| life.policy.kill_timeout);
         let ending = self.lives.values().filter_map(|life| match life.stage {
             LifeStage::Ending { kill_at, .. } => Some(kill_at.since(now)),
             LifeStage::Spawning
@@ -319,227 +224,57 @@ impl Witness {
             LifeStage::Draining { stable, .. } => (stable, true),
             LifeStage::Ending { stable, was_ready, .. } => (stable, was_ready),
         };
-        Some(Over {
-            exit,
-            stable,
-            ready,
-            terminated: life.terminated,
-            killed: life.killed,
-            drained: life.drained,
-        })
-    }
-
-    /// Takes note of an action, after it was looked at.
-    pub(crate) fn note_action(&mut self, now: Timestamp, action: &Action) {
-        match action {
-            Action::Open(seat) => {
-                if let Some(place) = self.place_mut(seat.slot) {
-                    place.open.insert(seat.side);
-                }
-            }
-            Action::Close(seat) => {
-                if let Some(place) = self.place_mut(seat.slot) {
-                    place.open.remove(&seat.side);
-                }
-            }
-            Action::Rotate(app, seats) => {
-                if let Some(book) = self.apps.get_mut(app) {
-                    book.rotation.clone_from(seats);
-                }
-            }
-            Action::Revert(app) => {
-                if let Some(book) = self.apps.get_mut(app) {
-                    book.revert(now);
-                }
-            }
-            Action::Drain(worker) => {
-                let Some(life) = self.lives.get_mut(worker) else { return };
-                if let LifeStage::Ready { stable_at, .. } = life.stage {
-                    let until = now + life.policy.drain_timeout;
-                    life.stage = LifeStage::Draining { until, stable: stable_at <= now };
-                    life.drained = true;
-                }
-            }
-            Action::Spawn { worker, seat, generation } => self.note_spawn(now, *worker, *seat, *generation),
-            Action::Terminate(worker) => {
-                self.begin_ending(now, *worker);
-                let Some(life) = self.lives.get_mut(worker) else { return };
-                life.terminated = true;
-            }
-            Action::Kill(worker) => {
-                self.begin_ending(now, *worker);
-                let Some(life) = self.lives.get_mut(worker) else { return };
-                life.killed = true;
-            }
-            Action::Forget(app) => {
-                self.apps.remove(app);
-            }
-            Action::Announce(Notice::Ready { worker, .. }) => self.note_ready(now, *worker),
-            Action::Announce(Notice::Ended { slot, worker, ending, next }) => {
-                self.note_end(now, *slot, *worker, ending, *next);
-            }
-            Action::Announce(Notice::Switched(slot, worker)) => self.note_switch(*slot, *worker),
-            Action::Announce(
-                Notice::Starting(..) | Notice::Draining(..) | Notice::Stopping(..) | Notice::Killing(..),
-            ) => {}
-            Action::Finish(id, outcome) => {
-                self.finished.insert(*id);
-                if !matches!(outcome, Outcome::Refused(_)) {
-                    self.superseded.remove(id);
-                    for book in self.apps.values_mut() {
-                        if book.operation.as_ref().is_some_and(|operation| operation.id == *id) {
-                            book.end_operation(&self.lives);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn note_spawn(&mut self, now: Timestamp, worker: WorkerId, seat: SeatId, generation: Generation) {
-        let SeatId { slot, side } = seat;
-        let Some(book) = self.apps.get_mut(&slot.app) else { return };
-        let policy = book.policy_of(generation).clone();
-        // What an operation starts is no try of the breaker's.
-        let renews = book.may_renew(slot.index);
-        let Some(place) = book.places.get_mut(slot.index as usize) else { return };
-        let role = if side == place.side { Role::Worker } else { Role::Successor };
-        if role == Role::Worker {
-            if place.rest == Rest::Errored && !renews {
-                book.tried_at = Some(now);
-            }
-            place.rest = Rest::From(now);
-            place.worker = Some(worker);
-            place.wish = Wish::Yes;
-        } else {
-            place.beside = Some(worker);
-        }
-        let life = Life {
-            place: slot,
-            side,
-            role,
-            generation,
-            policy,
-            excessive: false,
-            stage: LifeStage::Spawning,
-            terminated: false,
-            killed: false,
-            drained: false,
-        };
-        self.lives.insert(worker, life);
-    }
-
-    /// A successor serves in place of the slot's worker.
-    fn note_switch(&mut self, slot: SlotId, worker: WorkerId) {
-        let Some(place) = self.place_mut(slot) else { return };
-        let retired = place.worker.replace(worker);
-        place.beside = retired;
-        place.side = place.side.other();
-        place.streak = (0, 0);
-        place.outgrown = false;
-        for (id, role) in [(Some(worker), Role::Worker), (retired, Role::Retired)] {
-            if let Some(life) = id.and_then(|id| self.lives.get_mut(&id)) {
-                life.role = role;
-            }
-        }
-    }
-
-    fn note_ready(&mut self, now: Timestamp, worker: WorkerId) {
-        let Some(life) = self.lives.get_mut(&worker) else { return };
-        let slot = life.place;
-        let policy = &life.policy;
-        if let LifeStage::Starting { since, .. } = life.stage {
-            let stable_at = match policy.ready {
-                ReadyWhen::Started => now,
-                ReadyWhen::Reported => since + policy.min_uptime,
-            };
-            life.stage = LifeStage::Ready { stable_at, proved: false };
-        }
-        if let Some(place) = self.place_mut(slot) {
-            let newest = place.last_ready.map_or(worker, |(before, _)| before.max(worker));
-            place.last_ready = Some((newest, now));
-        }
-        self.note_time(now, None);
-    }
-
-    fn note_end(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, ending: &Ending, next: Next) {
-        let over = self.over(now, worker, ending.exit);
-        let Some(life) = self.lives.remove(&worker) else { return };
-        self.gone.insert(worker);
-        let Some(book) = self.apps.get_mut(&slot.app) else { return };
-        if let Some(operation) = &mut book.operation
-            && operation.reverted
-            && ending.cause != Cause::Asked
-        {
-            operation.gave_up = true;
-        }
-        let forgiving = book.may_renew(slot.index);
-        let Some(place) = book.places.get_mut(slot.index as usize) else { return };
-        if life.role != Role::Worker {
-            place.beside = None;
-            return;
-        }
-        place.worker = None;
-        place.outdated = false;
-        place.outgrown = false;
-        let stable = over.is_some_and(|over| over.stable);
-        match next {
-            Next::AtOnce => place.rest = Rest::From(now),
-            Next::After(_) | Next::Errored(_) => {
-                let least = if forgiving { 0 } else { place.streak.0 };
-                place.streak = (least + 1, place.streak.1 + 1);
-                place.rest = match next {
-                    Next::Errored(_) if book.proved => Rest::From(now),
-                    Next::Errored(_) => Rest::Errored,
-                    Next::AtOnce | Next::After(_) | Next::Stopped | Next::Kept | Next::Replaced => {
-                        Rest::From(now + least_pause(&life.policy, place.streak.0))
-                    }
-                };
-                if matches!(next, Next::Errored(_)) && book.proved {
-                    place.streak = (0, 0);
-                }
-            }
-            Next::Stopped | Next::Kept | Next::Replaced => {
-                place.rest = Rest::From(now);
-                if place.wish == Wish::Yes {
-                    place.last_done = Some((worker, now));
-                    place.wish = if forgiving { Wish::Maybe } else { Wish::No };
-                }
-            }
-        }
-        if stable && ending.cause != Cause::Asked {
-            place.streak = (0, 0);
-        }
+        Some(Over { exit, stable, ready })
     }
 
     /// Learns from the supervisor's own account what nobody else can tell.
     pub(crate) fn settle(&mut self, supervisor: &Supervisor) {
-        let ending = self.shutdown;
         for (id, book) in &mut self.apps {
-            if let Some(shutdown) = ending {
-                for place in &mut book.places {
-                    place.wish = Wish::No;
-                    place.hurry |= shutdown.hurry && (place.worker.is_some() || place.beside.is_some());
-                }
+            if self.shutdown.is_some() {
+                book.places.iter_mut().for_each(|place| place.wish = Wish::No);
             }
-            if let Some(instances) = book.shrink
-                && supervisor.app(*id).is_some_and(|app| app.instances == instances)
-            {
-                book.resize(instances);
-                book.shrink = None;
+            let Some(app) = supervisor.app(*id) else { continue };
+            let shrink = book.operation.as_ref().and_then(|operation| operation.shrink);
+            let gives_up = |instances: u32| {
+                let mut beyond = book.places.iter().zip(&app.slots).skip(instances as usize);
+                app.slots.len() < book.instances as usize
+                    || beyond.any(|(place, slot)| slot.state == SlotState::Stopped && place.wish == Wish::Yes)
+            };
+            if let Some(instances) = shrink.filter(|instances| gives_up(*instances)) {
+                book.shrink(instances);
+            }
+            // An operation that the end cut short may have got that far.
+            if self.shutdown.is_some() {
+                book.instances = book.instances.min(u32::try_from(app.slots.len()).unwrap_or(u32::MAX));
             }
             while book.places.len() > book.instances as usize
-                && book.places.last().is_some_and(|place| place.worker.is_none() && place.beside.is_none())
+                && book.places.last().is_some_and(Place::is_empty)
             {
                 book.places.pop();
             }
-            if book.operation.is_some() || book.places.iter().all(|place| place.wish != Wish::Maybe) {
+            if book.operation.is_some() {
                 continue;
             }
-            let Some(app) = supervisor.app(*id) else { continue };
             for (place, slot) in book.places.iter_mut().zip(&app.slots) {
                 if place.wish == Wish::Maybe {
                     place.wish = if slot.state == SlotState::Stopped { Wish::No } else { Wish::Yes };
+                }
+            }
+        }
+        self.note_who_serves();
+    }
+
+    fn note_who_serves(&mut self) {
+        self.served.clear();
+        for (id, book) in &self.apps {
+            for (index, place) in book.slots() {
+                let slot = SlotId { app: *id, index };
+                if let Some(worker) = place.worker
+                    && let Some(life) = self.lives.get_mut(&worker)
+                    && life.is_ready()
+                {
+                    life.served = true;
+                    self.served.insert(slot, worker);
                 }
             }
         }

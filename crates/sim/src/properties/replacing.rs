@@ -1,0 +1,137 @@
+//! Workers that are replaced by others beside them.
+
+use std::collections::BTreeMap;
+
+use supervisor_core::{AppId, Event, Generation, SeatId, SlotId, Timestamp, WorkerId};
+
+use super::{Check, hold};
+use crate::book::{AppBook, Wish};
+use crate::witness::Witness;
+
+/// What served before an event.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// The slots whose worker got new connections because it was ready.
+    pub(crate) slots: BTreeMap<SlotId, WorkerId>,
+    /// The apps whose operation starts successors beside ready workers.
+    pub(crate) surging: Vec<AppId>,
+}
+
+impl Serving {
+    pub(crate) fn of(witness: &Witness) -> Self {
+        let surging = witness.apps.iter().filter(|(_, book)| book.surges()).map(|(id, _)| *id).collect();
+        Self { slots: witness.served.clone(), surging }
+    }
+}
+
+/// A successor starts because a person ordered other settings, or because of
+/// its worker's memory, and then one at a time; never beside another.
+pub(super) fn successor_has_a_reason(
+    witness: &Witness,
+    event: &Event,
+    seat: SeatId,
+    generation: Generation,
+) -> Check {
+    let (Some(book), Some(place)) = (witness.apps.get(&seat.slot.app), witness.place(seat.slot)) else {
+        return Ok(());
+    };
+    if seat.side == place.side {
+        return Ok(());
+    }
+    let outgrown = matches!(event, Event::MemoryExceeded { worker, hard: false, .. }
+        if Some(*worker) == place.worker)
+        && book.operation.is_none()
+        && book.places.iter().all(|other| other.beside().is_none());
+    let renewed = book.surges() && book.may_renew(seat.slot.index);
+    let reason = (outgrown || renewed || place.outdated) && book.policy.max_surge > 0;
+    hold(reason && generation == book.generation, "a successor has a reason", || {
+        format!("{seat:?} generation {}, {place:?}", generation.0)
+    })
+}
+
+/// A worker that ends while its successor proves itself is started with the
+/// settings that it had: a release replaces nobody by being there.
+pub(super) fn old_settings_stay(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let (Some(book), Some(place)) = (witness.apps.get(&seat.slot.app), witness.place(seat.slot)) else {
+        return Ok(());
+    };
+    let successor = place.successor.and_then(|worker| witness.lives.get(&worker));
+    let before = book.operation.as_ref().filter(|operation| operation.reverted.is_none());
+    let before = before.and_then(|operation| operation.before.as_ref());
+    let right = match (before, successor) {
+        (Some(before), Some(successor)) if !successor.vain => generation == before.generation,
+        (Some(_) | None, _) => true,
+    };
+    hold(right, "old settings stay", || format!("{seat:?} generation {}", generation.0))
+}
+
+/// A bad release never replaces a good one: a successor takes over when it is
+/// ready and stable, with the settings that are declared.
+pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, worker: WorkerId) -> Check {
+    let proved = witness.life(worker).is_some_and(|(life, book)| {
+        life.seat.slot == slot && life.is_stable(now) && life.generation == book.generation
+    });
+    let expected = witness.place(slot).is_some_and(|place| {
+        place.successor == Some(worker) && place.retired.is_none() && witness.wish(slot) != Wish::No
+    });
+    hold(proved && expected, "a switch is proved", || format!("slot {slot} worker {}", worker.0))
+}
+
+/// An app goes back once, when a worker of the new settings has failed.
+pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) -> Check {
+    let failed = match event {
+        Event::WorkerExited { worker, .. } | Event::SpawnFailed { worker, .. } => witness.gone.get(worker),
+        Event::Ordered { .. }
+        | Event::WorkerSpawned(_)
+        | Event::WorkerReady(_)
+        | Event::WorkerLeaving(_)
+        | Event::WorkerDelayed { .. }
+        | Event::WorkerDrained(_)
+        | Event::MemoryExceeded { .. }
+        | Event::TimePassed
+        | Event::ShutdownOrdered { .. } => None,
+    };
+    let reason = witness.apps.get(&app).is_some_and(|book| {
+        let operation = book.operation.as_ref();
+        operation.is_some_and(|operation| operation.before.is_some() && operation.reverted.is_none())
+            && failed == Some(&book.generation)
+    });
+    hold(reason, "a revert has a reason", || format!("app {}: {failed:?}", app.0))
+}
+
+/// Never more successors than `max_surge`; those that are of no use any more
+/// are ending.
+pub(super) fn no_more_than_surge(witness: &Witness, id: AppId, book: &AppBook) -> Check {
+    let successors = book.places.iter().filter_map(|place| witness.lives.get(&place.successor?));
+    let proving = successors.filter(|life| !life.vain && !life.is_leaving()).count();
+    let most = if book.operation.is_some() { book.policy.max_surge as usize } else { usize::MAX };
+    hold(proving <= most, "no more than surge", || format!("app {} has {proving} successors", id.0))
+}
+
+/// While successors start beside them, workers that serve do so until they are
+/// replaced: only a crash, a hang, a stop or their memory may end that.
+pub(super) fn reload_keeps_the_ready(witness: &Witness, event: &Event, before: &Serving) -> Check {
+    let subject = match event {
+        Event::WorkerExited { worker, .. } | Event::MemoryExceeded { worker, hard: true, .. } => {
+            Some(*worker)
+        }
+        Event::WorkerLeaving(worker) => Some(*worker),
+        Event::Ordered { .. }
+        | Event::WorkerSpawned(_)
+        | Event::SpawnFailed { .. }
+        | Event::WorkerReady(_)
+        | Event::WorkerDelayed { .. }
+        | Event::WorkerDrained(_)
+        | Event::MemoryExceeded { hard: false, .. }
+        | Event::TimePassed
+        | Event::ShutdownOrdered { .. } => None,
+    };
+    for (slot, worker) in &before.slots {
+        let Some(book) = witness.apps.get(&slot.app) else { continue };
+        let surging = before.surging.contains(&slot.app) && (book.operation.is_none() || book.surges());
+        let excused = !surging || subject == Some(*worker) || witness.wish(*slot) == Wish::No;
+        let serves = witness.served.contains_key(slot);
+        hold(serves || excused, "a reload keeps the ready", || format!("slot {slot} worker {}", worker.0))?;
+    }
+    Ok(())
+}

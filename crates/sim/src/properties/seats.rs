@@ -1,0 +1,83 @@
+//! Sockets: which listen, and which get new connections.
+
+use std::collections::BTreeSet;
+
+use supervisor_core::{AppId, SeatId, SlotId};
+
+use super::{Check, hold};
+use crate::book::{AppBook, Rest, Wish};
+use crate::life::Life;
+use crate::witness::Witness;
+
+/// Opening what is open, or closing what is closed, is a sign of lost count.
+pub(super) fn change(witness: &Witness, seat: SeatId, open: bool) -> Check {
+    let before = witness.place(seat.slot).map(|place| place.open.contains(&seat.side));
+    hold(before == Some(!open), "sockets change", || format!("{seat:?} was open: {before:?}"))
+}
+
+/// A worker waits in `accept(2)` on its sockets to its end.
+pub(super) fn close_is_harmless(witness: &Witness, seat: SeatId) -> Check {
+    let taken = witness.lives.iter().find(|(_, life)| life.seat == seat);
+    hold(taken.is_none(), "a close is harmless", || format!("{seat:?} has {taken:?}"))
+}
+
+/// Sockets listen while a worker lives or is expected back; nobody is left
+/// waiting in a queue that nobody will answer.
+pub(super) fn fit(witness: &Witness, id: AppId, book: &AppBook) -> Check {
+    for (index, place) in book.slots() {
+        let slot = SlotId { app: id, index };
+        let own = match (place.worker, witness.wish(slot), place.rest) {
+            (Some(_), _, _) => Some(true),
+            (None, Wish::No, _) | (None, Wish::Yes, Rest::Errored) => Some(false),
+            (None, Wish::Yes, Rest::From(_)) => Some(true),
+            (None, Wish::Maybe, _) => None,
+        };
+        let is = |side| place.open.contains(&side);
+        let fits = own.is_none_or(|open| open == is(place.side))
+            && is(place.side.other()) == place.beside().is_some();
+        hold(fits, "sockets fit", || format!("slot {slot}: {place:?}"))?;
+    }
+    Ok(())
+}
+
+/// A successor gets no connections before it has proved itself, and a worker
+/// that was replaced gets none any more.
+pub(super) fn rotation_names_no_one_beside(witness: &Witness, app: AppId, seats: &[SeatId]) -> Check {
+    let Some(book) = witness.apps.get(&app) else {
+        return hold(false, "rotation names no one beside", || format!("no app {}", app.0));
+    };
+    let once = seats.iter().collect::<BTreeSet<_>>().len() == seats.len();
+    let own = seats.iter().all(|seat| {
+        seat.slot.app == app
+            && book.seat(seat.slot) == Some(*seat)
+            && witness.place(seat.slot).is_some_and(|place| place.open.contains(&seat.side))
+    });
+    hold(once && own, "rotation names no one beside", || format!("{seats:?}"))
+}
+
+/// Exactly the workers that are ready and stay get new connections. While there
+/// is none, connections wait for those that are expected.
+pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) -> Check {
+    let here = |life: &&Life| life.seat.slot.app == id;
+    let listens = book.policy.listens || witness.lives.values().filter(here).any(|life| life.policy.listens);
+    if !listens {
+        return hold(book.rotation.is_empty(), "rotation is right", || format!("app {} has none", id.0));
+    }
+    let slots = || book.slots().map(|(index, place)| (SlotId { app: id, index }, place));
+    let named = |slot: SlotId| book.seat(slot).is_some_and(|seat| book.rotation.contains(&seat));
+    let ready = |slot: SlotId| book.is_ready(slot.index, &witness.lives);
+    let serves = |slot: SlotId| match witness.wish(slot) {
+        Wish::Yes => ready(slot),
+        Wish::Maybe => ready(slot) && named(slot),
+        Wish::No => false,
+    };
+    let somebody = slots().any(|(slot, _)| serves(slot));
+    let right = slots().all(|(slot, place)| match witness.wish(slot) {
+        Wish::Yes if somebody => named(slot) == ready(slot),
+        Wish::Yes => named(slot) == place.open.contains(&place.side),
+        Wish::Maybe => !somebody || named(slot) <= ready(slot),
+        Wish::No => !named(slot),
+    });
+    let known = book.rotation.iter().all(|seat| book.seat(seat.slot) == Some(*seat));
+    hold(right && known, "rotation is right", || format!("app {}: {:?}", id.0, book.rotation))
+}

@@ -1,0 +1,68 @@
+//! Beginnings of lives.
+
+use supervisor_core::{Generation, SeatId, Timestamp, WorkerId};
+
+use super::{Check, hold};
+use crate::book::{Rest, Wish};
+use crate::witness::Witness;
+
+/// A life's id is its identity: news of an earlier life must not meet it.
+pub(super) fn is_new(witness: &Witness, worker: WorkerId) -> Check {
+    let known = witness.lives.contains_key(&worker) || witness.gone.contains_key(&worker);
+    hold(!known, "spawn is new", || format!("worker {} was there before", worker.0))
+}
+
+/// Nothing runs that nobody asked for, or with settings of yesterday.
+pub(super) fn is_wanted(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let wanted = witness.wish(seat.slot) != Wish::No
+        && witness.apps.get(&seat.slot.app).is_some_and(|book| {
+            let before = book.operation.as_ref().and_then(|operation| operation.before.as_ref());
+            let waits = before.is_some_and(|before| before.generation == generation)
+                && book.may_renew(seat.slot.index)
+                && book.seat(seat.slot) == Some(seat);
+            seat.slot.index < book.instances && !book.deleting && (generation == book.generation || waits)
+        });
+    hold(wanted, "spawn is wanted", || format!("{seat:?} generation {}", generation.0))
+}
+
+/// Two processes in one seat would answer for the same sockets, and a slot has
+/// no room for three.
+pub(super) fn is_alone(witness: &Witness, seat: SeatId) -> Check {
+    let here = |life: &&crate::life::Life| life.seat.slot == seat.slot;
+    let others: Vec<_> = witness.lives.values().filter(here).map(|life| life.seat.side).collect();
+    let alone = others.len() < 2 && !others.contains(&seat.side);
+    hold(alone, "spawn is alone", || format!("{seat:?}, others in {others:?}"))
+}
+
+/// A worker's sockets are there before it is.
+pub(super) fn is_open(witness: &Witness, seat: SeatId) -> Check {
+    let open = witness.place(seat.slot).is_some_and(|place| place.open.contains(&seat.side));
+    hold(open, "spawn is open", || format!("{seat:?} is closed"))
+}
+
+/// Restarts never outrun the backoff, nor tries the breaker: a broken program
+/// must not eat the machine.
+pub(super) fn is_due(witness: &Witness, now: Timestamp, seat: SeatId) -> Check {
+    let slot = seat.slot;
+    let (Some(book), Some(place)) = (witness.apps.get(&slot.app), witness.place(slot)) else { return Ok(()) };
+    if place.side != seat.side {
+        return Ok(());
+    }
+    let due = match place.rest {
+        Rest::From(at) => at <= now,
+        Rest::Errored => {
+            let retry = book.policy.breaker_retry;
+            let trying = book
+                .slots()
+                .filter(|(index, other)| {
+                    *index != slot.index
+                        && !book.may_renew(*index)
+                        && book.wish(*index) == Wish::Yes
+                        && other.streak.0 >= book.policy.max_restarts.max(1)
+                })
+                .any(|(_, other)| other.worker.is_some());
+            !retry.is_zero() && !trying && book.tried_at.is_none_or(|at| at + retry <= now)
+        }
+    };
+    hold(due || book.may_renew(slot.index), "spawn is due", || format!("slot {slot} rests: {:?}", place.rest))
+}

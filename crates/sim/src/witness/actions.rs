@@ -1,0 +1,227 @@
+//! What the supervisor does.
+
+use supervisor_core::{
+    Action, Cause, Ending, Generation, Next, Notice, OperationId, Outcome, ReadyWhen, SeatId, SlotId,
+    Timestamp, WorkerId,
+};
+
+use super::Witness;
+use crate::book::{AppBook, OperationBook, Rest, Wish, least_pause};
+use crate::life::{Life, LifeStage, Role};
+
+impl Witness {
+    /// Takes note of an action, after it was looked at.
+    pub(crate) fn note_action(&mut self, now: Timestamp, action: &Action) {
+        match action {
+            Action::Open(seat) => {
+                if let Some(place) = self.place_mut(seat.slot) {
+                    place.open.insert(seat.side);
+                }
+            }
+            Action::Close(seat) => {
+                if let Some(place) = self.place_mut(seat.slot) {
+                    place.open.remove(&seat.side);
+                }
+            }
+            Action::Rotate(app, seats) => {
+                if let Some(book) = self.apps.get_mut(app) {
+                    book.rotation.clone_from(seats);
+                }
+            }
+            Action::Spawn { worker, seat, generation } => self.note_spawn(now, *worker, *seat, *generation),
+            Action::Drain(worker) => {
+                self.note_given_up(now, *worker);
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.begin_draining(now);
+                }
+            }
+            Action::Terminate(worker) => {
+                self.note_given_up(now, *worker);
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.begin_ending(now);
+                    life.terminated = true;
+                }
+            }
+            Action::Kill(worker) => {
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.begin_ending(now);
+                    life.killed = true;
+                }
+            }
+            Action::Revert(app) => self.note_revert(now, *app),
+            Action::Forget(app) => {
+                self.apps.remove(app);
+            }
+            Action::Announce(Notice::Ready { worker, .. }) => self.note_ready(now, *worker),
+            Action::Announce(Notice::Switched(slot, worker)) => self.note_switch(now, *slot, *worker),
+            Action::Announce(Notice::Ended { slot, worker, ending, next }) => {
+                self.note_end(now, *slot, *worker, ending, *next);
+            }
+            Action::Announce(
+                Notice::Starting(..) | Notice::Draining(..) | Notice::Stopping(..) | Notice::Killing(..),
+            ) => {}
+            Action::Finish(id, outcome) => {
+                self.finished.insert(*id);
+                if !matches!(outcome, Outcome::Refused(_)) {
+                    self.superseded.remove(id);
+                    self.note_finish(*id);
+                }
+            }
+        }
+    }
+
+    fn note_finish(&mut self, id: OperationId) {
+        let is = |operation: &OperationBook| operation.id == id;
+        let mut books = self.apps.values_mut();
+        if let Some(book) = books.find(|book| book.operation.as_ref().is_some_and(is))
+            && let Some(operation) = book.end_operation(&self.lives)
+            && self.shutdown.is_none()
+            && let Some(instances) = operation.shrink
+        {
+            book.resize(instances);
+        }
+    }
+
+    /// The first slot that is given up says that the app shrinks now.
+    fn note_given_up(&mut self, now: Timestamp, worker: WorkerId) {
+        let Some(life) = self.lives.get(&worker) else { return };
+        let slot = life.seat.slot;
+        let own = self.role(worker) == Some(Role::Own) && !life.is_late(now) && !life.is_leaving();
+        let Some(book) = self.apps.get_mut(&slot.app) else { return };
+        let operation = book.operation.as_ref().filter(|operation| operation.gives_up(slot.index));
+        if let Some(instances) = operation.and_then(|operation| operation.shrink)
+            && own
+        {
+            book.shrink(instances);
+        }
+    }
+
+    fn note_spawn(&mut self, now: Timestamp, worker: WorkerId, seat: SeatId, generation: Generation) {
+        let Some(book) = self.apps.get_mut(&seat.slot.app) else { return };
+        let Some(policy) = book.policies.get(&generation).cloned() else { return };
+        let ordered = book.may_renew(seat.slot.index);
+        let Some(place) = book.places.get_mut(seat.slot.index as usize) else { return };
+        if place.side == seat.side {
+            if place.rest == Rest::Errored && !ordered {
+                book.tried_at = Some(now);
+            }
+            place.rest = Rest::From(now);
+            place.worker = Some(worker);
+            place.wish = Wish::Yes;
+        } else {
+            place.successor = Some(worker);
+        }
+        self.lives.insert(worker, Life::new(seat, generation, policy));
+    }
+
+    fn note_ready(&mut self, now: Timestamp, worker: WorkerId) {
+        let Some(life) = self.lives.get_mut(&worker) else { return };
+        let slot = life.seat.slot;
+        if let LifeStage::Starting { since, .. } = life.stage {
+            let stable_at = match life.policy.ready {
+                ReadyWhen::Started => now,
+                ReadyWhen::Reported => since + life.policy.min_uptime,
+            };
+            life.stage = LifeStage::Ready { stable_at, proved: false };
+        }
+        if let Some(place) = self.place_mut(slot)
+            && place.role(worker) == Some(Role::Own)
+        {
+            place.last_ready = Some((worker, now));
+        }
+        self.note_time(now, None);
+    }
+
+    fn note_switch(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId) {
+        let Some(place) = self.place_mut(slot) else { return };
+        place.retired = place.worker.replace(worker);
+        place.successor = None;
+        place.side = place.side.other();
+        place.streak = (0, 0);
+        place.rest = Rest::From(now);
+        place.outdated = false;
+        place.last_ready = Some((worker, now));
+        place.last_stable = Some((worker, now));
+    }
+
+    fn note_end(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, ending: &Ending, next: Next) {
+        let over = self.over(now, worker, ending.exit);
+        let Some(life) = self.lives.remove(&worker) else { return };
+        self.gone.insert(worker, life.generation);
+        let Some(book) = self.apps.get_mut(&slot.app) else { return };
+        let reverted = book.operation.as_ref().is_some_and(|operation| operation.reverted.is_some());
+        let Some(place) = book.places.get_mut(slot.index as usize) else { return };
+        match place.role(worker) {
+            Some(Role::Own) => {
+                place.worker = None;
+                place.outdated = false;
+            }
+            Some(Role::Successor) => {
+                place.successor = None;
+                place.stuck |= reverted && ending.cause != Cause::Asked;
+                return;
+            }
+            Some(Role::Retired) => {
+                place.retired = None;
+                return;
+            }
+            None => return,
+        }
+        self.note_rest(now, slot, (worker, &life), next);
+        let stable = over.is_some_and(|over| over.stable);
+        if let Some(place) = self.place_mut(slot)
+            && stable
+            && ending.cause != Cause::Asked
+        {
+            place.streak = (0, 0);
+        }
+    }
+
+    /// Takes note of what becomes of a slot whose own worker ended.
+    fn note_rest(&mut self, now: Timestamp, slot: SlotId, ended: (WorkerId, &Life), next: Next) {
+        let (worker, life) = ended;
+        let Some(book) = self.apps.get_mut(&slot.app) else { return };
+        let forgiving = book.may_renew(slot.index);
+        let proved = book.proved;
+        let Some(place) = book.places.get_mut(slot.index as usize) else { return };
+        match next {
+            Next::AtOnce => place.rest = Rest::From(now),
+            Next::After(_) => {
+                let least = if forgiving { 0 } else { place.streak.0 };
+                place.streak = (least + 1, place.streak.1 + 1);
+                place.rest = Rest::From(now + least_pause(&life.policy, place.streak.0));
+            }
+            Next::Errored(_) if proved => {
+                place.streak = (0, 0);
+                place.rest = Rest::From(now);
+            }
+            Next::Errored(_) => {
+                let least = if forgiving { 0 } else { place.streak.0 };
+                place.streak = (least + 1, place.streak.1 + 1);
+                place.rest = Rest::Errored;
+            }
+            Next::Stopped => {
+                place.rest = Rest::From(now);
+                if place.wish == Wish::Yes {
+                    place.last_done = Some((worker, now));
+                    place.wish = if forgiving { Wish::Maybe } else { Wish::No };
+                }
+            }
+            Next::Kept | Next::Replaced => {}
+        }
+        // What was begun for a worker's memory ends with the worker.
+        if let Some(successor) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
+            successor.vain |= life.outgrown;
+        }
+    }
+}
+
+impl AppBook {
+    /// Gives up the slots that are too many.
+    pub(super) fn shrink(&mut self, instances: u32) {
+        self.resize(instances);
+        if let Some(operation) = &mut self.operation {
+            operation.shrink = None;
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What people want.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use supervisor_core::{AppId, OperationId, Order, Slots, Timestamp, WorkerId};
+
+use super::Witness;
+use crate::book::{AppBook, Before, Kind, OperationBook, Rest, Wish};
+use crate::life::Life;
+
+impl Witness {
+    pub(super) fn note_order(
+        &mut self,
+        now: Timestamp,
+        id: OperationId,
+        app: AppId,
+        order: &Order,
+        first_worker: WorkerId,
+    ) {
+        let lives = &self.lives;
+        if let Order::Declare { generation, policy, .. } = order {
+            let book = || AppBook::new(*generation, Rc::new(policy.clone()));
+            self.apps.entry(app).or_insert_with(book);
+        }
+        let Some(book) = self.apps.get_mut(&app) else { return };
+        if let Some(operation) = book.end_operation(lives) {
+            self.superseded.insert(operation.id);
+            if let Some(instances) = operation.shrink {
+                book.resize(instances);
+            }
+        }
+        let mut operation = OperationBook {
+            id,
+            kind: Kind::Ready,
+            declares: false,
+            slots: BTreeSet::new(),
+            begun: now,
+            first_worker,
+            adopted: BTreeSet::new(),
+            already: BTreeSet::new(),
+            current: BTreeSet::new(),
+            before: None,
+            shrink: None,
+            reverted: None,
+        };
+        let mut hurries = false;
+        match order {
+            Order::Declare { generation, policy, instances, start } => {
+                let serves = book.slots().any(|(index, _)| book.is_ready(index, lives));
+                let changed = *generation != book.generation;
+                operation.before = (changed && serves).then(|| Before {
+                    generation: book.generation,
+                    instances: book.instances,
+                    wished: wished(book),
+                });
+                if *policy != *book.policy {
+                    book.tried_at = None;
+                }
+                let policy = Rc::new(policy.clone());
+                book.policies.insert(*generation, Rc::clone(&policy));
+                (book.generation, book.policy) = (*generation, policy);
+                if operation.before.is_some() && *instances < book.instances {
+                    operation.shrink = Some(*instances);
+                } else {
+                    book.resize(*instances);
+                }
+                operation.kind = Kind::Renewed;
+                operation.declares = true;
+                operation.adopted = book.places.iter().filter_map(|place| place.successor).collect();
+                let is_current =
+                    |index: &u32| book.own(*index, lives).is_none_or(|life| life.generation == *generation);
+                operation.current = book.slots().map(|(index, _)| index).filter(is_current).collect();
+                let staying = (0..*instances).filter(|index| start.contains(*index)).collect();
+                operation.slots = book.want(now, &Slots::Only(staying));
+            }
+            Order::Start(slots) => operation.slots = book.want(now, slots),
+            Order::Restart { slots, .. } => {
+                operation.kind = Kind::Renewed;
+                operation.slots = book.want(now, slots);
+            }
+            Order::Stop { slots, now: hurry } => {
+                hurries = *hurry;
+                operation.kind = Kind::Empty;
+                operation.slots = book.unwant(slots);
+            }
+            Order::Delete { now: hurry } => {
+                book.deleting = true;
+                hurries = *hurry;
+                operation.kind = Kind::Empty;
+                operation.slots = book.unwant(&Slots::All);
+            }
+            Order::Scale { instances, start } => {
+                let added = (book.instances..*instances).filter(|index| start.contains(*index)).collect();
+                book.resize(*instances);
+                operation.slots = book.want(now, &Slots::Only(added));
+                if operation.slots.is_empty() {
+                    operation.kind = Kind::Empty;
+                    operation.slots = (*instances..).take_while(|index| book.has(*index)).collect();
+                }
+            }
+        }
+        let is_ready = |index: &u32| book.is_ready(*index, lives);
+        operation.already = operation.slots.iter().copied().filter(is_ready).collect();
+        for place in &book.places {
+            if let Some(life) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
+                life.vain = true;
+            }
+        }
+        if hurries {
+            let named = |life: &&mut Life| {
+                life.seat.slot.app == app && operation.slots.contains(&life.seat.slot.index)
+            };
+            self.lives.values_mut().filter(named).for_each(|life| life.hurry = true);
+        }
+        book.operation = Some(operation);
+    }
+
+    /// Takes note that an app is what it was before its operation.
+    pub(super) fn note_revert(&mut self, now: Timestamp, app: AppId) {
+        let Some(book) = self.apps.get_mut(&app) else { return };
+        let Some(mut operation) = book.operation.take() else { return };
+        let Some(before) = operation.before.clone() else { return };
+        operation.reverted = Some(book.generation);
+        operation.shrink = None;
+        book.tried_at = None;
+        book.generation = before.generation;
+        if let Some(policy) = book.policies.get(&before.generation) {
+            book.policy = Rc::clone(policy);
+        }
+        book.resize(before.instances);
+        for (index, place) in (0..).zip(&mut book.places).take(before.instances as usize) {
+            place.stuck = false;
+            place.wish = if before.wished.contains(&index) { Wish::Yes } else { Wish::No };
+            place.streak.0 = 0;
+            if place.worker.is_none() {
+                place.streak = (0, 0);
+                place.rest = Rest::From(now);
+            }
+            if let Some(life) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
+                life.vain = true;
+            }
+        }
+        let lives = &self.lives;
+        let is_current = |index: &u32| match book.own(*index, lives) {
+            Some(life) => life.generation == before.generation && life.is_ready(),
+            None => true,
+        };
+        operation.current = (0..before.instances).filter(is_current).collect();
+        operation.slots = before.wished.iter().copied().filter(|index| *index < before.instances).collect();
+        book.operation = Some(operation);
+    }
+}
+
+fn wished(book: &AppBook) -> BTreeSet<u32> {
+    book.slots().filter(|(_, place)| place.wish == Wish::Yes).map(|(index, _)| index).collect()
+}
