@@ -2,9 +2,9 @@
 //!
 //! It is a child of the keeper and the parent of the workers. One thread
 //! decides (`run`): it waits for news, turns it into events, lets
-//! the core handle them, and performs the actions. Two helpers have threads of
-//! their own because they must never make it wait: workers' output (`output`)
-//! and the reading of `/proc` (`sampler`).
+//! the core handle them, and performs the actions. Helpers have threads of
+//! their own because they must never make it wait: workers' output (`output`),
+//! the reading of `/proc` (`sampler`) and watched files (`watcher`).
 //!
 //! It is crash-only: everything that must outlive it is with the keeper
 //! (`link`, `records`), and a master that starts looks there first
