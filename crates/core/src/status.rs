@@ -14,8 +14,6 @@ pub struct AppSnapshot {
     pub state: AppState,
     /// The generation of its settings.
     pub generation: Generation,
-    /// Slots that it has; those beyond are about to go.
-    pub instances: u32,
     /// Slots that should run.
     pub wanted: u32,
     /// Slots whose worker may take connections.
@@ -129,8 +127,7 @@ impl AppSnapshot {
         } else {
             AppState::Starting
         };
-        let instances = app.instances;
-        Self { state, generation: app.version.generation, instances, wanted, ready, running, slots }
+        Self { state, generation: app.version.generation, wanted, ready, running, slots }
     }
 }
 
