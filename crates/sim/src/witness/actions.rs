@@ -30,12 +30,14 @@ impl Witness {
             }
             Action::Spawn { worker, seat, generation } => self.note_spawn(now, *worker, *seat, *generation),
             Action::Drain(worker) => {
+                self.note_touched(*worker);
                 self.note_given_up(now, *worker);
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.begin_draining(now);
                 }
             }
             Action::Terminate(worker) => {
+                self.note_touched(*worker);
                 self.note_given_up(now, *worker);
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.begin_ending(now);
@@ -82,6 +84,16 @@ impl Witness {
         }
     }
 
+    /// A worker that served is to make room.
+    fn note_touched(&mut self, worker: WorkerId) {
+        let Some(life) = self.lives.get(&worker) else { return };
+        let (slot, touched) = (life.seat.slot, life.is_ready() && self.role(worker) == Some(Role::Own));
+        let operation = self.apps.get_mut(&slot.app).and_then(|book| book.operation.as_mut());
+        if let Some(operation) = operation.filter(|operation| touched && operation.renews(slot.index)) {
+            operation.touched.insert(slot.index);
+        }
+    }
+
     /// The first slot that is given up says that the app shrinks now.
     fn note_given_up(&mut self, now: Timestamp, worker: WorkerId) {
         let Some(life) = self.lives.get(&worker) else { return };
@@ -110,6 +122,9 @@ impl Witness {
             place.wish = Wish::Yes;
         } else {
             place.successor = Some(worker);
+            if let Some(operation) = &mut book.operation {
+                operation.touched.insert(seat.slot.index);
+            }
         }
         self.lives.insert(worker, Life::new(seat, generation, policy));
     }
@@ -133,6 +148,7 @@ impl Witness {
     }
 
     fn note_switch(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId) {
+        let Some(generation) = self.lives.get(&worker).map(|life| life.generation) else { return };
         let Some(place) = self.place_mut(slot) else { return };
         place.retired = place.worker.replace(worker);
         place.successor = None;
@@ -141,7 +157,7 @@ impl Witness {
         place.rest = Rest::From(now);
         place.outdated = false;
         place.last_ready = Some((worker, now));
-        place.last_stable = Some((worker, now));
+        place.last_stable = Some((worker, generation));
     }
 
     fn note_end(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, ending: &Ending, next: Next) {

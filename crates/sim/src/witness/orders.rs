@@ -42,6 +42,8 @@ impl Witness {
             current: BTreeSet::new(),
             before: None,
             shrink: None,
+            at_once: usize::MAX,
+            touched: BTreeSet::new(),
             reverted: None,
         };
         let mut hurries = false;
@@ -67,6 +69,7 @@ impl Witness {
                 }
                 operation.kind = Kind::Renewed;
                 operation.declares = true;
+                operation.at_once = book.policy.max_surge.max(1) as usize;
                 operation.adopted = book.places.iter().filter_map(|place| place.successor).collect();
                 let is_current =
                     |index: &u32| book.own(*index, lives).is_none_or(|life| life.generation == *generation);
@@ -75,7 +78,8 @@ impl Witness {
                 operation.slots = book.want(now, &Slots::Only(staying));
             }
             Order::Start(slots) => operation.slots = book.want(now, slots),
-            Order::Restart { slots, .. } => {
+            Order::Restart { slots, now: hurry } => {
+                operation.at_once = if *hurry { usize::MAX } else { 1 };
                 operation.kind = Kind::Renewed;
                 operation.slots = book.want(now, slots);
             }
