@@ -78,6 +78,14 @@ impl OperationBook {
         worker >= self.first_worker || self.adopted.contains(&worker)
     }
 
+    /// Whether a life with these settings is the slot's first with new ones.
+    pub(crate) fn introduces(&self, index: u32, generation: Generation) -> bool {
+        let before = self.before.as_ref().filter(|_| self.reverted.is_none());
+        before.is_some_and(|before| before.generation != generation)
+            && self.renews(index)
+            && !self.touched.contains(&index)
+    }
+
     /// Whether the slot goes when the others have proved the new settings.
     pub(crate) fn gives_up(&self, index: u32) -> bool {
         self.shrink.is_some_and(|instances| index >= instances)

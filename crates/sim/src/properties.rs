@@ -41,7 +41,7 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             spawns::is_open(witness, *seat)?;
             spawns::is_due(witness, now, *seat)?;
             replacing::successor_has_a_reason(witness, event, *seat, *generation)?;
-            replacing::successors_in_turn(witness, *seat)?;
+            replacing::spawns_in_turn(witness, *seat, *generation)?;
             replacing::old_settings_stay(witness, *seat, *generation)
         }
         Action::Drain(worker) => {

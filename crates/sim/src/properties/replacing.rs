@@ -50,10 +50,14 @@ pub(super) fn successor_has_a_reason(
     })
 }
 
-/// A reload touches slots in turn: no successor starts before its turn.
-pub(super) fn successors_in_turn(witness: &Witness, seat: SeatId) -> Check {
-    let beside = witness.place(seat.slot).is_some_and(|place| place.side != seat.side);
-    if beside { one_after_another(witness, seat.slot) } else { Ok(()) }
+/// A reload touches slots in turn: before that, no successor starts in a slot,
+/// and its own worker is started with the settings that it had.
+pub(super) fn spawns_in_turn(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let slot = seat.slot;
+    let beside = witness.place(slot).is_some_and(|place| place.side != seat.side);
+    let operation = witness.apps.get(&slot.app).and_then(|book| book.operation.as_ref());
+    let introduces = operation.is_some_and(|operation| operation.introduces(slot.index, generation));
+    if beside || introduces { one_after_another(witness, slot) } else { Ok(()) }
 }
 
 /// Nor is a worker that serves asked to make room before its turn.

@@ -120,6 +120,11 @@ impl Witness {
             place.rest = Rest::From(now);
             place.worker = Some(worker);
             place.wish = Wish::Yes;
+            let introduces =
+                |operation: &&mut OperationBook| operation.introduces(seat.slot.index, generation);
+            if let Some(operation) = book.operation.as_mut().filter(introduces) {
+                operation.touched.insert(seat.slot.index);
+            }
         } else {
             place.successor = Some(worker);
             if let Some(operation) = &mut book.operation {
