@@ -98,11 +98,13 @@ impl Witness {
     fn note_given_up(&mut self, now: Timestamp, worker: WorkerId) {
         let Some(life) = self.lives.get(&worker) else { return };
         let slot = life.seat.slot;
-        let own = self.role(worker) == Some(Role::Own) && !life.is_late(now) && !life.is_leaving();
+        let own = self.role(worker) == Some(Role::Own) && self.wish(slot) == Wish::Maybe;
+        let outdated = self.place(slot).is_some_and(|place| place.outdated);
+        let given_up = own && !outdated && !life.is_late(now) && !life.is_leaving();
         let Some(book) = self.apps.get_mut(&slot.app) else { return };
         let operation = book.operation.as_ref().filter(|operation| operation.gives_up(slot.index));
         if let Some(instances) = operation.and_then(|operation| operation.shrink)
-            && own
+            && given_up
         {
             book.shrink(instances);
         }
