@@ -266,14 +266,16 @@ impl Witness {
 
     fn note_who_serves(&mut self) {
         self.served.clear();
-        for (id, book) in &self.apps {
-            for (index, place) in book.slots() {
+        for (id, book) in &mut self.apps {
+            for (index, place) in (0..).zip(&mut book.places) {
                 let slot = SlotId { app: *id, index };
                 if let Some(worker) = place.worker
                     && let Some(life) = self.lives.get_mut(&worker)
                     && life.is_ready()
                 {
                     life.served = true;
+                    // It would have been asked to make room by now.
+                    place.outdated &= place.beside().is_some();
                     self.served.insert(slot, worker);
                 }
             }

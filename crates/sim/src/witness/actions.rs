@@ -177,7 +177,7 @@ impl Witness {
         match place.role(worker) {
             Some(Role::Own) => {
                 place.worker = None;
-                place.outdated = false;
+                place.outdated &= place.beside().is_some();
             }
             Some(Role::Successor) => {
                 place.successor = None;

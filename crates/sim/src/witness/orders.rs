@@ -106,7 +106,10 @@ impl Witness {
         }
         let is_ready = |index: &u32| book.is_ready(*index, lives);
         operation.already = operation.slots.iter().copied().filter(is_ready).collect();
-        for place in &book.places {
+        for place in &mut book.places {
+            // What was to take the place of a ready worker is of no use now.
+            let ready = place.worker.and_then(|worker| self.lives.get(&worker)).is_some_and(Life::is_ready);
+            place.outdated &= !ready;
             if let Some(life) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
                 life.vain = true;
             }
