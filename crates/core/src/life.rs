@@ -242,8 +242,8 @@ impl Worker {
         }
     }
 
-    /// Ends it: at once if it is to hurry; otherwise if there is a `cause` and it has
-    /// not begun to end, by asking, after it was drained if others serve
+    /// Ends it: at once if it is to hurry; otherwise if there is a `cause` and it
+    /// has not begun to end, by asking, after it was drained if others serve
     /// meanwhile.
     pub(crate) fn end(
         &mut self,

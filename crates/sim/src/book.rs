@@ -51,6 +51,10 @@ pub(crate) struct OperationBook {
     /// The number of slots that the app shrinks to when the others have proved
     /// the new settings.
     pub(crate) shrink: Option<u32>,
+    /// How many slots it may renew at a time.
+    pub(crate) at_once: usize,
+    /// The slots that it has begun to renew.
+    pub(crate) touched: BTreeSet<u32>,
     /// It has gone back because this generation failed.
     pub(crate) reverted: Option<Generation>,
 }
@@ -72,6 +76,14 @@ impl OperationBook {
     /// Whether the worker is one of those that it replaces others by.
     pub(crate) fn brought(&self, worker: WorkerId) -> bool {
         worker >= self.first_worker || self.adopted.contains(&worker)
+    }
+
+    /// Whether a life with these settings is the slot's first with new ones.
+    pub(crate) fn introduces(&self, index: u32, generation: Generation) -> bool {
+        let before = self.before.as_ref().filter(|_| self.reverted.is_none());
+        before.is_some_and(|before| before.generation != generation)
+            && self.renews(index)
+            && !self.touched.contains(&index)
     }
 
     /// Whether the slot goes when the others have proved the new settings.
@@ -123,8 +135,8 @@ pub(crate) struct Place {
     pub(crate) rest: Rest,
     /// The last life of its own that was ready.
     pub(crate) last_ready: Option<(WorkerId, Timestamp)>,
-    /// The last life of its own that was stable.
-    pub(crate) last_stable: Option<(WorkerId, Timestamp)>,
+    /// The last life of its own that was stable, and its settings.
+    pub(crate) last_stable: Option<(WorkerId, Generation)>,
     /// The last life that ended for good, by its own right.
     pub(crate) last_done: Option<(WorkerId, Timestamp)>,
 }
@@ -248,6 +260,12 @@ impl AppBook {
     /// Whether an operation may make room in this slot and forgive its failures.
     pub(crate) fn may_renew(&self, index: u32) -> bool {
         self.operation.as_ref().is_some_and(|operation| operation.renews(index))
+    }
+
+    /// Whether the operation has given the slot a stable life.
+    pub(crate) fn has_proved(&self, index: u32, operation: &OperationBook) -> bool {
+        let proved = self.place(index).and_then(|place| place.last_stable);
+        proved.is_some_and(|(worker, generation)| operation.brought(worker) && generation == self.generation)
     }
 
     /// Whether the operation starts successors beside ready workers.

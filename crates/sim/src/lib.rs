@@ -2,10 +2,11 @@
 //!
 //! A [`Simulation`] drives [`supervisor_core::Supervisor`] through a life that
 //! depends on its seed alone: workers crash, hang, ignore signals and never get
-//! ready, spawns fail, news comes late, twice or for workers long forgotten,
-//! the clock leaps, and people give orders at bad moments. After a while the
-//! machine behaves, so that what must come true in the end can be seen to; at
-//! the end everything is shut down.
+//! ready, use too much memory and are never drained, releases are good or bad,
+//! spawns fail, news comes late, twice or for workers long forgotten, the clock
+//! leaps, and people give orders at bad moments. After a while the machine
+//! behaves, so that what must come true in the end can be seen to; at the end
+//! everything is shut down.
 //!
 //! ```text
 //!   machine ── news ──►              ──► actions ──► machine

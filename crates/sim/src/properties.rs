@@ -41,18 +41,21 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             spawns::is_open(witness, *seat)?;
             spawns::is_due(witness, now, *seat)?;
             replacing::successor_has_a_reason(witness, event, *seat, *generation)?;
+            replacing::spawns_in_turn(witness, *seat, *generation)?;
             replacing::old_settings_stay(witness, *seat, *generation)
         }
         Action::Drain(worker) => {
             ends::order_names_the_living(witness, *worker)?;
             ends::has_a_reason(witness, now, event, *worker)?;
-            ends::drain_is_of_use(witness, *worker)
+            ends::drain_is_of_use(witness, *worker)?;
+            replacing::ends_in_turn(witness, *worker)
         }
         Action::Terminate(worker) => {
             ends::order_names_the_living(witness, *worker)?;
             ends::has_a_reason(witness, now, event, *worker)?;
             ends::drain_is_patient(witness, now, event, *worker)?;
-            ends::drain_comes_first(witness, *worker)
+            ends::drain_comes_first(witness, *worker)?;
+            replacing::ends_in_turn(witness, *worker)
         }
         Action::Kill(worker) => {
             ends::order_names_the_living(witness, *worker)?;
@@ -102,5 +105,6 @@ pub(crate) fn check_turn(
     replacing::reload_keeps_the_ready(witness, event, before)?;
     operations::superseded_are_told(witness)?;
     ends::lives_are_limited(witness, now)?;
+    ends::drained_are_asked(witness, event)?;
     ends::unwanted_lives_end(witness)
 }

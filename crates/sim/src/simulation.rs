@@ -177,7 +177,7 @@ struct Run {
     now: Timestamp,
     next_worker: WorkerId,
     events: u64,
-    /// How often the clock was looked at since it last moved.
+    /// How often the clock was looked at since it last moved or anything happened.
     ticks: u32,
 }
 
@@ -323,6 +323,9 @@ impl Run {
     /// Hands an event to the supervisor, and what comes out of it to everybody.
     fn handle(&mut self, event: Event) -> Check {
         self.events += 1;
+        if event != Event::TimePassed {
+            self.ticks = 0;
+        }
         let ending = self.witness.shutdown.is_some();
         let slot = subject(&event).and_then(|worker| Some((worker, self.witness.slot_of(worker)?)));
         self.coverage.count(&self.supervisor, ending, &event, slot);

@@ -167,14 +167,14 @@ impl Witness {
     /// Takes note of moments that have come. A life that ends in this turn is
     /// no longer there to prove anything to the others.
     pub(crate) fn note_time(&mut self, now: Timestamp, ends: Option<WorkerId>) {
-        let proved: Vec<(WorkerId, SlotId)> = self
+        let proved: Vec<(WorkerId, Generation, SlotId)> = self
             .lives
             .iter_mut()
             .filter(|(worker, _)| Some(**worker) != ends)
             .filter_map(|(worker, life)| match &mut life.stage {
                 LifeStage::Ready { stable_at, proved, .. } if *stable_at <= now && !*proved => {
                     *proved = true;
-                    Some((*worker, life.seat.slot))
+                    Some((*worker, life.generation, life.seat.slot))
                 }
                 LifeStage::Spawning
                 | LifeStage::Starting { .. }
@@ -183,12 +183,12 @@ impl Witness {
                 | LifeStage::Ending { .. } => None,
             })
             .collect();
-        for (worker, slot) in proved {
+        for (worker, generation, slot) in proved {
             let Some(book) = self.apps.get_mut(&slot.app) else { continue };
             book.proved = true;
             for place in &mut book.places {
                 if place.worker == Some(worker) {
-                    place.last_stable = Some((worker, now));
+                    place.last_stable = Some((worker, generation));
                 }
                 if place.worker == Some(worker) || place.rest == Rest::Errored {
                     place.streak = (0, 0);
@@ -266,14 +266,16 @@ impl Witness {
 
     fn note_who_serves(&mut self) {
         self.served.clear();
-        for (id, book) in &self.apps {
-            for (index, place) in book.slots() {
+        for (id, book) in &mut self.apps {
+            for (index, place) in (0..).zip(&mut book.places) {
                 let slot = SlotId { app: *id, index };
                 if let Some(worker) = place.worker
                     && let Some(life) = self.lives.get_mut(&worker)
                     && life.is_ready()
                 {
                     life.served = true;
+                    // It would have been asked to make room by now.
+                    place.outdated &= place.beside().is_some();
                     self.served.insert(slot, worker);
                 }
             }

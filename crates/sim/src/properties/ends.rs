@@ -28,7 +28,11 @@ pub(super) fn has_a_reason(witness: &Witness, now: Timestamp, event: &Event, wor
     let unwanted = wish == Wish::No || (wish == Wish::Maybe && may_shrink(book, index));
     let late = life.policy.ready == ReadyWhen::Reported && life.is_late(now);
     let outgrown = matches!(event, Event::MemoryExceeded { worker: told, hard: false, .. } if *told == worker)
-        && book.policy.max_surge == 0;
+        && book.policy.max_surge == 0
+        && book.slots().all(|(other, place)| {
+            let own = place.worker.is_none() || book.is_ready(other, &witness.lives);
+            place.beside().is_none() && own
+        });
     let reason = match role {
         Some(Role::Own) => {
             let outdated = witness.place(life.seat.slot).is_some_and(|place| place.outdated);
@@ -50,10 +54,8 @@ fn may_shrink(book: &AppBook, index: u32) -> bool {
         return false;
     };
     operation.slots.iter().filter(|index| operation.renews(**index)).all(|index| {
-        book.place(*index).is_none_or(|place| {
-            let proved = place.last_stable.is_some_and(|(worker, _)| operation.brought(worker));
-            proved || place.wish != Wish::Yes
-        })
+        let done = book.place(*index).is_none_or(|place| place.wish != Wish::Yes);
+        done || book.has_proved(*index, operation)
     })
 }
 
@@ -229,6 +231,14 @@ pub(super) fn lives_are_limited(witness: &Witness, now: Timestamp) -> Check {
         hold(in_time, "lives are limited", || format!("worker {} at {now:?}: {:?}", worker.0, life.stage))?;
     }
     Ok(())
+}
+
+/// Nobody waits longer than need be: who is drained is asked to end at once.
+pub(super) fn drained_are_asked(witness: &Witness, event: &Event) -> Check {
+    let waits = witness.lives.iter().find(|(worker, life)| {
+        *event == Event::WorkerDrained(**worker) && matches!(life.stage, LifeStage::Draining { .. })
+    });
+    hold(waits.is_none(), "drained are asked", || format!("{waits:?}"))
 }
 
 /// Who is not wanted, or was replaced, was asked to end, and who is to be killed

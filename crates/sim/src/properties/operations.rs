@@ -61,15 +61,18 @@ fn is_done(book: &AppBook, operation: &OperationBook) -> bool {
     operation.reverted.is_none()
         && operation.slots.iter().all(|index| {
             let Some(place) = book.place(*index) else { return operation.kind == Kind::Empty };
-            let ended = place.last_done.into_iter();
             match operation.kind {
                 Kind::Empty => place.is_empty(),
                 Kind::Renewed if operation.renews(*index) => {
-                    ended.chain(place.last_stable).any(|(worker, _)| operation.brought(worker))
+                    let done = place.last_done.is_some_and(|(worker, _)| operation.brought(worker));
+                    done || book.has_proved(*index, operation)
                 }
                 Kind::Ready | Kind::Renewed => {
                     operation.already.contains(index)
-                        || ended.chain(place.last_ready).any(|(_, at)| at >= operation.begun)
+                        || [place.last_done, place.last_ready]
+                            .iter()
+                            .flatten()
+                            .any(|(_, at)| *at >= operation.begun)
                 }
             }
         })

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use supervisor_core::{AppId, Event, Generation, SeatId, SlotId, Timestamp, WorkerId};
 
 use super::{Check, hold};
-use crate::book::{AppBook, Wish};
+use crate::book::{AppBook, Place, Wish};
+use crate::life::Role;
 use crate::witness::Witness;
 
 /// What served before an event.
@@ -47,6 +48,42 @@ pub(super) fn successor_has_a_reason(
     hold(reason && generation == book.generation, "a successor has a reason", || {
         format!("{seat:?} generation {}, {place:?}", generation.0)
     })
+}
+
+/// A reload touches slots in turn: before that, no successor starts in a slot,
+/// and its own worker is started with the settings that it had.
+pub(super) fn spawns_in_turn(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let slot = seat.slot;
+    let beside = witness.place(slot).is_some_and(|place| place.side != seat.side);
+    let operation = witness.apps.get(&slot.app).and_then(|book| book.operation.as_ref());
+    let introduces = operation.is_some_and(|operation| operation.introduces(slot.index, generation));
+    if beside || introduces { one_after_another(witness, slot) } else { Ok(()) }
+}
+
+/// Nor is a worker that serves asked to make room before its turn.
+pub(super) fn ends_in_turn(witness: &Witness, worker: WorkerId) -> Check {
+    let Some((life, _)) = witness.life(worker) else { return Ok(()) };
+    let serves = life.is_ready() && witness.role(worker) == Some(Role::Own);
+    if serves { one_after_another(witness, life.seat.slot) } else { Ok(()) }
+}
+
+/// Slots are renewed one after another, `max_surge` at a time: the next one when
+/// those before have proved themselves and their old workers are gone.
+fn one_after_another(witness: &Witness, slot: SlotId) -> Check {
+    let Some(book) = witness.apps.get(&slot.app) else { return Ok(()) };
+    let operation = book.operation.as_ref();
+    let Some(operation) = operation.filter(|operation| {
+        operation.reverted.is_none() && operation.renews(slot.index) && witness.wish(slot) == Wish::Yes
+    }) else {
+        return Ok(());
+    };
+    let open = |index: &&u32| {
+        let settled = |place: &Place| place.wish != Wish::Yes || place.retired.is_none();
+        let proved = book.has_proved(**index, operation) && book.place(**index).is_none_or(settled);
+        **index != slot.index && !proved && book.wish(**index) == Wish::Yes
+    };
+    let others = operation.touched.iter().filter(open).count();
+    hold(others < operation.at_once, "one after another", || format!("slot {slot}: {operation:?}"))
 }
 
 /// A worker that ends while its successor proves itself is started with the

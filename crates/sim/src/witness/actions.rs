@@ -30,12 +30,14 @@ impl Witness {
             }
             Action::Spawn { worker, seat, generation } => self.note_spawn(now, *worker, *seat, *generation),
             Action::Drain(worker) => {
+                self.note_touched(*worker);
                 self.note_given_up(now, *worker);
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.begin_draining(now);
                 }
             }
             Action::Terminate(worker) => {
+                self.note_touched(*worker);
                 self.note_given_up(now, *worker);
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.begin_ending(now);
@@ -82,15 +84,27 @@ impl Witness {
         }
     }
 
+    /// A worker that served is to make room.
+    fn note_touched(&mut self, worker: WorkerId) {
+        let Some(life) = self.lives.get(&worker) else { return };
+        let (slot, touched) = (life.seat.slot, life.is_ready() && self.role(worker) == Some(Role::Own));
+        let operation = self.apps.get_mut(&slot.app).and_then(|book| book.operation.as_mut());
+        if let Some(operation) = operation.filter(|operation| touched && operation.renews(slot.index)) {
+            operation.touched.insert(slot.index);
+        }
+    }
+
     /// The first slot that is given up says that the app shrinks now.
     fn note_given_up(&mut self, now: Timestamp, worker: WorkerId) {
         let Some(life) = self.lives.get(&worker) else { return };
         let slot = life.seat.slot;
-        let own = self.role(worker) == Some(Role::Own) && !life.is_late(now) && !life.is_leaving();
+        let own = self.role(worker) == Some(Role::Own) && self.wish(slot) == Wish::Maybe;
+        let outdated = self.place(slot).is_some_and(|place| place.outdated);
+        let given_up = own && !outdated && !life.is_late(now) && !life.is_leaving();
         let Some(book) = self.apps.get_mut(&slot.app) else { return };
         let operation = book.operation.as_ref().filter(|operation| operation.gives_up(slot.index));
         if let Some(instances) = operation.and_then(|operation| operation.shrink)
-            && own
+            && given_up
         {
             book.shrink(instances);
         }
@@ -108,8 +122,16 @@ impl Witness {
             place.rest = Rest::From(now);
             place.worker = Some(worker);
             place.wish = Wish::Yes;
+            let introduces =
+                |operation: &&mut OperationBook| operation.introduces(seat.slot.index, generation);
+            if let Some(operation) = book.operation.as_mut().filter(introduces) {
+                operation.touched.insert(seat.slot.index);
+            }
         } else {
             place.successor = Some(worker);
+            if let Some(operation) = &mut book.operation {
+                operation.touched.insert(seat.slot.index);
+            }
         }
         self.lives.insert(worker, Life::new(seat, generation, policy));
     }
@@ -133,6 +155,7 @@ impl Witness {
     }
 
     fn note_switch(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId) {
+        let Some(generation) = self.lives.get(&worker).map(|life| life.generation) else { return };
         let Some(place) = self.place_mut(slot) else { return };
         place.retired = place.worker.replace(worker);
         place.successor = None;
@@ -141,7 +164,7 @@ impl Witness {
         place.rest = Rest::From(now);
         place.outdated = false;
         place.last_ready = Some((worker, now));
-        place.last_stable = Some((worker, now));
+        place.last_stable = Some((worker, generation));
     }
 
     fn note_end(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, ending: &Ending, next: Next) {
@@ -154,7 +177,7 @@ impl Witness {
         match place.role(worker) {
             Some(Role::Own) => {
                 place.worker = None;
-                place.outdated = false;
+                place.outdated &= place.beside().is_some();
             }
             Some(Role::Successor) => {
                 place.successor = None;

@@ -42,6 +42,8 @@ impl Witness {
             current: BTreeSet::new(),
             before: None,
             shrink: None,
+            at_once: usize::MAX,
+            touched: BTreeSet::new(),
             reverted: None,
         };
         let mut hurries = false;
@@ -67,6 +69,7 @@ impl Witness {
                 }
                 operation.kind = Kind::Renewed;
                 operation.declares = true;
+                operation.at_once = book.policy.max_surge.max(1) as usize;
                 operation.adopted = book.places.iter().filter_map(|place| place.successor).collect();
                 let is_current =
                     |index: &u32| book.own(*index, lives).is_none_or(|life| life.generation == *generation);
@@ -75,7 +78,8 @@ impl Witness {
                 operation.slots = book.want(now, &Slots::Only(staying));
             }
             Order::Start(slots) => operation.slots = book.want(now, slots),
-            Order::Restart { slots, .. } => {
+            Order::Restart { slots, now: hurry } => {
+                operation.at_once = if *hurry { usize::MAX } else { 1 };
                 operation.kind = Kind::Renewed;
                 operation.slots = book.want(now, slots);
             }
@@ -102,7 +106,10 @@ impl Witness {
         }
         let is_ready = |index: &u32| book.is_ready(*index, lives);
         operation.already = operation.slots.iter().copied().filter(is_ready).collect();
-        for place in &book.places {
+        for place in &mut book.places {
+            // What was to take the place of a ready worker is of no use now.
+            let ready = place.worker.and_then(|worker| self.lives.get(&worker)).is_some_and(Life::is_ready);
+            place.outdated &= !ready;
             if let Some(life) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
                 life.vain = true;
             }
