@@ -206,3 +206,18 @@ fn many_lives_leave_nothing_behind() {
     });
     assert_eq!(process::descendants(keeper).len(), 3, "the master and two workers");
 }
+
+#[test]
+fn restarts_are_counted_anew() {
+    let home = Home::new();
+    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 1ms\ninstances: 2");
+    process::signal(home.pids("web")[1], Signal::KILL);
+    home.app_when("web", "has a replacement", |app| app["restarts"] == 1 && app["state"] == "online");
+    let reset = home.ok(&["reset", "web:1"]);
+    assert!(reset.stderr.contains("restarts of 1 slot are counted from 0 again"), "{}", reset.stderr);
+    let web = home.app("web");
+    assert_eq!((&web["restarts"], &web["workers"][1]["restarts"]), (&0.into(), &0.into()));
+    // How it ended is known all the same.
+    assert_eq!(web["workers"][1]["last_exit"]["signal"], "SIGKILL");
+    home.ends(3, &["reset", "api"]);
+}

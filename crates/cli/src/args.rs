@@ -64,6 +64,7 @@ pub(crate) enum Command {
     Status(Status),
     Describe(Describe),
     Signal(Signal),
+    Reset(Reset),
     Flush(Flush),
     #[command(alias = "reloadLogs")]
     ReloadLogs(ReloadLogs),
@@ -397,6 +398,19 @@ fn signal(text: &str) -> Result<String, String> {
         Ok(signal) => Ok(signal.to_string()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Count restarts from 0 again
+///
+/// Nothing else changes: pauses between restarts go on as they were.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor reset web
+  supervisor reset all")]
+pub(crate) struct Reset {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
 }
 
 /// Empty log files

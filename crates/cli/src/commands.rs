@@ -14,6 +14,7 @@ mod master;
 mod not_needed;
 mod orders;
 mod ping;
+mod reset;
 mod run;
 mod signal;
 mod start;
@@ -56,6 +57,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Status(options) => connected(status::status(options, terminal)),
         Command::Describe(options) => connected(describe::describe(options, terminal)),
         Command::Signal(options) => connected(signal::signal(options, terminal)),
+        Command::Reset(options) => connected(reset::reset(options, terminal)),
         Command::Flush(options) => connected(flush::flush(options, terminal)),
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),

@@ -196,7 +196,7 @@ impl App {
     }
 
     /// The slots of a selection that are there to stay.
-    fn select(&mut self, slots: &Slots) -> impl Iterator<Item = (u32, &mut Slot)> {
+    pub(crate) fn select(&mut self, slots: &Slots) -> impl Iterator<Item = (u32, &mut Slot)> {
         (0..).zip(&mut self.slots).take(self.instances as usize).filter(|(index, _)| slots.contains(*index))
     }
 

@@ -46,7 +46,8 @@ pub(crate) struct Slot {
     pub(crate) rest: Rest,
     /// Unstable lives in a row.
     pub(crate) streak: u32,
-    /// Automatic restarts since the app was declared.
+    /// Automatic restarts since the app was declared, or since a person began to
+    /// count anew.
     pub(crate) restarts: u64,
     /// The generation of its worker, or of the last one.
     pub(crate) generation: Generation,

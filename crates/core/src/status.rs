@@ -54,7 +54,8 @@ pub struct SlotSnapshot {
     pub state: SlotState,
     /// When its worker's process was started.
     pub since: Option<Timestamp>,
-    /// Automatic restarts since the app was declared.
+    /// Automatic restarts since the app was declared, or since a person began to
+    /// count anew.
     pub restarts: u64,
     /// When it is started next, if that is planned.
     pub next_start: Option<Timestamp>,

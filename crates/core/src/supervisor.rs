@@ -134,6 +134,13 @@ impl Supervisor {
         self.ending && self.places.is_empty()
     }
 
+    /// Counts the automatic restarts of these slots from 0 again. Returns how many
+    /// slots these are. What is decided does not depend on the count.
+    pub fn reset_restarts(&mut self, id: AppId, slots: &Slots) -> u32 {
+        let selected = self.apps.get_mut(&id).into_iter().flat_map(|app| app.select(slots));
+        selected.map(|(_, slot)| slot.restarts = 0).fold(0, |count, ()| count + 1)
+    }
+
     /// Why an order for an app would not be begun now; `None` if it would be.
     #[must_use]
     pub fn refusal(&self, id: AppId, order: &Order) -> Option<Refusal> {

@@ -12,6 +12,7 @@
 //! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy` |
 //! | `restored NAME [KEY=VALUE…]` | it was declared earlier: the same settings, and nobody waits |
 //! | `start` `stop [--now]` `restart [--now]` `NAME[:0,1]` | orders |
+//! | `reset NAME[:0,1]` | count restarts anew |
 //! | `scale NAME N [start=all\|none\|0,1]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
@@ -165,6 +166,11 @@ impl Stage {
                 };
                 self.order(line, name, |_| Order::Scale { instances, start })?;
             }
+            ("reset", [target]) => {
+                let (app, slots) = self.target(target)?;
+                let count = self.supervisor.reset_restarts(app, &slots);
+                let _ = writeln!(self.output, "{} reset {count} slots", moment(self.now));
+            }
             ("delete", [name]) => self.order(line, name, |_| Order::Delete { now: hurry })?,
             ("shutdown", []) => self.handle(Event::ShutdownOrdered { now: hurry }),
             ("spawned", [worker]) => self.handle(Event::WorkerSpawned(id(worker)?)),
@@ -267,13 +273,17 @@ impl Stage {
     }
 
     fn order(&mut self, line: &str, target: &str, order: impl FnOnce(Slots) -> Order) -> Result<(), String> {
+        let (app, slots) = self.target(target)?;
+        self.give(line, app, order(slots));
+        Ok(())
+    }
+
+    fn target(&mut self, target: &str) -> Result<(AppId, Slots), String> {
         let (name, slots) = match target.split_once(':') {
             Some((name, indexes)) => (name, selection(indexes)?),
             None => (target, Slots::All),
         };
-        let app = self.app(name);
-        self.give(line, app, order(slots));
-        Ok(())
+        Ok((self.app(name), slots))
     }
 
     fn declared(&mut self, name: &str, settings: &[&str]) -> Result<(AppId, Declared), String> {

@@ -7,7 +7,9 @@ mod logs;
 mod routes;
 mod server;
 
-use supervisor_protocol::control::{Apply, ErrorDetail, Flush, Kill, Reopen, Scale, Select, SendSignal};
+use supervisor_protocol::control::{
+    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendSignal,
+};
 use tokio::sync::oneshot;
 
 pub(crate) use logs::{LogFile, LogQuery, Logs};
@@ -39,6 +41,7 @@ pub(crate) enum Ask {
     Delete(Select),
     Scale(Scale),
     Signal(SendSignal),
+    Reset(Reset),
     Flush(Flush),
     Reopen(Reopen),
     Kill(Kill),
@@ -60,6 +63,7 @@ impl Ask {
             | Self::Describe { .. }
             | Self::Logs(_)
             | Self::Signal(_)
+            | Self::Reset(_)
             | Self::Flush(_)
             | Self::Reopen(_)
             | Self::Kill(_) => false,

@@ -7,7 +7,8 @@ use supervisor_config::App;
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
     Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
-    Ping, Progress, Reopen, Reopened, SCHEMA, Scale, Select, SendSignal, Signalled, Status, Stream,
+    Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal, Signalled, Status,
+    Stream,
 };
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
@@ -47,6 +48,7 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
         Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
+        Ask::Reset(reset) => master.reset(&reset).map(|done| Reply::Json(to_json(&done))),
         Ask::Flush(flush) => master.flush(&flush),
         Ask::Reopen(Reopen {}) => {
             master.reopen_logs();
@@ -202,6 +204,12 @@ impl Master {
             selected.into_iter().map(|(id, slots)| (self.registry.name(id).to_owned(), slots)).collect();
         let follow = query.follow.then(|| self.output.follow());
         Ok(Logs { files, selected, follow, query })
+    }
+
+    fn reset(&mut self, reset: &Reset) -> Answered<ResetDone> {
+        let selected = self.select(&reset.selectors)?;
+        let slots = selected.iter().map(|(id, slots)| self.core.reset_restarts(*id, slots)).sum();
+        Ok(ResetDone { slots })
     }
 
     fn flush(&self, flush: &Flush) -> Answered<Reply> {

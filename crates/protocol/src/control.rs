@@ -304,6 +304,21 @@ pub struct Flushed {
     pub files: u32,
 }
 
+/// The body of `POST /v1/reset`: counts restarts from 0 again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reset {
+    /// Whose restarts: a name, `name:slot`, a namespace, `all` or `/regex/`.
+    pub selectors: Vec<String>,
+}
+
+/// What `POST /v1/reset` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetDone {
+    /// How many slots that was about.
+    pub slots: u32,
+}
+
 /// The body of `POST /v1/reopen`: opens all log files anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

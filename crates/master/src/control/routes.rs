@@ -80,6 +80,10 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Signal)).await }),
         )
         .route(
+            "/v1/reset",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reset)).await }),
+        )
+        .route(
             "/v1/flush",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Flush)).await }),
         )
