@@ -318,3 +318,25 @@ fn a_users_own_names() {
     assert_eq!(variables["LOGNAME"], "nobody");
     assert_ne!(variables["HOME"], text(&home.path("")).trim_end_matches('/'));
 }
+
+#[test]
+fn the_environment_is_shown_without_secrets() {
+    let home = Home::new();
+    let settings = "command: [sleep, '60']
+        min_uptime: 1ms
+        instances: 2
+        env: {COLOUR: blue, API_TOKEN: hunter2, DB: 'pg://web:hunter2@db/shop'}";
+    home.start_app("web", settings);
+    let shown = home.ok(&["env", "web"]).stdout;
+    for line in ["COLOUR=blue", "API_TOKEN=***", "DB=pg://web:***@db/shop", "SUPERVISOR_INSTANCE=0"] {
+        assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    }
+    assert!(!shown.contains("hunter2") && !shown.contains("SUPERVISOR_INSTANCE=1"), "{shown}");
+    let all = home.ok(&["env", "web:1", "--reveal"]).stdout;
+    assert!(all.contains("API_TOKEN=hunter2") && all.contains("SUPERVISOR_INSTANCE=1"), "{all}");
+    let json: serde_json::Value = serde_json::from_str(&home.ok(&["env", "web", "--json"]).stdout).unwrap();
+    assert_eq!(json["workers"][1]["env"]["API_TOKEN"], "***");
+    home.ok(&["stop", "web"]);
+    home.ends(1, &["env", "web"]);
+    home.ends(3, &["env", "api"]);
+}

@@ -64,6 +64,7 @@ pub(crate) enum Command {
     Status(Status),
     Describe(Describe),
     Signal(Signal),
+    Env(Env),
     Reset(Reset),
     Flush(Flush),
     #[command(alias = "reloadLogs")]
@@ -398,6 +399,26 @@ fn signal(text: &str) -> Result<String, String> {
         Ok(signal) => Ok(signal.to_string()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Show the variables that a worker was started with
+///
+/// Of an app the first worker is shown. What seems secret is masked.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor env web
+  supervisor env web:2 --reveal
+  supervisor env all --json")]
+pub(crate) struct Env {
+    #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// Show secrets, too
+    #[arg(long)]
+    pub(crate) reveal: bool,
+    /// Print JSON, with every selected worker
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Count restarts from 0 again

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod describe;
+mod env;
 mod flush;
 mod import;
 mod init;
@@ -57,6 +58,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Status(options) => connected(status::status(options, terminal)),
         Command::Describe(options) => connected(describe::describe(options, terminal)),
         Command::Signal(options) => connected(signal::signal(options, terminal)),
+        Command::Env(options) => connected(env::env(options, terminal)),
         Command::Reset(options) => connected(reset::reset(options, terminal)),
         Command::Flush(options) => connected(flush::flush(options, terminal)),
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),

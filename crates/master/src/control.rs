@@ -2,6 +2,7 @@
 //! whose answers are snapshots or streams. Nothing here can hold the master's
 //! loop: it only ever hands over what is ready.
 
+mod environment;
 mod history;
 mod logs;
 mod routes;
@@ -12,6 +13,7 @@ use supervisor_protocol::control::{
 };
 use tokio::sync::oneshot;
 
+pub(crate) use environment::Subject;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
 pub(crate) use routes::to_json;
 pub(crate) use server::{Server, bind};
@@ -30,8 +32,17 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Ping,
-    Status { selectors: Vec<String> },
-    Describe { selectors: Vec<String> },
+    Status {
+        selectors: Vec<String>,
+    },
+    Describe {
+        selectors: Vec<String>,
+    },
+    /// The variables of workers, with secrets or without.
+    Env {
+        selectors: Vec<String>,
+        reveal: bool,
+    },
     Logs(LogQuery),
     Apply(Apply),
     Start(Select),
@@ -61,6 +72,7 @@ impl Ask {
             Self::Ping
             | Self::Status { .. }
             | Self::Describe { .. }
+            | Self::Env { .. }
             | Self::Logs(_)
             | Self::Signal(_)
             | Self::Reset(_)
@@ -78,6 +90,8 @@ pub(crate) enum Reply {
     Json(Vec<u8>),
     /// The steps of an order.
     Order(Answer),
+    /// The workers whose variables are to be read, and whether secrets are shown.
+    Env(Vec<Subject>, bool),
     /// Output of workers.
     Logs(Logs),
     /// Log files that are being emptied: how many, and what became of it.

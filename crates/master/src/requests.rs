@@ -13,7 +13,7 @@ use supervisor_protocol::control::{
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
 
-use crate::control::{Ask, LogFile, LogQuery, Logs, Reply, Request, to_json};
+use crate::control::{Ask, LogFile, LogQuery, Logs, Reply, Request, Subject, to_json};
 use crate::inherit::Apps;
 use crate::master::Master;
 use crate::operations::{Answer, Draft};
@@ -39,6 +39,9 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
         Ask::Describe { selectors } => master.describe(&selectors).map(|apps| Reply::Json(to_json(&apps))),
+        Ask::Env { selectors, reveal } => {
+            master.environments(&selectors).map(|subjects| Reply::Env(subjects, reveal))
+        }
         Ask::Logs(query) => master.logs(query).map(Reply::Logs),
         Ask::Apply(apply) => master.apply(apply).map(Reply::Order),
         Ask::Start(select) => master.start(&select).map(Reply::Order),
@@ -162,6 +165,21 @@ impl Master {
             })
             .collect();
         Ok(Describe { apps })
+    }
+
+    /// The selected workers that run, whose variables somebody asks for.
+    fn environments(&self, selectors: &[String]) -> Answered<Vec<Subject>> {
+        let mut subjects = Vec::new();
+        for (id, slots) in self.select(selectors)? {
+            let Some(app) = self.core.app(id) else { continue };
+            for (slot, found) in (0..).zip(app.slots).filter(|(slot, _)| slots.contains(*slot)) {
+                let Some(worker) = found.worker.and_then(|worker| self.workers.get(worker)) else { continue };
+                let Some(process) = &worker.record.process else { continue };
+                let (app, start_time) = (self.registry.name(id).to_owned(), process.start_time);
+                subjects.push(Subject { app, slot, pid: worker.pid, start_time });
+            }
+        }
+        Ok(subjects)
     }
 
     fn logs(&self, query: LogQuery) -> Answered<Logs> {

@@ -6,6 +6,7 @@
 //! the last one is [`Progress::Done`]. A refused request is answered with a
 //! 4xx or 5xx status and an [`ErrorBody`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -302,6 +303,27 @@ pub struct Flushed {
     /// How many files are empty now. Those that were rotated from them are
     /// deleted and do not count.
     pub files: u32,
+}
+
+/// What `GET /v1/env` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environments {
+    /// The selected workers that run.
+    pub workers: Vec<Environment>,
+}
+
+/// The variables that a worker was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The app's name.
+    pub app: String,
+    /// The slot.
+    pub slot: u32,
+    /// The worker's main process.
+    pub pid: u32,
+    /// Names and values. Of what seems secret the value is `***`, unless it was
+    /// to be revealed.
+    pub env: BTreeMap<String, String>,
 }
 
 /// The body of `POST /v1/reset`: counts restarts from 0 again.

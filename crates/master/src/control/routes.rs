@@ -11,10 +11,12 @@ use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use supervisor_protocol::control::{ErrorBody, ErrorCode, ErrorDetail, Flushed, Progress, Stream};
+use supervisor_protocol::control::{
+    Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, Progress, Stream,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ask, LogQuery, Reply, Request, logs};
+use super::{Ask, LogQuery, Reply, Request, environment, logs};
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
 
@@ -43,6 +45,7 @@ pub(super) fn router(requests: Requests) -> Router {
                 ask(to, selectors(query).map(|selectors| Ask::Describe { selectors })).await
             }),
         )
+        .route("/v1/env", get(|State(to), query| async move { ask(to, env_query(query)).await }))
         .route(
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
@@ -126,6 +129,12 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
     match answer.await {
         Ok(Ok(Reply::Json(body))) => json(StatusCode::OK, body),
         Ok(Ok(Reply::Order(answer))) => stream(|to| tell_order(answer, to)),
+        Ok(Ok(Reply::Env(subjects, reveal))) => {
+            match tokio::task::spawn_blocking(move || environment::read(subjects, reveal)).await {
+                Ok(workers) => json(StatusCode::OK, to_json(&Environments { workers })),
+                Err(_) => ending(),
+            }
+        }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
         Ok(Ok(Reply::Flush(files, result))) => match result.await {
             Ok(Ok(())) => json(StatusCode::OK, to_json(&Flushed { files })),
@@ -166,6 +175,21 @@ fn selectors(query: RawQuery) -> Result<Vec<String>, ErrorDetail> {
         .into_iter()
         .map(|(name, value)| if name == "selector" { Ok(value) } else { Err(unknown(&name)) })
         .collect()
+}
+
+fn env_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
+    let (mut selectors, mut reveal) = (Vec::new(), false);
+    for (name, value) in pairs(query)? {
+        match name.as_str() {
+            "selector" => selectors.push(value),
+            "reveal" => {
+                let bad = |_| refuse(ErrorCode::Usage, format!("{name}={value}: true or false is expected"));
+                reveal = value.parse().map_err(bad)?;
+            }
+            _ => return Err(unknown(&name)),
+        }
+    }
+    Ok(Ask::Env { selectors, reveal })
 }
 
 fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
