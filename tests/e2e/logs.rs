@@ -411,3 +411,14 @@ listen: '{}'",
     until("its lines arrive", || home.log("calm-out-0.log").lines().count() == 3);
     home.ok(&["stop", "flood"]);
 }
+
+#[test]
+fn files_are_rotated_at_times_of_a_cron_expression() {
+    let home = Home::new();
+    let script = "while :; do echo line; sleep 0.05; done";
+    home.start_app(
+        "web",
+        &format!("command: [sh, -c, '{script}']\nmin_uptime: 1ms\ninstances: 1\nlog_rotate: '* * * * * *'"),
+    );
+    until("each second has a file", || rotated(&home, "web-out-0.log").len() >= 2);
+}

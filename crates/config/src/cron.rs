@@ -85,8 +85,13 @@ fn expression(node: &Node) -> Result<Option<String>, Problem> {
     if matches!(text, "" | "0" | "false") {
         return Ok(None);
     }
+    checked(text).map(Some)
+}
+
+/// An expression that is understood.
+pub(crate) fn checked(text: &str) -> Result<String, Problem> {
     match parse_cron(text) {
-        Ok(_) => Ok(Some(text.to_owned())),
+        Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(Problem::new(format!("is no cron expression: {error}"))
             .help("minute, hour, day of month, month, day of week: `0 3 * * *` is each day at three")),
     }

@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::report::Problem;
 use crate::tree::{Node, Value};
 use crate::value::{boolean, bytes, expected, integer, non_empty, one_of, text};
-use crate::{LogTarget, path};
+use crate::{LogTarget, cron, path};
 
 /// The longest `log_date_format`, bytes.
 const MAX_DATE_FORMAT: usize = 200;
@@ -32,6 +32,9 @@ pub struct LogOptions {
     pub max_size: u64,
     /// When a file is rotated besides.
     pub rotate: LogPeriod,
+    /// At which times it is rotated besides, as a cron expression.
+    #[serde(default)]
+    pub rotate_cron: Option<String>,
     /// How many rotated files of each file are kept.
     pub keep: u32,
     /// Rotated files are compressed with gzip.
@@ -63,6 +66,7 @@ pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (LogTarget, 
     let combined = fields.optional("log_file", |node| log_target(node, base));
     let time = fields.value("time", boolean);
     let date_format = fields.optional("log_date_format", date_format);
+    let (rotate, rotate_cron) = fields.value("log_rotate", period);
     let mut options = LogOptions {
         combined_file: match combined {
             Some(LogTarget::File(path)) => Some(path),
@@ -72,7 +76,8 @@ pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (LogTarget, 
         json: fields.value("log_type", log_type),
         date_format: date_format.or_else(|| time.then(|| TIME.to_owned())),
         max_size: fields.value("log_max_size", max_size),
-        rotate: fields.value("log_rotate", period),
+        rotate,
+        rotate_cron,
         keep: fields.value("log_keep", integer(0..=10_000)),
         compress: fields.value("log_compress", boolean),
     };
@@ -98,14 +103,21 @@ fn log_type(node: &Node) -> Result<bool, Problem> {
     one_of(&[("text", false), ("raw", false), ("json", true)])(node)
 }
 
-fn period(node: &Node) -> Result<LogPeriod, Problem> {
-    one_of(&[
+/// A period, or the times of a cron expression.
+fn period(node: &Node) -> Result<(LogPeriod, Option<String>), Problem> {
+    if let Value::Text(text) = &node.value
+        && (text.contains(char::is_whitespace) || text.starts_with('@'))
+    {
+        return cron::checked(text.trim()).map(|expression| (LogPeriod::Never, Some(expression)));
+    }
+    let period = one_of(&[
         ("never", LogPeriod::Never),
         ("hourly", LogPeriod::Hourly),
         ("daily", LogPeriod::Daily),
         ("weekly", LogPeriod::Weekly),
         ("monthly", LogPeriod::Monthly),
-    ])(node)
+    ])(node)?;
+    Ok((period, None))
 }
 
 fn date_format(node: &Node) -> Result<String, Problem> {

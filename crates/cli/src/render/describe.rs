@@ -266,6 +266,7 @@ pub(crate) mod tests {
                 date_format: None,
                 max_size: 100 << 20,
                 rotate: LogPeriod::Never,
+                rotate_cron: None,
                 keep: 10,
                 compress: false,
             },

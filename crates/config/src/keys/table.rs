@@ -478,7 +478,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "log_rotate",
         aliases: &[],
         group: Output,
-        takes: Takes::OneOf(&["never", "hourly", "daily", "weekly", "monthly"], &[]),
+        takes: Takes::Period(&["never", "hourly", "daily", "weekly", "monthly"]),
         default: Value("never"),
         doc: "When files are rotated besides, in the time zone of whoever starts the app. An empty file is left alone.",
     },

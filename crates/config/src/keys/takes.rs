@@ -62,6 +62,8 @@ pub(crate) enum Takes {
     Texts,
     /// Times that recur.
     Cron,
+    /// One of these words, or a cron expression.
+    Period(&'static [&'static str]),
     /// A time zone.
     TimeZone,
     /// Tokens of day.js.
@@ -104,6 +106,10 @@ impl Takes {
             Takes::Watch => "`true`, `false`, a path or a list of them".to_owned(),
             Takes::Texts => "text, or a list of them".to_owned(),
             Takes::Cron => "cron expression of 5 or 6 fields, or `false`".to_owned(),
+            Takes::Period(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+                format!("{} or a cron expression of 5 or 6 fields", words.join(", "))
+            }
             Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
@@ -156,6 +162,9 @@ impl Takes {
                 {"type": "array", "items": {"type": "string"}},
             ]}),
             Takes::Texts => one_or_list(json!({"type": "string"})),
+            Takes::Period(words) => {
+                json!({"anyOf": [{"enum": words}, {"type": "string", "pattern": "[ @]"}]})
+            }
             Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
             Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),

@@ -118,6 +118,7 @@ mod tests {
             date_format: date_format.map(str::to_owned),
             max_size: 0,
             rotate: supervisor_config::LogPeriod::Never,
+            rotate_cron: None,
             keep: 0,
             compress: false,
         }

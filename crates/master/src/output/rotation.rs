@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
-use supervisor_config::{LogOptions, LogPeriod};
+use supervisor_config::{LogOptions, LogPeriod, parse_cron};
 
 /// The end of a compressed file's name.
 pub(crate) const COMPRESSED: &str = ".gz";
@@ -30,6 +30,8 @@ pub(crate) struct Rotation {
     /// Bytes; 0 means that size does not matter.
     pub(crate) max_size: u64,
     pub(crate) period: LogPeriod,
+    /// Times in place of a period: a cron expression.
+    pub(crate) cron: Option<String>,
     pub(crate) zone: TimeZone,
     pub(crate) keep: u32,
     pub(crate) compress: bool,
@@ -38,13 +40,21 @@ pub(crate) struct Rotation {
 impl Rotation {
     pub(crate) fn new(options: &LogOptions, zone: TimeZone) -> Self {
         let LogOptions { max_size, rotate, keep, compress, .. } = *options;
-        Self { max_size, period: rotate, zone, keep, compress }
+        let cron = options.rotate_cron.clone();
+        Self { max_size, period: rotate, cron, zone, keep, compress }
     }
 
     /// The end of the period that `time` is in.
     pub(crate) fn next(&self, time: Timestamp) -> Option<Timestamp> {
         let time = time.to_zoned(self.zone.clone());
-        next_boundary(self.period, &time)
+        match &self.cron {
+            // Clients check it; what is not understood has no times.
+            Some(cron) => {
+                let next = parse_cron(cron).ok()?.find_next_occurrence(&time, false);
+                next.ok().map(|next| next.timestamp())
+            }
+            None => next_boundary(self.period, &time),
+        }
     }
 }
 
@@ -126,9 +136,26 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(period: LogPeriod, zone: &str, time: &str, expected: &str) {
+    #[test]
+    fn the_times_of_a_cron_expression() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let cron = Some("30 2 * * SUN".to_owned());
         let rotation =
-            Rotation { max_size: 0, period, zone: TimeZone::get(zone).unwrap(), keep: 1, compress: false };
+            Rotation { max_size: 0, period: LogPeriod::Never, cron, zone, keep: 1, compress: false };
+        // The clocks skip half past two on this Sunday.
+        let next = rotation.next("2026-03-27T12:00:00Z".parse().unwrap());
+        assert_eq!(next, Some("2026-03-29T01:00:00Z".parse().unwrap()));
+    }
+
+    fn check(period: LogPeriod, zone: &str, time: &str, expected: &str) {
+        let rotation = Rotation {
+            max_size: 0,
+            period,
+            cron: None,
+            zone: TimeZone::get(zone).unwrap(),
+            keep: 1,
+            compress: false,
+        };
         let next = rotation.next(time.parse().unwrap()).map(|next| next.to_string());
         assert_eq!(next.as_deref(), Some(expected), "{period:?} after {time} in {zone}");
     }

@@ -374,7 +374,8 @@ mod tests {
         fn new(max_size: u64, period: LogPeriod) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let rotation = Rotation { max_size, period, zone: TimeZone::UTC, keep: 1000, compress: false };
+            let rotation =
+                Rotation { max_size, period, cron: None, zone: TimeZone::UTC, keep: 1000, compress: false };
             let sink = Sink::new(folder.path().join("logs/web.log"), Access::default(), rotation);
             Self { folder, sink, tidy: Tidy::default(), now }
         }
