@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
@@ -336,6 +338,32 @@ fn new_lines_are_followed() {
     process::signal(follow.logs.id(), Signal::INT);
     assert_eq!(finish(follow.logs).code, Some(0));
     assert_eq!(home.log("web-out-0.log"), "before\none\nthree\n");
+}
+
+#[test]
+fn the_next_master_is_followed() {
+    let home = Home::new();
+    start(&home, "", "instances: 1");
+    home.get("/out?before").unwrap();
+    let mut follow = Follow::start(&home, &["web"]);
+    assert_eq!(follow.next(), "web:0 | before");
+    process::kill_and_wait(home.daemon().1);
+    home.ok(&["ping"]);
+    home.app_in_state("web", "online");
+    // Until it follows again, what is written passes it by.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = home.get("/out?after");
+            }
+        });
+        let line = follow.next();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(line, "web:0 | after");
+    });
+    process::signal(follow.logs.id(), Signal::INT);
+    assert_eq!(finish(follow.logs).code, Some(0));
 }
 
 #[test]

@@ -305,10 +305,14 @@ fn logs_are_prefixed_or_json() {
     );
 }
 
+/// The same master each time: in the end it is followed again.
+const MASTER: &str = r#"{"daemon":{"version":"0.1.0","pid":7,"keeper_pid":6,"uptime_s":1}}"#;
+
 #[test]
 fn following_goes_on_with_the_next_master() {
     let line = r#"{"event":"line","app":"web","slot":0,"stream":"out","line":"hello"}"#.to_owned() + "\n";
     let daemon = FakeDaemon::new([
+        ok("GET /v1/ping", MASTER),
         ok("GET /v1/logs?lines=15", line),
         refused("GET /v1/logs?lines=0", 404, NO_SUCH_APP),
     ]);
@@ -317,7 +321,7 @@ fn following_goes_on_with_the_next_master() {
     check(&daemon.run(&["logs", "-f"]), 1, "web:0 | hello\n", end);
     assert_eq!(daemon.requests().last().unwrap(), "GET /v1/logs?lines=0&follow=true");
     let again = Answer { hold: true, ..ok("GET /v1/logs?lines=0", "") };
-    let daemon = FakeDaemon::new([ok("GET /v1/logs?lines=15", ""), again]);
+    let daemon = FakeDaemon::new([ok("GET /v1/ping", MASTER), ok("GET /v1/logs?lines=15", ""), again]);
     let mut child = daemon.command(&["logs", "-f"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut first).unwrap();
@@ -329,8 +333,8 @@ fn following_goes_on_with_the_next_master() {
 #[test]
 fn ctrl_c_ends_what_goes_on() {
     let line = r#"{"event":"line","app":"web","slot":0,"stream":"out","line":"hello"}"#.to_owned() + "\n";
-    let daemon =
-        FakeDaemon::new([ok("GET /v1/status", STATUS), Answer { hold: true, ..ok("GET /v1/logs", line) }]);
+    let logs = Answer { hold: true, ..ok("GET /v1/logs", line) };
+    let daemon = FakeDaemon::new([ok("GET /v1/status", STATUS), ok("GET /v1/ping", MASTER), logs]);
     for args in [&["status", "--watch=60"], &["logs", "--follow"]] {
         let mut child = daemon.command(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use supervisor_protocol::control::LogLine;
+use supervisor_protocol::control::{LogLine, Ping};
 use tokio::time::sleep;
 
 use super::{find_daemon, interrupts, selectors};
@@ -15,8 +15,10 @@ use crate::terminal::{Terminal, print};
 /// How many of the last lines are shown when nobody says.
 const LINES: u32 = 15;
 
-/// How long to wait before following again.
+/// How often is asked whether there is another master.
 const PAUSE: Duration = Duration::from_millis(200);
+/// After so many times the same one is followed again.
+const LOOKS: u32 = 10;
 
 pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(options.selectors, terminal)?;
@@ -39,16 +41,17 @@ pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, 
         with_query("/v1/logs", query)
     };
     let client = find_daemon(terminal).await?;
+    let master = if options.follow { Some(master_of(&client).await?) } else { None };
     let lines = client.get_lines(&path(first)).await?;
     let mut view = if options.json { None } else { Some(LogView::new(terminal.color)) };
-    if !options.follow {
+    let Some(master) = master else {
         show(lines, &mut view).await?;
         return Ok(ExitCode::Done);
-    }
+    };
     let again = path(0);
     let mut interrupts = interrupts()?;
     tokio::select! {
-        result = follow(&client, lines, &again, &mut view) => result,
+        result = follow(&client, master, lines, &again, &mut view) => result,
         _ = interrupts.recv() => Ok(ExitCode::Done),
     }
 }
@@ -57,6 +60,7 @@ pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, 
 /// stream.
 async fn follow(
     client: &Client,
+    mut master: u32,
     mut lines: Lines,
     path: &str,
     view: &mut Option<LogView>,
@@ -68,14 +72,30 @@ async fn follow(
         {
             return Err(error.into());
         }
-        // One that is about to end may still accept connections.
-        sleep(PAUSE).await;
-        lines = client.get_lines(path).await.map_err(|failure| Failure {
+        let ended = |failure: Failure| Failure {
             code: ExitCode::Failed,
             cause: failure.cause.context("the stream has ended"),
-        })?;
+        };
+        master = next_master(client, master).await.map_err(ended)?;
+        lines = client.get_lines(path).await.map_err(ended)?;
         Terminal::say("the daemon's master was replaced; following again");
     }
+}
+
+/// Waits for another master than this one, which may still answer while it ends.
+async fn next_master(client: &Client, before: u32) -> Result<u32, Failure> {
+    for _ in 0..LOOKS {
+        sleep(PAUSE).await;
+        let master = master_of(client).await?;
+        if master != before {
+            return Ok(master);
+        }
+    }
+    Ok(before)
+}
+
+async fn master_of(client: &Client) -> Result<u32, Failure> {
+    Ok(decode::<Ping>(&client.get("/v1/ping").await?)?.daemon.pid)
 }
 
 /// Shows lines to the last; as the daemon wrote them without a view.
