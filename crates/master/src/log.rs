@@ -13,6 +13,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
+/// Lines that wait for the disk before more are lost: a storm of thousands of
+/// workers writes a few for each. Room is taken for all at once, 32 bytes a line;
+/// the library's own default takes 4 MiB.
+const FILE_LINES: usize = 8 * 1024;
 /// Days whose files are kept.
 const DAYS: usize = 14;
 /// Lines that wait for standard error.
@@ -74,7 +78,8 @@ pub(crate) fn start(log_dir: &Path, foreground: bool) -> io::Result<Log> {
         .build(folder)
         .map_err(io::Error::other)?;
     // A disk that hangs must not stop the master, either.
-    let (files, guard) = NonBlockingBuilder::default().lossy(true).finish(files);
+    let (files, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(FILE_LINES).finish(files);
     let to_file = fmt::layer().with_timer(Time).with_target(false).with_ansi(false).with_writer(files);
     // A stopped terminal or a full pipe must not stop the master: lines are lost.
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES);
