@@ -261,7 +261,7 @@ mod tests {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
         };
-        Surroundings { uid, cwd: Path::new("/work"), variable: &variable, temp_dir }.homes()
+        Surroundings { uid, cwd: Path::new("/here"), variable: &variable, temp_dir }.homes()
     }
 
     fn runtime_dirs(uid: u32, variables: &[(&str, &str)]) -> Vec<PathBuf> {
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_given_home_is_the_only_one() {
         assert_eq!(runtime_dirs(0, &[("SUPERVISOR_HOME", "/srv/s")]), [Path::new("/srv/s/run")]);
-        assert_eq!(runtime_dirs(7, &[("SUPERVISOR_HOME", "s")]), [Path::new("/work/s/run")]);
+        assert_eq!(runtime_dirs(7, &[("SUPERVISOR_HOME", "s")]), [Path::new("/here/s/run")]);
         assert_eq!(Home::below(Path::new("/srv/s")).given(), Some(Path::new("/srv/s")));
         assert_eq!(Home::system().given(), None);
     }

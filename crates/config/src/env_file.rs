@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     fn caller() -> Variables {
-        [("HOME", "/root"), ("EMPTY", ""), ("SPACED", " x "), ("A", "caller's")]
+        [("HOME", "/home/me"), ("EMPTY", ""), ("SPACED", " x "), ("A", "caller's")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into()
     }
@@ -332,7 +332,10 @@ mod tests {
 
     #[test]
     fn variables_within_values() {
-        check("B=$HOME/x\nC=\"${HOME}x\"\nD='$HOME'", &[("B", "/root/x"), ("C", "/rootx"), ("D", "$HOME")]);
+        check(
+            "B=$HOME/x\nC=\"${HOME}x\"\nD='$HOME'",
+            &[("B", "/home/me/x"), ("C", "/home/mex"), ("D", "$HOME")],
+        );
         check("B=$A\nA=own\nC=$A", &[("A", "own"), ("B", "caller's"), ("C", "own")]);
         check("B=${NO:-a b}${NO-}\nC=${EMPTY:-x}\nD=${EMPTY-x}", &[("B", "a b"), ("C", "x"), ("D", "")]);
         check(

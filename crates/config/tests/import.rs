@@ -101,11 +101,11 @@ fn a_dump_of_pm2_becomes_an_ecosystem_file() {
             "autostart": true, "autorestart": true, "watch": false, "exec_mode": "cluster_mode",
             "instance_var": "NODE_APP_INSTANCE", "pmx": true, "treekill": true, "username": "root",
             "windowsHide": true, "kill_retry_time": 100, "namespace": "default", "pm_exec_path": "/srv/app.js",
-            "pm_cwd": "/srv", "exec_interpreter": "node", "pm_out_log_path": "/root/.pm2/logs/api-out-{number}.log",
-            "pm_err_log_path": "/var/log/api-err-{number}.log", "pm_pid_path": "/root/.pm2/pids/api-{number}.pid",
+            "pm_cwd": "/srv", "exec_interpreter": "node", "pm_out_log_path": "/home/me/.pm2/logs/api-out-{number}.log",
+            "pm_err_log_path": "/var/log/api-err-{number}.log", "pm_pid_path": "/home/me/.pm2/pids/api-{number}.pid",
             "NODE_APP_INSTANCE": {number}, "status": "online", "axm_actions": [{{"action_name": "x"}}],
             "instances": 2, "LANG": "C", "NODE_ENV": "production",
-            "env": {{"LANG": "C", "SHLVL": "1", "PM2_HOME": "/root/.pm2", "unique_id": "1-2", "api": "{{}}",
+            "env": {{"LANG": "C", "SHLVL": "1", "PM2_HOME": "/home/me/.pm2", "unique_id": "1-2", "api": "{{}}",
             "NODE_ENV": "production"}}}}"#
         )
     };
