@@ -70,6 +70,7 @@ pub(crate) enum Command {
     #[command(alias = "reloadLogs")]
     ReloadLogs(ReloadLogs),
     Logs(Logs),
+    Events(Events),
     Ping(Ping),
     Kill(Kill),
     Startup(Startup),
@@ -488,6 +489,24 @@ pub(crate) struct Logs {
     /// Only standard output
     #[arg(long)]
     pub(crate) out: bool,
+}
+
+/// Follow what happens to apps and workers, until Ctrl-C
+///
+/// Orders, starts, crashes and their causes, reloads and how they end, each as it happens. What happened before is in
+/// the daemon's log.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor events
+  supervisor events web
+  supervisor events --json | jq 'select(.event == \"failed\")'")]
+pub(crate) struct Events {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+    /// One JSON object a line, as the daemon gives it
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A time, or how long ago it was.

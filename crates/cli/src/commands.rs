@@ -4,7 +4,9 @@ mod check;
 mod completions;
 mod describe;
 mod env;
+mod events;
 mod flush;
+mod follow;
 mod import;
 mod init;
 mod keeper;
@@ -63,6 +65,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Flush(options) => connected(flush::flush(options, terminal)),
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),
+        Command::Events(options) => connected(events::events(options, terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),
     }

@@ -10,10 +10,11 @@ use supervisor_protocol::control::{
     Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal, Signalled, Status,
     Stream,
 };
+use supervisor_protocol::events::Happening;
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
 
-use crate::control::{Ask, LogFile, LogQuery, Logs, Reply, Request, Subject, to_json};
+use crate::control::{Ask, Following, LogFile, LogQuery, Logs, Reply, Request, Selection, Subject, to_json};
 use crate::inherit::Apps;
 use crate::master::Master;
 use crate::operations::{Answer, Draft};
@@ -43,6 +44,7 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
             master.environments(&selectors).map(|subjects| Reply::Env(subjects, reveal))
         }
         Ask::Logs(query) => master.logs(query).map(Reply::Logs),
+        Ask::Events { selectors } => master.follow(&selectors).map(Reply::Events),
         Ask::Apply(apply) => master.apply(apply).map(Reply::Order),
         Ask::Start(select) => master.start(&select).map(Reply::Order),
         Ask::Stop(select) => master.stop(&select).map(Reply::Order),
@@ -120,8 +122,7 @@ impl Master {
     }
 
     fn status(&self, selectors: &[String]) -> Answered<Status> {
-        let all = ["all".to_owned()];
-        let selected = self.registry.select(if selectors.is_empty() { &all } else { selectors })?;
+        let selected = self.select_or_all(selectors)?;
         let facts = self.facts();
         let apps = self
             .registry
@@ -183,9 +184,7 @@ impl Master {
     }
 
     fn logs(&self, query: LogQuery) -> Answered<Logs> {
-        let all = vec!["all".to_owned()];
-        let selectors = if query.selectors.is_empty() { &all } else { &query.selectors };
-        let selected = self.registry.select(selectors)?;
+        let selected = self.select_or_all(&query.selectors)?;
         let mut files: Vec<LogFile> = Vec::new();
         for (name, entry) in self.registry.iter() {
             let Some(slots) = selected.get(&entry.id) else { continue };
@@ -218,10 +217,31 @@ impl Master {
                 }
             }
         }
-        let selected =
-            selected.into_iter().map(|(id, slots)| (self.registry.name(id).to_owned(), slots)).collect();
+        let selection = self.selection(&query.selectors, selected);
         let follow = query.follow.then(|| self.output.follow());
-        Ok(Logs { files, selected, follow, query })
+        Ok(Logs { files, selection, follow, query })
+    }
+
+    /// What happens from now on to what these selectors mean.
+    fn follow(&mut self, selectors: &[String]) -> Answered<Following> {
+        let selected = self.select_or_all(selectors)?;
+        let selection = self.selection(selectors, selected);
+        Ok(Following { events: self.events.follow(), selection })
+    }
+
+    /// What selectors mean; everything without any.
+    fn select_or_all(&self, selectors: &[String]) -> Answered<BTreeMap<AppId, Slots>> {
+        let all = ["all".to_owned()];
+        self.registry.select(if selectors.is_empty() { &all } else { selectors })
+    }
+
+    /// The same by name, for a stream that may outlive the apps.
+    fn selection(&self, selectors: &[String], selected: BTreeMap<AppId, Slots>) -> Selection {
+        if selectors.is_empty() || selectors.iter().any(|selector| selector == "all") {
+            return Selection::Everything;
+        }
+        let name = |id| self.registry.name(id).to_owned();
+        Selection::These(selected.into_iter().map(|(id, slots)| (name(id), slots)).collect())
     }
 
     fn reset(&mut self, reset: &Reset) -> Answered<ResetDone> {
@@ -282,7 +302,7 @@ impl Master {
             let instances = self.registry.by_id(id).map_or(0, |entry| {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
-            draft.say(Progress::App { app: name, change, instances });
+            self.say(&mut draft, name, change, instances);
             let operation = self.operations.begin(&mut draft, id);
             self.declare(operation, id);
             self.watch_declared(&mut draft, id);
@@ -295,7 +315,7 @@ impl Master {
             .collect();
         for (id, app) in missing {
             let change = if prune { Change::Deleted } else { Change::Missing };
-            draft.say(Progress::App { app, change, instances: 0 });
+            self.say(&mut draft, app, change, 0);
             if prune {
                 self.note_deleted(id);
                 let operation = self.operations.begin(&mut draft, id);
@@ -370,12 +390,20 @@ impl Master {
             let concerned = (0..all).filter(|index| slots.contains(*index)).count();
             // There are no more than `all`.
             let instances = u32::try_from(concerned).unwrap_or(all);
-            draft.say(Progress::App { app, change, instances });
+            self.say(&mut draft, app, change, instances);
             let operation = self.operations.begin(&mut draft, id);
             self.order(operation, id, order(slots));
         }
         self.operations.watch(draft);
         answer
+    }
+
+    /// Tells what an order means for an app.
+    fn say(&self, draft: &mut Draft, app: String, change: Change, instances: u32) {
+        if !matches!(change, Change::Unchanged | Change::Missing) {
+            self.events.tell(|| Happening::App { app: app.clone(), change, instances, reason: None });
+        }
+        draft.say(Progress::App { app, change, instances });
     }
 
     fn select(&self, selectors: &[String]) -> Answered<Vec<(AppId, Slots)>> {
@@ -454,7 +482,7 @@ impl Master {
                 draft.fail(5, failure(app, words::refusal(refusal)));
             } else if !entry.is_stopped() {
                 let instances = entry.count_running();
-                draft.say(Progress::App { app, change: Change::Reloaded, instances });
+                self.say(&mut draft, app, Change::Reloaded, instances);
                 let operation = self.operations.begin(&mut draft, id);
                 self.renew(operation, id);
             } else if !everything {

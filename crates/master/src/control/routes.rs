@@ -16,7 +16,7 @@ use supervisor_protocol::control::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ask, LogQuery, Reply, Request, environment, logs};
+use super::{Ask, LogQuery, Reply, Request, environment, events, logs};
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
 
@@ -49,6 +49,12 @@ pub(super) fn router(requests: Requests) -> Router {
         .route(
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
+        )
+        .route(
+            "/v1/events",
+            get(|State(to), query| async move {
+                ask(to, selectors(query).map(|selectors| Ask::Events { selectors })).await
+            }),
         )
         .route(
             "/v1/apply",
@@ -136,6 +142,7 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
             }
         }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
+        Ok(Ok(Reply::Events(following))) => stream(|to| events::tell(following, to)),
         Ok(Ok(Reply::Flush(files, result))) => match result.await {
             Ok(Ok(())) => json(StatusCode::OK, to_json(&Flushed { files })),
             Ok(Err(error)) => refusal(refuse(ErrorCode::Failed, error.to_string())),
