@@ -21,6 +21,7 @@ mod control;
 mod crash;
 mod cron;
 mod daemon;
+mod describe;
 mod events;
 mod logs;
 mod memory;

@@ -362,7 +362,8 @@ pub(crate) struct Status {
 
 /// Show everything that there is to know of an app
 ///
-/// Values of environment variables are left out: they may hold secrets.
+/// Of an app that comes from a file, the settings that the file has changed since are named. Values of environment
+/// variables are left out: they may hold secrets.
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "show",
@@ -374,7 +375,7 @@ Examples:
 pub(crate) struct Describe {
     #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
     pub(crate) selectors: Vec<String>,
-    /// The daemon's JSON, as it is
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

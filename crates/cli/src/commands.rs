@@ -24,6 +24,8 @@ mod start;
 mod startup;
 mod status;
 
+pub(crate) use describe::Described;
+
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind};
 

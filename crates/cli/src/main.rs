@@ -10,6 +10,7 @@ mod args;
 mod client;
 mod commands;
 mod daemon;
+mod difference;
 mod exit_code;
 mod home;
 mod load;

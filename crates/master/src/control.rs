@@ -40,8 +40,10 @@ pub(crate) enum Ask {
     Status {
         selectors: Vec<String>,
     },
+    /// Settings, with values of variables or without.
     Describe {
         selectors: Vec<String>,
+        reveal: bool,
     },
     /// The variables of workers, with secrets or without.
     Env {

@@ -18,6 +18,7 @@ use crate::control::{Ask, Following, LogFile, LogQuery, Logs, Reply, Request, Se
 use crate::inherit::Apps;
 use crate::master::Master;
 use crate::operations::{Answer, Draft};
+use crate::records::Origin;
 use crate::registry::refuse;
 use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
@@ -39,7 +40,9 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         }
         Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
-        Ask::Describe { selectors } => master.describe(&selectors).map(|apps| Reply::Json(to_json(&apps))),
+        Ask::Describe { selectors, reveal } => {
+            master.describe(&selectors, reveal).map(|apps| Reply::Json(to_json(&apps)))
+        }
         Ask::Env { selectors, reveal } => {
             master.environments(&selectors).map(|subjects| Reply::Env(subjects, reveal))
         }
@@ -100,7 +103,7 @@ impl Master {
     pub(crate) fn begin(&mut self, apps: Apps) -> Answered<()> {
         for (app, record) in apps.known {
             let settings = Settings::new(app, record.generation);
-            let id = self.registry.insert(settings, record.source, record.instances, record.stopped);
+            let id = self.registry.insert(settings, record.origin, record.instances, record.stopped);
             self.restore(id);
         }
         // They ask for the sockets that were inherited before those are dropped.
@@ -135,7 +138,7 @@ impl Master {
         Ok(Status { schema: SCHEMA, daemon: self.daemon(), apps })
     }
 
-    fn describe(&self, selectors: &[String]) -> Answered<Describe> {
+    fn describe(&self, selectors: &[String], reveal: bool) -> Answered<Describe> {
         let selected = self.registry.select(selectors)?;
         let facts = self.facts();
         let apps = self
@@ -154,8 +157,15 @@ impl Master {
                     out: text(settings.out_path(&self.log_dir, slot)),
                     error: text(settings.error_path(&self.log_dir, slot)),
                 });
+                let mut app = App { instances: entry.instances, ..settings.app.clone() };
+                if !reveal {
+                    app.inherited_env.clear();
+                    app.env.clear();
+                }
                 Some(Description {
-                    settings: without_values(&settings.app),
+                    settings: app,
+                    source: entry.origin.source.clone(),
+                    env_name: entry.origin.env_name.clone(),
                     env_names: environment
                         .into_iter()
                         .map(|(name, _)| name.to_string_lossy().into_owned())
@@ -276,7 +286,8 @@ impl Master {
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
-        let Apply { apps, source, prune, reload, daemon } = apply;
+        let Apply { apps, source, env_name, prune, reload, daemon } = apply;
+        let origin = Origin { source, env_name };
         check(&apps)?;
         automatic::check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
@@ -298,7 +309,7 @@ impl Master {
                 continue;
             }
             let name = app.name.clone();
-            let (id, change) = self.note(app, source.clone(), reload);
+            let (id, change) = self.note(app, origin.clone(), reload);
             let instances = self.registry.by_id(id).map_or(0, |entry| {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
@@ -310,7 +321,10 @@ impl Master {
         let missing: Vec<(AppId, String)> = self
             .registry
             .iter()
-            .filter(|(name, entry)| source.is_some() && entry.source == source && !names.contains(*name))
+            .filter(|(name, entry)| {
+                let same = origin.source.is_some() && entry.origin.source == origin.source;
+                same && !names.contains(*name)
+            })
             .map(|(name, entry)| (entry.id, name.to_owned()))
             .collect();
         for (id, app) in missing {
@@ -327,11 +341,11 @@ impl Master {
     }
 
     /// Notes what an app is to be from now on, and tells what that changes.
-    fn note(&mut self, app: App, source: Option<std::path::PathBuf>, reload: bool) -> (AppId, Change) {
+    fn note(&mut self, app: App, origin: Origin, reload: bool) -> (AppId, Change) {
         let Some(known) = self.registry.get(&app.name) else {
             let instances = app.instances;
             let stopped = if app.autostart { BTreeSet::new() } else { (0..instances).collect() };
-            let id = self.registry.insert(Settings::new(app, 1), source, instances, stopped);
+            let id = self.registry.insert(Settings::new(app, 1), origin, instances, stopped);
             return (id, Change::Created);
         };
         let id = known.id;
@@ -361,7 +375,7 @@ impl Master {
             }
             entry.instances = app.instances;
             entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
-            entry.source = source;
+            entry.origin = origin;
             if renewed {
                 entry.settings = Settings::new(app, generation);
             }
@@ -614,14 +628,6 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
 
 pub(crate) fn failure(app: String, reason: String) -> Failure {
     Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
-}
-
-/// The settings without what may be secret.
-fn without_values(app: &App) -> App {
-    let mut app = app.clone();
-    app.inherited_env.clear();
-    app.env.clear();
-    app
 }
 
 #[cfg(test)]

@@ -42,10 +42,16 @@ pub(super) fn router(requests: Requests) -> Router {
         .route(
             "/v1/describe",
             get(|State(to), query| async move {
-                ask(to, selectors(query).map(|selectors| Ask::Describe { selectors })).await
+                let revealing = revealing(query);
+                ask(to, revealing.map(|(selectors, reveal)| Ask::Describe { selectors, reveal })).await
             }),
         )
-        .route("/v1/env", get(|State(to), query| async move { ask(to, env_query(query)).await }))
+        .route(
+            "/v1/env",
+            get(|State(to), query| async move {
+                ask(to, revealing(query).map(|(selectors, reveal)| Ask::Env { selectors, reveal })).await
+            }),
+        )
         .route(
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
@@ -184,7 +190,8 @@ fn selectors(query: RawQuery) -> Result<Vec<String>, ErrorDetail> {
         .collect()
 }
 
-fn env_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
+/// Selectors, and whether secrets are wanted, too.
+fn revealing(query: RawQuery) -> Result<(Vec<String>, bool), ErrorDetail> {
     let (mut selectors, mut reveal) = (Vec::new(), false);
     for (name, value) in pairs(query)? {
         match name.as_str() {
@@ -196,7 +203,7 @@ fn env_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
             _ => return Err(unknown(&name)),
         }
     }
-    Ok(Ask::Env { selectors, reveal })
+    Ok((selectors, reveal))
 }
 
 fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
