@@ -22,6 +22,7 @@ mod crash;
 mod cron;
 mod daemon;
 mod describe;
+mod environment;
 mod events;
 mod logs;
 mod memory;

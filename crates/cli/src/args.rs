@@ -85,6 +85,7 @@ pub(crate) enum Command {
     Init(Init),
     Import(Import),
     Completions(Completions),
+    Man(Man),
     #[command(hide = true)]
     Keeper(Keeper),
     #[command(hide = true)]
@@ -355,9 +356,14 @@ pub(crate) struct Status {
     /// Show it again every SECONDS until Ctrl-C
     #[arg(
         short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
-        require_equals = true, conflicts_with = "json"
+        require_equals = true, conflicts_with = "json", value_parser = pause
     )]
     pub(crate) watch: Option<NonZeroU16>,
+}
+
+/// A pause in whole seconds.
+fn pause(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "use whole seconds, such as 2".to_owned())
 }
 
 /// Show everything that there is to know of an app
@@ -649,6 +655,18 @@ Examples:
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: Shell,
+}
+
+/// Print the manual page, or write those of all commands
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor man | man -l -
+  sudo supervisor man --output /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// Write `supervisor.1` and a page for each command into this folder
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// The keeper: holds sockets and records, starts the master

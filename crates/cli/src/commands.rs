@@ -13,6 +13,7 @@ mod keeper;
 mod kill;
 mod leftovers;
 mod logs;
+mod man;
 mod master;
 mod not_needed;
 mod orders;
@@ -52,6 +53,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Check(options) => quietly(|| check::check(options, terminal)),
         Command::Import(options) => quietly(|| import::import(&options, terminal)),
         Command::Init(options) => quietly(|| init::init(&options)),
+        Command::Man(options) => quietly(|| man::man(&options)),
         Command::Completions(options) => quietly(|| completions::completions(&options)),
         Command::Start(options) => connected(start::start(options, terminal)),
         Command::Stop(options) => connected(orders::stop(options, terminal)),

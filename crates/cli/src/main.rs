@@ -18,6 +18,7 @@ mod new_file;
 mod order;
 mod progress;
 mod render;
+mod surroundings;
 mod target;
 mod terminal;
 mod unit;

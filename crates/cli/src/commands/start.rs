@@ -131,12 +131,10 @@ async fn start_names(
     if let Some(program) = program {
         return start_program(homes, program, options, terminal).await;
     }
-    Err(match order.selectors.as_slice() {
-        [name] => {
-            let Failure { code, cause } = failure;
-            Failure { code, cause: cause.context(format!("there is no file {name:?} here")) }
-        }
-        _ => failure,
+    let Failure { code, cause } = failure;
+    Err(match target::guess(&order.selectors) {
+        Some(guess) => Failure { code, cause: cause.context(guess) },
+        None => Failure { code, cause },
     })
 }
 

@@ -223,7 +223,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
+    use supervisor_config::{CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
 
     use serde_json::Value;
 
@@ -240,6 +240,7 @@ pub(crate) mod tests {
             cwd: PathBuf::from("/srv/web"),
             exec_mode: ExecMode::Cluster,
             instances: 3,
+            inherit: Inherit::default(),
             inherited_env: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
             env: BTreeMap::from([("PASSWORD".to_owned(), "hunter2".to_owned())]),
             instance_var: "NODE_APP_INSTANCE".to_owned(),

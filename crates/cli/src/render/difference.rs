@@ -8,9 +8,11 @@ use super::units;
 use crate::difference::Difference;
 
 /// Settings that have other names in a file.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 16] = [
     ("cron_restart.expression", "cron_restart"),
     ("cron_restart.timezone", "cron_timezone"),
+    ("inherit.only", "inherit_env"),
+    ("inherit.without", "filter_env"),
     ("logs.combined_file", "log_file"),
     ("logs.compress", "log_compress"),
     ("logs.date_format", "log_date_format"),
