@@ -24,6 +24,7 @@ mod daemon;
 mod describe;
 mod environment;
 mod events;
+mod json;
 mod logs;
 mod memory;
 mod notify;

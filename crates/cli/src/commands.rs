@@ -42,6 +42,9 @@ use crate::terminal::Terminal;
 /// # Errors
 /// Why it did not work, with the exit code to end with.
 pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode, Failure> {
+    if let Some(name) = command.without_json().filter(|_| terminal.json) {
+        return Err(Failure::new(ExitCode::Usage, format!("--json does not go with `{name}`")));
+    }
     match command {
         Command::Keeper(options) => keeper::keeper(options),
         Command::Master(options) => master::master(options),

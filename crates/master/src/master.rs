@@ -82,9 +82,10 @@ pub(crate) struct Master {
     open_files: Limit,
     /// The score that workers get unless their app says otherwise.
     oom_score_adj: Option<i32>,
-    /// Workers that ended in this turn: their output's tail may still be asked
-    /// for until the turn is over.
-    ended: Vec<WorkerId>,
+    /// Workers that ended: their output's tail may still be asked for until the
+    /// turn is over, and while an order about their app is under way, whose
+    /// failure may be told at its end.
+    ended: Vec<(AppId, WorkerId)>,
 }
 
 /// What a new master starts from.
@@ -174,8 +175,9 @@ impl Master {
             }
         }
         if !self.is_busy() {
-            for worker in self.ended.drain(..) {
-                self.output.forget(worker);
+            let Self { ended, operations, output, .. } = self;
+            for (_, worker) in ended.extract_if(.., |(app, _)| !operations.is_about(*app)) {
+                output.forget(worker);
             }
             // Every slot that is to listen has asked for its sockets by now.
             self.listeners.drop_inherited(&self.link);
@@ -420,7 +422,7 @@ impl Master {
             }
             Notice::Ended { slot, ending, next, .. } => {
                 self.sampler.remove(worker);
-                self.ended.push(worker);
+                self.ended.push((slot.app, worker));
                 self.link.delete(&records::worker_key(worker));
                 (slot, words::state_after(next), words::ended(&ending, next))
             }

@@ -21,7 +21,7 @@ pub(super) fn check(options: Check, terminal: Terminal) -> Result<ExitCode, Fail
         let warning = paint("warning:", BUSY.bold(), terminal.error_color);
         Terminal::say(&format!("{warning} {}: {missing}", one_line(&app.name)));
     }
-    if options.json {
+    if terminal.json {
         let apps: Vec<App> = if options.reveal { apps } else { apps.into_iter().map(masked).collect() };
         let mut json = serde_json::to_vec_pretty(&apps).context("cannot write the apps as JSON")?;
         json.push(b'\n');

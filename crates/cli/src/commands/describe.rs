@@ -44,7 +44,7 @@ pub(super) async fn describe(options: Describe, terminal: Terminal) -> Result<Ex
             Described { description, differences, not_compared }
         })
         .collect();
-    if options.json {
+    if terminal.json {
         let answer = serde_json::json!({ "apps": described });
         let mut json = serde_json::to_vec(&answer).context("cannot write the apps as JSON")?;
         json.push(b'\n');

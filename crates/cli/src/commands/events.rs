@@ -2,10 +2,10 @@
 
 use supervisor_protocol::events::Event;
 
-use super::follow::{as_it_is, follow};
+use super::follow::follow;
 use super::{find_daemon, selectors, with_selectors};
 use crate::args::Events;
-use crate::client::decode;
+use crate::client::{as_it_is, decode};
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::events::line;
 use crate::terminal::Terminal;
@@ -14,7 +14,7 @@ pub(super) async fn events(options: Events, terminal: Terminal) -> Result<ExitCo
     let path = with_selectors("/v1/events", &selectors(options.selectors, terminal)?);
     let client = find_daemon(terminal).await?;
     let draw = |text: Vec<u8>| {
-        if options.json {
+        if terminal.json {
             return Ok(as_it_is(text));
         }
         Ok(line(&decode::<Event>(&text)?, terminal.color).into_bytes())

@@ -88,9 +88,3 @@ pub(super) async fn show(
     }
     Ok(())
 }
-
-/// A line as the daemon wrote it.
-pub(super) fn as_it_is(mut line: Vec<u8>) -> Vec<u8> {
-    line.push(b'\n');
-    line
-}

@@ -2,10 +2,10 @@
 
 use supervisor_protocol::control::LogLine;
 
-use super::follow::{as_it_is, follow, show};
+use super::follow::{follow, show};
 use super::{find_daemon, selectors};
 use crate::args::Logs;
-use crate::client::{decode, with_query};
+use crate::client::{as_it_is, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::logs::LogView;
 use crate::terminal::Terminal;
@@ -35,7 +35,7 @@ pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, 
     };
     let mut view = LogView::new(terminal.color);
     let mut draw = |line: Vec<u8>| {
-        if options.json {
+        if terminal.json {
             return Ok(as_it_is(line));
         }
         Ok(view.line(&decode::<LogLine>(&line)?).into_bytes())
