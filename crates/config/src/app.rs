@@ -135,6 +135,11 @@ pub enum ExecMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ready {
+    /// As [`Ready::Listen`] once a worker of the app was seen to listen, as
+    /// [`Ready::Started`] until then.
+    Auto,
+    /// When its program listens on an address.
+    Listen,
     /// When it has lived for `min_uptime`.
     Started,
     /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).

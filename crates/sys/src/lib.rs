@@ -27,6 +27,7 @@ compile_error!("the supervisor runs on Linux only: it is built on pidfds, SO_REU
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
+pub mod capture;
 pub mod cpus;
 pub mod fdpass;
 pub mod file_rights;

@@ -144,6 +144,16 @@ pub(crate) const fn mode(mode: ExecMode) -> &'static str {
 
 fn ready(app: &App) -> String {
     match app.ready {
+        Ready::Auto => format!(
+            "when it listens, within {}; if it never does, after living for {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
+        Ready::Listen => format!(
+            "when it listens, within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
         Ready::Started => format!("after living for {}", units::setting(app.min_uptime)),
         Ready::Notify => format!(
             "when it says READY=1, within {}; stable after {}",

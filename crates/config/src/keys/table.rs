@@ -182,9 +182,9 @@ pub(crate) const KEYS: &[Key] = &[
         name: "ready",
         aliases: &[],
         group: Sockets,
-        takes: Takes::OneOf(&["started", "notify"], &[]),
-        default: Value("started"),
-        doc: "When a worker counts as ready: once it has lived for `min_uptime`, or when it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify`).",
+        takes: Takes::OneOf(&["auto", "listen", "started", "notify"], &[]),
+        default: Rule("`started` with `listen` or `exec_mode: fork`, otherwise `auto`"),
+        doc: "When a worker counts as ready: when its program listens on an address (`listen`, with `exec_mode: cluster`), once it has lived for `min_uptime` (`started`), or when it sends `READY=1` to `NOTIFY_SOCKET` (`notify`, `sd_notify`). `auto` is `started` until a worker of the app was seen to listen, and `listen` from its next generation on.",
     },
     Key {
         name: "listen_timeout",
@@ -351,7 +351,7 @@ pub(crate) const KEYS: &[Key] = &[
         aliases: &[],
         group: Stopping,
         takes: Takes::Number(0, 10_000),
-        default: Rule("1 with `listen`, otherwise 0"),
+        default: Rule("0 with `exec_mode: fork` and no `listen`, otherwise 1"),
         doc: "How many slots of a reload have their successor beside the old worker at a time; with `0` the old worker ends first.",
     },
     Key {

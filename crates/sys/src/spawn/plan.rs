@@ -76,6 +76,9 @@ pub struct Plan<'fd> {
     /// order) before anything else can go wrong in it. Never waits: a full socket fails the spawn.
     /// The program does not inherit it.
     pub introduce: Option<BorrowedFd<'fd>>,
+    /// Have the program's `bind` and `listen` reported: the notify descriptor comes with the
+    /// introduction, without which there is none. See [`capture`](crate::capture).
+    pub capture: bool,
     /// Session and process group.
     pub process_group: ProcessGroup,
     /// The user to become; the parent's when `None`.
@@ -111,6 +114,7 @@ impl<'fd> Plan<'fd> {
             stderr,
             fds: Vec::new(),
             introduce: None,
+            capture: false,
             process_group: ProcessGroup::default(),
             credentials: None,
             umask: None,
