@@ -28,6 +28,7 @@ compile_error!("the supervisor runs on Linux only: it is built on pidfds, SO_REU
 compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
 pub mod cpus;
+pub mod diag;
 pub mod fdpass;
 pub mod file_rights;
 pub mod inherited;
