@@ -33,3 +33,52 @@ impl Diag {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_handshake_that_waits_for_data() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let seconds: libc::c_int = 60;
+        // SAFETY: the value is a number; its length is given.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                4,
+            )
+        };
+        assert_eq!(result, 0);
+        let address = listener.local_addr().unwrap();
+        let mut diag = Diag::new().unwrap();
+        assert_eq!(diag.half_open(address.port()).unwrap(), []);
+
+        let mut clients = [address, address].map(|address| TcpStream::connect(address).unwrap());
+        let found = diag.half_open(address.port()).unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_ne!(found[0].cookie, found[1].cookie);
+        for client in &clients {
+            let peer = client.local_addr().unwrap();
+            assert!(found.iter().any(|half| (half.local, half.peer) == (address, peer)), "{found:?}");
+        }
+        assert_eq!(diag.half_open(address.port()).unwrap(), found, "they keep their cookies");
+        assert_eq!(diag.connections(address.port()).unwrap(), []);
+
+        clients[0].write_all(b"question").unwrap();
+        let gone = clients[0].local_addr().unwrap();
+        let left: Vec<_> = found.into_iter().filter(|half| half.peer != gone).collect();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while diag.half_open(address.port()).unwrap() != left {
+            assert!(Instant::now() < deadline);
+        }
+        assert_eq!(diag.connections(address.port()).unwrap().len(), 1);
+    }
+}

@@ -25,7 +25,7 @@ impl Connection {
             return false;
         }
         match (self.bytes_received, self.bytes_sent) {
-            (0, 0) => self.last_received_ms.min(self.last_sent_ms) < YOUNG,
+            (0, 0) => !self.state.peer_has_ended() && self.last_received_ms.min(self.last_sent_ms) < YOUNG,
             (_, 0) => true,
             (_, sent) if self.last_received_ms == self.last_sent_ms => {
                 let sent_since =
@@ -42,5 +42,96 @@ impl Connection {
     pub fn is_busy_within(&self, quiet: Duration) -> bool {
         let last = self.last_received_ms.min(self.last_sent_ms);
         self.receive_queue > 0 || self.send_queue > 0 || Duration::from_millis(last.into()) < quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::State;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    /// A connection: state, bytes received and sent, milliseconds since either.
+    fn connection(state: State, bytes: (u64, u64), last: (u32, u32)) -> Connection {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        Connection {
+            local: anywhere,
+            peer: anywhere,
+            inode: 1,
+            cookie: 1,
+            state,
+            receive_queue: 0,
+            send_queue: 0,
+            bytes_received: bytes.0,
+            bytes_sent: bytes.1,
+            last_received_ms: last.0,
+            last_sent_ms: last.1,
+        }
+    }
+
+    #[test]
+    fn without_an_earlier_look() {
+        use State::{CloseWait, Closing, Established, FinWait1, FinWait2, LastAck};
+        let table = [
+            // Nothing yet: a request may be on its way, for a second.
+            (Established, (0, 0), (999, 999), true),
+            (Established, (0, 0), (1000, 1000), false),
+            (CloseWait, (0, 0), (0, 0), false),
+            // A request without any answer, however long.
+            (Established, (1, 0), (0, 0), true),
+            (Established, (1, 0), (u32::MAX, u32::MAX), true),
+            (CloseWait, (1, 0), (5, 5), true),
+            // The program spoke first.
+            (Established, (0, 9), (100, 50), false),
+            // What came last?
+            (Established, (9, 9), (10, 20), true),
+            (Established, (9, 9), (20, 10), false),
+            (CloseWait, (9, 9), (10, 20), true),
+            (CloseWait, (9, 9), (20, 10), false),
+            // Both in one tick.
+            (Established, (9, 9), (10, 10), true),
+            // The program said that this was all.
+            (FinWait1, (9, 0), (10, 20), false),
+            (FinWait2, (9, 9), (10, 10), false),
+            (LastAck, (0, 0), (0, 0), false),
+            (Closing, (9, 9), (10, 20), false),
+        ];
+        for (state, bytes, last, expected) in table {
+            let found = connection(state, bytes, last);
+            assert_eq!(found.is_in_flight(None), expected, "{found:?}");
+            // Bytes that wait are in flight in any case.
+            assert!(Connection { receive_queue: 1, ..found.clone() }.is_in_flight(None), "{found:?}");
+            assert!(Connection { send_queue: 1, ..found.clone() }.is_in_flight(None), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn an_earlier_look_decides_a_tie() {
+        let tie = connection(State::Established, (20, 20), (10, 10));
+        let check = |before: Connection, expected| {
+            assert_eq!(tie.is_in_flight(Some(&before)), expected, "{before:?}")
+        };
+        let before = connection(State::Established, (10, 10), (50, 50));
+        check(before.clone(), false);
+        check(Connection { bytes_sent: 20, ..before.clone() }, true);
+        check(tie.clone(), true);
+        check(Connection { cookie: 2, ..before }, true);
+        // It changes nothing where there is no tie.
+        let unanswered = connection(State::Established, (20, 20), (5, 10));
+        assert!(unanswered.is_in_flight(Some(&connection(State::Established, (10, 10), (50, 60)))));
+    }
+
+    #[test]
+    fn quiet_for_so_long() {
+        let quiet = Duration::from_millis(250);
+        let check = |last, expected| {
+            let found = connection(State::Established, (9, 9), last);
+            assert_eq!(found.is_busy_within(quiet), expected, "{last:?}");
+            assert!(Connection { receive_queue: 1, ..found.clone() }.is_busy_within(quiet));
+            assert!(Connection { send_queue: 1, ..found }.is_busy_within(quiet));
+        };
+        check((249, 9000), true);
+        check((9000, 249), true);
+        check((250, 250), false);
     }
 }

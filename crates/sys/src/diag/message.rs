@@ -110,3 +110,51 @@ impl<'a> Message<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket of IPv6 on [fe80::1%3]:80 with two attributes, one of a byte and one empty.
+    fn bytes() -> Vec<u8> {
+        let mut bytes = vec![10, 1, 0, 0, 0, 80, 1, 0];
+        bytes.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets());
+        bytes.extend(Ipv6Addr::LOCALHOST.octets());
+        bytes.extend(3_u32.to_ne_bytes());
+        bytes.extend(0x1_0000_0002_u64.to_ne_bytes());
+        bytes.extend([0, 5, 6, 7, 8].map(u32::to_ne_bytes).concat());
+        for header in [[5_u16, 11], [1, 0], [4, 2]] {
+            bytes.extend(header.map(u16::to_ne_bytes).concat());
+        }
+        bytes
+    }
+
+    #[test]
+    fn all_fields_are_read() {
+        let bytes = bytes();
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.local.to_string(), "[fe80::1%3]:80");
+        assert_eq!(message.peer.to_string(), "[::1]:256");
+        assert_eq!((message.state, message.interface, message.cookie), (1, 3, 0x1_0000_0002));
+        assert_eq!((message.receive_queue, message.send_queue, message.uid, message.inode), (5, 6, 7, 8));
+        assert_eq!(message.attribute(11), Some(&[1][..]));
+        assert_eq!(message.attribute(2), Some(&[][..]));
+        assert_eq!(message.attribute(3), None);
+    }
+
+    #[test]
+    fn no_bytes_are_a_surprise() {
+        let mut bytes = bytes();
+        for length in 0..bytes.len() {
+            let message = Message::parse(&bytes[..length]);
+            assert_eq!(message.is_some(), length >= 72, "{length}");
+            let _ = message.map(|message| message.attribute(2));
+        }
+        for length in [0_u16, 3, 13, u16::MAX] {
+            bytes[72..74].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(Message::parse(&bytes).unwrap().attribute(2), None, "{length}");
+        }
+        bytes[0] = 1;
+        assert!(Message::parse(&bytes).is_none(), "another family");
+    }
+}

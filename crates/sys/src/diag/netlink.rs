@@ -71,31 +71,38 @@ impl Diag {
         question: Question,
         make: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, DiagError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut last = DiagError::Incomplete;
-        for _ in 0..ATTEMPTS {
-            match self.attempt(question, &make, deadline) {
-                Err(DiagError::Incomplete) => last = DiagError::Incomplete,
-                Err(error) if error.is_shortage() => {
-                    // The rest of the answer may be on its way; a new socket has none of it.
-                    self.socket = open()?;
-                    last = error;
-                }
-                Err(error) => {
-                    self.socket = open()?;
-                    return Err(error);
-                }
+        self.ask_until(Instant::now() + PATIENCE, question, make)
+    }
+
+    fn ask_until<T>(
+        &mut self,
+        deadline: Instant,
+        question: Question,
+        make: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, DiagError> {
+        let mut attempts = 1;
+        loop {
+            let error = match self.attempt(deadline, question, &make) {
                 Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            if !matches!(error, DiagError::Incomplete) {
+                // The rest of the answer may be on its way, and the kernel takes no other question before
+                // all of it was read (`EBUSY`). A new socket has none of it.
+                self.socket = open()?;
             }
+            if attempts == ATTEMPTS || !error.may_pass() {
+                return Err(error);
+            }
+            attempts += 1;
         }
-        Err(last)
     }
 
     fn attempt<T>(
         &mut self,
+        deadline: Instant,
         question: Question,
         make: &impl Fn(&Message<'_>) -> Option<T>,
-        deadline: Instant,
     ) -> Result<Vec<T>, DiagError> {
         let mut found = Vec::new();
         let mut take = |message: &Message<'_>| {
@@ -107,12 +114,10 @@ impl Diag {
             }
             Ok(())
         };
-        self.dump(Family::V4, question, &mut take, deadline)?;
-        match self.dump(Family::V6, question, &mut take, deadline) {
+        self.dump(deadline, Family::V4, question, &mut take)?;
+        match self.dump(deadline, Family::V6, question, &mut take) {
             // A kernel without IPv6 has none of its sockets.
-            Err(DiagError::Io(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
-                self.socket = open()?;
-            }
+            Err(DiagError::Io(error)) if error.raw_os_error() == Some(libc::ENOENT) => {}
             other => other?,
         }
         // A socket is met twice when its neighbours in the kernel's table change meanwhile.
@@ -123,10 +128,10 @@ impl Diag {
 
     fn dump(
         &mut self,
+        deadline: Instant,
         family: Family,
         question: Question,
         take: &mut dyn FnMut(&Message<'_>) -> Result<(), DiagError>,
-        deadline: Instant,
     ) -> Result<(), DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         send(&self.socket, &request(family, question, self.sequence), SendFlags::empty())?;
@@ -260,9 +265,13 @@ pub enum DiagError {
 }
 
 impl DiagError {
-    /// Whether memory for the answer was short for a moment.
-    fn is_shortage(&self) -> bool {
-        matches!(self, Self::Io(error) if error.raw_os_error() == Some(libc::ENOBUFS))
+    /// Whether the next attempt may succeed: the table changed, or memory was short for a moment.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Incomplete => true,
+            Self::Io(error) => error.raw_os_error() == Some(libc::ENOBUFS),
+            Self::Timeout | Self::TooMany | Self::Malformed => false,
+        }
     }
 }
 
@@ -294,5 +303,79 @@ impl std::error::Error for DiagError {
             Self::Io(error) => Some(error),
             Self::Timeout | Self::Incomplete | Self::TooMany | Self::Malformed => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    /// `TCP_ESTABLISHED`, `TCP_CLOSE_WAIT` and `TCP_LISTEN`.
+    const STATES: u32 = 1 << 1 | 1 << 8 | 1 << 10;
+
+    #[test]
+    fn the_kernel_leaves_out_other_ports() {
+        let busy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ports = [&busy, &other].map(|listener| listener.local_addr().unwrap().port());
+        // More than one datagram of answers. What its client has closed waits without a descriptor.
+        rustix::net::listen(&busy, 1000).unwrap();
+        for _ in 0..1000 {
+            drop(TcpStream::connect((Ipv4Addr::LOCALHOST, ports[0])).unwrap());
+        }
+        let mut diag = Diag::new().unwrap();
+        let mut count = |port| {
+            let told = Cell::new(0);
+            let question = Question { states: STATES, port: Some(port), extensions: 2 };
+            let found = diag.ask(question, |message| {
+                told.set(told.get() + 1);
+                Some(message.local.port())
+            });
+            assert_eq!(found.unwrap(), vec![port; told.get()]);
+            told.get()
+        };
+        assert_eq!(count(ports[1]), 1);
+        assert_eq!(count(ports[0]), 1001);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let question = Question { states: STATES, port: None, extensions: 0 };
+        let mut diag = Diag::new().unwrap();
+        let past = diag.ask_until(Instant::now(), question, |_| Some(()));
+        assert!(matches!(past, Err(DiagError::Timeout)), "{past:?}");
+        // The rest of that answer is no answer to the next question.
+        let port = 1;
+        let found = diag.ask(Question { port: Some(port), ..question }, |message| Some(message.local.port()));
+        assert!(found.unwrap().iter().all(|found| *found == port));
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let error = failure(&(-libc::ENOENT).to_ne_bytes());
+        assert_eq!(
+            error.to_string(),
+            "cannot list TCP sockets: the kernel lacks tcp_diag, try `modprobe tcp_diag`"
+        );
+    }
+
+    #[test]
+    fn no_bytes_are_a_surprise() {
+        let mut message = request(Family::V4, Question { states: 0, port: Some(80), extensions: 0 }, 7);
+        let (header, body, rest) = split(&message).unwrap();
+        assert!(matches!(header.kind, Kind::Socket));
+        assert_eq!((header.sequence, body.len(), rest.len(), header.interrupted), (7, 68, 0, false));
+        for length in 0..message.len() {
+            assert!(split(&message[..length]).is_none(), "{length}");
+        }
+        for length in [0, 15, 85, u32::MAX] {
+            message[..4].copy_from_slice(&length.to_ne_bytes());
+            assert!(split(&message).is_none(), "{length}");
+        }
+        assert!(matches!(failure(&[]), DiagError::Malformed));
+        assert!(matches!(failure(&1_i32.to_ne_bytes()), DiagError::Malformed));
+        assert!(matches!(failure(&i32::MIN.to_ne_bytes()), DiagError::Io(_)));
     }
 }
