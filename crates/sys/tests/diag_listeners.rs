@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -56,20 +57,19 @@ const FORMS: [(&str, bool); 6] = [
     ("::ffff:127.0.0.1", false),
 ];
 
-/// Binds as a program does that shares nothing, and says if the address is in use.
-fn try_bind((ip, v6only): (&str, bool), port: u16) -> Option<OwnedFd> {
+/// Binds as a program does that shares nothing.
+fn try_bind((ip, v6only): (&str, bool), port: u16) -> io::Result<OwnedFd> {
     let address = SocketAddr::new(ip.parse().unwrap(), port);
-    match socket::bind_tcp(address, TcpOptions { reuse_port: false, v6only: Some(v6only) }) {
-        Ok(socket) => Some(socket),
-        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => None,
-        Err(error) => panic!("{ip}: {error}"),
-    }
+    socket::bind_tcp(address, TcpOptions { reuse_port: false, v6only: Some(v6only) })
 }
 
 #[test]
 fn what_overlaps_is_what_the_kernel_refuses() {
     let mut diag = Diag::new().unwrap();
-    for taken in FORMS {
+    // A machine without IPv6 has less to show.
+    let forms: Vec<_> = FORMS.into_iter().filter(|form| try_bind(*form, 0).is_ok()).collect();
+    assert!(forms.len() >= 2);
+    for taken in forms.iter().copied() {
         let listener = try_bind(taken, 0).unwrap();
         let port = socket::local_address(&listener).unwrap().port();
         socket::listen(&listener, 1).unwrap();
@@ -78,10 +78,14 @@ fn what_overlaps_is_what_the_kernel_refuses() {
         let ours = listeners.iter().find(|found| found.cookie == cookie(&listener)).unwrap();
         let v6only = |v6: bool| v6.then(|| rustix::net::sockopt::ipv6_v6only(&listener).unwrap());
         assert_eq!(ours.v6only, v6only(taken.0.contains(':')), "{taken:?}");
-        for wanted in FORMS {
+        for wanted in forms.iter().copied() {
             let address = SocketAddr::new(wanted.0.parse().unwrap(), port);
             let overlapping = overlaps(address, wanted.1, &listeners);
-            let refused = try_bind(wanted, port).is_none();
+            let refused = match try_bind(wanted, port) {
+                Ok(_) => false,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => true,
+                Err(error) => panic!("{wanted:?}: {error}"),
+            };
             assert_eq!(!overlapping.is_empty(), refused, "{wanted:?} beside {taken:?}: {overlapping:?}");
         }
     }

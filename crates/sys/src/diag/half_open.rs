@@ -21,7 +21,8 @@ pub struct HalfOpen {
 }
 
 impl Diag {
-    /// The half-open connections to this port, in no special order. Waits for a second at most.
+    /// The half-open connections to this port, in no special order. Waits for a second at most;
+    /// costs as much as [`Self::connections`].
     ///
     /// # Errors
     ///

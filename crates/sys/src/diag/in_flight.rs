@@ -12,9 +12,10 @@ impl Connection {
     /// or an answer that the peer does not have. For protocols of requests and answers; where the program
     /// speaks in its own time, [`Self::is_busy_within`] is the question.
     ///
-    /// `before` is what an earlier look showed of the connection, if it was there. Request and answer
-    /// within one tick of the kernel look the same as an answer and the next request: that counts as in
-    /// flight unless bytes have been sent since that look.
+    /// A request and an answer within one tick of the kernel look the same whichever came first: it may be
+    /// an answer and the next request. Such a tie counts as in flight, unless bytes have been sent since
+    /// `before`, what an earlier look showed of the connection, or the peer has acknowledged something
+    /// later: a request brings the acknowledgement of what was sent before it, so that was the answer's.
     #[must_use]
     pub fn is_in_flight(&self, before: Option<&Self>) -> bool {
         if self.receive_queue > 0 || self.send_queue > 0 {
@@ -27,10 +28,10 @@ impl Connection {
         match (self.bytes_received, self.bytes_sent) {
             (0, 0) => !self.state.peer_has_ended() && self.last_received_ms.min(self.last_sent_ms) < YOUNG,
             (_, 0) => true,
-            (_, sent) if self.last_received_ms == self.last_sent_ms => {
+            _ if self.last_received_ms == self.last_sent_ms => {
                 let sent_since =
-                    before.is_some_and(|before| before.cookie == self.cookie && before.bytes_sent < sent);
-                !sent_since
+                    |before: &Self| before.cookie == self.cookie && before.bytes_sent < self.bytes_sent;
+                !before.is_some_and(sent_since) && self.last_acknowledged_ms >= self.last_received_ms
             }
             _ => self.last_received_ms < self.last_sent_ms,
         }
@@ -66,6 +67,8 @@ mod tests {
             bytes_sent: bytes.1,
             last_received_ms: last.0,
             last_sent_ms: last.1,
+            // With the bytes that came last.
+            last_acknowledged_ms: last.0,
         }
     }
 
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_look_decides_a_tie() {
+    fn what_decides_a_tie() {
         let tie = connection(State::Established, (20, 20), (10, 10));
         let check = |before: Connection, expected| {
             assert_eq!(tie.is_in_flight(Some(&before)), expected, "{before:?}")
@@ -115,10 +118,13 @@ mod tests {
         check(before.clone(), false);
         check(Connection { bytes_sent: 20, ..before.clone() }, true);
         check(tie.clone(), true);
-        check(Connection { cookie: 2, ..before }, true);
-        // It changes nothing where there is no tie.
+        check(Connection { cookie: 2, ..before.clone() }, true);
+        // An acknowledgement that came after the request does as well.
+        assert!(!Connection { last_acknowledged_ms: 9, ..tie.clone() }.is_in_flight(None));
+        assert!(Connection { last_acknowledged_ms: 11, ..tie.clone() }.is_in_flight(None));
+        // Neither changes anything where there is no tie.
         let unanswered = connection(State::Established, (20, 20), (5, 10));
-        assert!(unanswered.is_in_flight(Some(&connection(State::Established, (10, 10), (50, 60)))));
+        assert!(Connection { last_acknowledged_ms: 1, ..unanswered }.is_in_flight(Some(&before)));
     }
 
     #[test]

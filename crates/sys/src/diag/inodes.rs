@@ -14,7 +14,7 @@ use rustix::process::Pid;
 const MOST: usize = 1 << 18;
 
 /// The inodes of all sockets that these processes have open (`/proc/PID/fd` in `proc(5)`), as
-/// [`Connection`](super::Connection) and [`Listening`](super::Listening) show them. About 1 µs for each
+/// [`Connection`](super::Connection) and [`Listening`](super::Listening) show them. About 3 µs for each
 /// descriptor.
 ///
 /// It is no snapshot of one instant. A process that has ended has no sockets, which is no error. Threads

@@ -64,8 +64,8 @@ impl Diag {
         Ok(Self { socket: open()?, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
-    /// Asks for sockets of IPv4 and IPv6, in the order of their cookies. `make` takes what it needs of each, and
-    /// returns `None` for what does not belong into the answer. Waits for a second at most.
+    /// Asks for sockets of IPv4 and IPv6, in the order of their cookies. `make` takes what it needs of each,
+    /// and returns `None` for what does not belong into the answer. Waits for a second at most.
     pub(super) fn ask<T>(
         &mut self,
         question: Question,
@@ -297,14 +297,7 @@ impl fmt::Display for DiagError {
     }
 }
 
-impl std::error::Error for DiagError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::Timeout | Self::Incomplete | Self::TooMany | Self::Malformed => None,
-        }
-    }
-}
+impl std::error::Error for DiagError {}
 
 #[cfg(test)]
 mod tests {
