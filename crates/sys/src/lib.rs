@@ -13,10 +13,10 @@
 //!
 //! Where to look: [`spawn`] starts children, [`pidfd`] follows and ends them, [`inherited`] takes over
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
-//! [`steering`] says which of several sockets gets a connection,
-//! [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the calling
-//! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
-//! their names say.
+//! [`steering`] says which of several sockets gets a connection, [`diag`] what sockets there are and what
+//! happens on them, [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the
+//! calling process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are
+//! what their names say.
 
 #![expect(unsafe_code, reason = "the one crate that may call the kernel without a safe wrapper")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -29,6 +29,7 @@ compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
 pub mod capture;
 pub mod cpus;
+pub mod diag;
 pub mod fdpass;
 pub mod file_rights;
 pub mod inherited;
