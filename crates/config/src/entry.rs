@@ -105,6 +105,7 @@ pub(crate) fn read(
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),
+        drain_quiet: fields.optional("drain_quiet", duration),
         max_surge: fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge),
         user: fields.optional("user", account),
         group: fields.optional("group", account),

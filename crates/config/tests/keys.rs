@@ -95,6 +95,7 @@ fn defaults() {
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
+        drain_quiet: None,
         max_surge: 1,
         user: None,
         group: None,

@@ -36,6 +36,7 @@ mod sampler;
 mod schedule;
 mod service;
 mod settings;
+mod sight;
 mod snapshot;
 mod state;
 mod store;

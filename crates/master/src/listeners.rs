@@ -372,6 +372,16 @@ impl Listeners {
             .reduce(u64::saturating_add)
     }
 
+    /// The TCP ports that a seat serves, each once.
+    pub(crate) fn ports(&self, seat: SeatId) -> Vec<u16> {
+        let members = self.members.get(&seat).into_iter().flatten();
+        let ports = members.filter_map(|member| match &member.address {
+            ListenAddress::Tcp { address, .. } => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        });
+        ports.collect::<BTreeSet<u16>>().into_iter().collect()
+    }
+
     fn member(&self, seat: SeatId, address: &ListenAddress) -> Option<&Member> {
         self.members.get(&seat)?.iter().find(|member| member.address == *address)
     }

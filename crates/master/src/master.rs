@@ -36,6 +36,7 @@ use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
 use crate::service::{self, Service};
 use crate::settings::{Place, listener_name};
+use crate::sight::Observer;
 use crate::snapshot::Facts;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
@@ -59,6 +60,7 @@ pub(crate) struct Master {
     pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
+    observer: Observer,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
@@ -124,6 +126,7 @@ impl Master {
             events: Events::default(),
             workers: Workers::new(),
             drains: Drains::default(),
+            observer: Observer::default(),
             listeners: Listeners::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
@@ -414,12 +417,17 @@ impl Master {
         }
     }
 
-    /// Looks whether workers that are being drained have taken all that waited.
+    /// Looks whether workers that are being drained may be asked to end.
     pub(crate) fn look_after_drains(&mut self) {
-        let (workers, listeners) = (&self.workers, &self.listeners);
-        let waiting =
-            |id| workers.get(id).map(|worker| listeners.queue(worker.seat).is_some_and(|queue| queue > 0));
-        for worker in self.drains.look(waiting) {
+        let Self { drains, workers, listeners, observer, .. } = self;
+        let mut moment = observer.look();
+        let drained = drains.look(|id, half_open| {
+            let worker = workers.get(id)?;
+            let ports = listeners.ports(worker.seat);
+            let queue = listeners.queue(worker.seat).unwrap_or(0);
+            Some(moment.of(worker.pid, &ports, half_open, queue, worker.settings.app.drain_quiet))
+        });
+        for worker in drained {
             self.handle(Event::WorkerDrained(worker));
         }
     }

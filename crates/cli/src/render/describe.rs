@@ -281,6 +281,7 @@ pub(crate) mod tests {
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),
+            drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
             user: Some("www-data".to_owned()),
             group: None,

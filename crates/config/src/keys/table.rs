@@ -344,7 +344,15 @@ pub(crate) const KEYS: &[Key] = &[
         group: Stopping,
         takes: Takes::Duration,
         default: Value("30s"),
-        doc: "How long a worker that makes room for another may take the connections that wait for it, before `kill_signal`.",
+        doc: "How long a worker that makes room for another may take to answer what it has accepted and what waits for it, before `kill_signal`.",
+    },
+    Key {
+        name: "drain_quiet",
+        aliases: &[],
+        group: Stopping,
+        takes: Takes::Duration,
+        default: Rule("by requests and answers"),
+        doc: "When a connection of such a worker is idle: after no byte came or went for this long (`250ms`), for programs that pause while they answer. Otherwise when its last request is answered.",
     },
     Key {
         name: "max_surge",
