@@ -41,8 +41,7 @@ impl State {
     }
 
     /// Whether the peer has said that it sends no more, and we have got that.
-    #[must_use]
-    pub const fn peer_has_ended(self) -> bool {
+    pub(super) const fn peer_has_ended(self) -> bool {
         match self {
             Self::CloseWait | Self::LastAck | Self::Closing => true,
             Self::Established | Self::FinWait1 | Self::FinWait2 => false,
@@ -50,8 +49,7 @@ impl State {
     }
 
     /// Whether we have said that we send no more.
-    #[must_use]
-    pub const fn we_have_ended(self) -> bool {
+    pub(super) const fn we_have_ended(self) -> bool {
         match self {
             Self::FinWait1 | Self::FinWait2 | Self::LastAck | Self::Closing => true,
             Self::Established | Self::CloseWait => false,

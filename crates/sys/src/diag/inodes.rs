@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,16 +23,27 @@ const MOST: usize = 1 << 18;
 ///
 /// # Errors
 ///
-/// `EACCES` for a process of another user, `EMFILE`; `ENOMEM` when they have more than 262,144.
+/// `EACCES` for a process of another user, or with more rights, unless one has `CAP_SYS_PTRACE`; `EMFILE`;
+/// `ENOMEM` when they have more than 262,144.
 pub fn inodes_of(pids: impl IntoIterator<Item = Pid>) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for pid in pids {
         match add_sockets_of(pid, &mut inodes) {
             Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(Errno::ACCESS) if is_ending(pid) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(inodes)
+}
+
+/// Whether a process has ended, or has given up its memory on the way there. From then on its descriptors
+/// are for root to look at, whoever it belonged to.
+fn is_ending(pid: Pid) -> bool {
+    match fs::read(format!("/proc/{}/statm", pid.as_raw_pid())) {
+        Ok(pages) => pages.starts_with(b"0 "),
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+    }
 }
 
 fn add_sockets_of(pid: Pid, inodes: &mut HashSet<u64>) -> Result<(), Errno> {
