@@ -16,6 +16,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod capture;
 mod config;
 mod control;
 mod crash;

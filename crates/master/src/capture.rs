@@ -162,7 +162,10 @@ impl Master {
             return Err(Errno::INVAL.into());
         }
         let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
-        if let Some(parked) = self.listeners.parked(seat, &at, id) {
+        let held = self.listeners.held(seat, &at, id);
+        // A probe closes what it has bound, and binds again.
+        let lost = || held.first().filter(|_| !self.has_any(id, &held)).cloned();
+        if let Some(parked) = self.listeners.parked(seat, &at, id).or_else(lost) {
             let standing = capture::standing(request)?;
             if standing.in_epoll {
                 tracing::warn!(
@@ -181,15 +184,17 @@ impl Master {
                 return Ok(Verdict::Done);
             }
         }
-        let held = self.listeners.held(seat, &at, id);
-        if !held.is_empty() && !traits.reuse_port && self.has_any(id, &held) {
+        if !held.is_empty() && !traits.reuse_port {
             return Err(Errno::ADDRINUSE.into());
         }
-        if let Some(line) = self.rival(seat.slot.app, &at)? {
+        if let Some(line) = self.rival(seat.slot.app, &at) {
             tracing::error!("{}: {line}", self.place(seat.slot));
             return Err(Errno::ADDRINUSE.into());
         }
-        capture::bind(&own, address)?;
+        capture::bind(&own, address).inspect_err(|error| {
+            let place = self.place(seat.slot);
+            tracing::warn!("{place}: bind {}: {}", address_text(&at), words::errno(error));
+        })?;
         tracing::debug!("{}: {} is bound", self.place(seat.slot), address_text(&at));
         if let Some(captured) = self.workers.captured_mut(id) {
             if captured.bound.len() >= BOUND {
@@ -201,21 +206,21 @@ impl Master {
     }
 
     /// Who else has an address, in words.
-    fn rival(&self, app: AppId, at: &ListenAddress) -> io::Result<Option<String>> {
+    fn rival(&mut self, app: AppId, at: &ListenAddress) -> Option<String> {
         let text = address_text(at);
         match self.listeners.rival(app, at) {
-            Ok(None) => Ok(None),
-            Ok(Some(Rival::App(other))) => {
-                Ok(Some(format!("bind {text}: app {} has this address already", self.registry.name(other))))
+            Some(Rival::Sibling) => None,
+            Some(Rival::App(other)) => {
+                Some(format!("bind {text}: app {} has this address already", self.registry.name(other)))
             }
-            Ok(Some(Rival::Form(other))) => {
-                Ok(Some(format!("bind {text}: the app has {} already, which overlaps", address_text(&other))))
+            Some(Rival::Form(other)) => {
+                Some(format!("bind {text}: the app has {} already, which overlaps", address_text(&other)))
             }
-            Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => {
-                Ok(Some(format!("bind {text}: another program has this address")))
+            None => {
+                let ListenAddress::Tcp { address, dual_stack } = at else { return None };
+                let owner = self.observer.listener_at(*address, !dual_stack)?;
+                Some(format!("bind {text}: {owner} has this address already"))
             }
-            // What the worker's own `bind` would say, too.
-            Err(error) => Err(error),
         }
     }
 

@@ -21,6 +21,9 @@ const SHARE: u32 = 10;
 /// How long nothing must have been seen: a handshake that nobody has seen half
 /// open may still end in a queue.
 const QUIET: Duration = Duration::from_millis(200);
+/// How long a connection counts as in flight on which bytes came and went within
+/// one tick of the kernel: nobody can tell which came first.
+const TIE: Duration = Duration::from_secs(5);
 /// How long it is waited for an idle moment of connections that have been
 /// answered since the drain began.
 const IDLE_MOMENT: Duration = Duration::from_secs(1);
@@ -62,16 +65,15 @@ struct Drain {
 /// A connection of a worker that is being drained.
 #[derive(Debug)]
 struct Known {
-    last: Connection,
-    /// Bytes that had been sent at the first look.
-    sent_before: u64,
+    /// What the first look showed.
+    first: Connection,
     /// How many bytes had been received when more had been sent since.
     received_by_then: Option<u64>,
 }
 
 impl Known {
     fn new(connection: &Connection) -> Self {
-        Self { last: connection.clone(), sent_before: connection.bytes_sent, received_by_then: None }
+        Self { first: connection.clone(), received_by_then: None }
     }
 
     /// Whether it is in flight now, and if so, whether with a request that came
@@ -79,19 +81,29 @@ impl Known {
     fn look(&mut self, now: &Connection, quiet: Option<Duration>) -> Option<bool> {
         let in_flight = match quiet {
             Some(quiet) => now.is_busy_within(quiet),
-            None => now.is_in_flight(Some(&self.last)),
+            None => now.is_in_flight(Some(&self.first)) && !is_old_tie(now),
         };
-        if self.received_by_then.is_none() && now.bytes_sent > self.sent_before {
+        if self.received_by_then.is_none() && now.bytes_sent > self.first.bytes_sent {
             self.received_by_then = Some(now.bytes_received);
         }
         let answered = self.received_by_then.is_some_and(|received| now.bytes_received > received);
-        self.last = now.clone();
         // An idle one has had its answer, too.
         if !in_flight {
             self.received_by_then.get_or_insert(now.bytes_received);
         }
         in_flight.then_some(answered)
     }
+}
+
+/// Whether all that is known of a connection is that bytes came and went at the
+/// same moment, long ago: whichever came first, a request that is still being
+/// worked at is not likely.
+fn is_old_tie(connection: &Connection) -> bool {
+    connection.last_received_ms == connection.last_sent_ms
+        && connection.receive_queue == 0
+        && connection.send_queue == 0
+        && connection.bytes_sent > 0
+        && Duration::from_millis(connection.last_sent_ms.into()) >= TIE
 }
 
 impl Drain {
@@ -237,6 +249,15 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.looks(&with(connection(UNANSWERED.0, UNANSWERED.1))), None);
         assert_eq!(bench.looks(&with(connection(IDLE.0, IDLE.1))), Some(5));
+    }
+
+    #[test]
+    fn an_old_tie_is_idle() {
+        let tie = |ago| with(connection((10, 10), (ago, ago)));
+        let mut bench = Bench::new();
+        assert_eq!(bench.looks(&tie(4999)), None);
+        assert_eq!(bench.looks(&tie(5000)), Some(5));
+        assert_eq!(bench.looks(&with(connection((10, 0), (9000, 9000)))), None);
     }
 
     #[test]

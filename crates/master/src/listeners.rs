@@ -277,32 +277,24 @@ impl Listeners {
         self.of_app(app).filter(|member| member.captured).map(|member| &member.address).collect()
     }
 
-    /// Who else has an address that an app's worker wants to bind: the same app
-    /// in another form, another app, or somebody whom only the kernel knows.
-    ///
-    /// # Errors
-    ///
-    /// What `bind(2)` says when nobody else of ours has it.
-    pub(crate) fn rival(&self, app: AppId, address: &ListenAddress) -> io::Result<Option<Rival>> {
-        let mut alone = true;
-        for (seat, member) in
-            self.members.iter().flat_map(|(seat, members)| members.iter().map(move |one| (seat, one)))
-        {
-            if !overlap(&member.address, address) {
-                continue;
-            }
-            if seat.slot.app != app {
-                return Ok(Some(Rival::App(seat.slot.app)));
+    /// Who has an address that an app's worker wants to bind, as far as it is one
+    /// of ours: the same app in the same or in another form, or another app.
+    pub(crate) fn rival(&self, app: AppId, address: &ListenAddress) -> Option<Rival> {
+        let all = self
+            .members
+            .iter()
+            .flat_map(|(seat, members)| members.iter().map(move |one| (seat.slot.app, one)));
+        let mut sibling = None;
+        for (other, member) in all.filter(|(_, member)| overlap(&member.address, address)) {
+            if other != app {
+                return Some(Rival::App(other));
             }
             if member.address != *address {
-                return Ok(Some(Rival::Form(member.address.clone())));
+                return Some(Rival::Form(member.address.clone()));
             }
-            alone = false;
+            sibling = Some(Rival::Sibling);
         }
-        if alone && let ListenAddress::Tcp { .. } = address {
-            drop(bind(address, true)?);
-        }
-        Ok(None)
+        sibling
     }
 
     /// Lets the rotation name those that have joined since.
@@ -629,6 +621,8 @@ pub(crate) struct Caught {
 /// Who has an address already.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rival {
+    /// The same app: it is shared.
+    Sibling,
     /// Another app.
     App(AppId),
     /// The same app, in a form that overlaps with it.

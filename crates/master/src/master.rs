@@ -60,7 +60,7 @@ pub(crate) struct Master {
     pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
-    observer: Observer,
+    pub(crate) observer: Observer,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,

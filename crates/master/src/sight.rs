@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use supervisor_sys::Pid;
-use supervisor_sys::diag::{Connection, Diag, HalfOpen, inodes_of};
+use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, inodes_of, overlaps};
+use supervisor_sys::{Pid, capture, process};
 
 use crate::drains::Sight;
 use crate::family::Processes;
@@ -34,10 +35,24 @@ impl Observer {
         Moment { observer: self, processes: None, connections: BTreeMap::new(), half_open: BTreeMap::new() }
     }
 
-    fn ask<T>(
-        &mut self,
-        question: impl FnOnce(&mut Diag) -> Result<Vec<T>, supervisor_sys::diag::DiagError>,
-    ) -> Vec<T> {
+    /// Who listens where a socket could not be bound, in words.
+    pub(crate) fn listener_at(&mut self, address: SocketAddr, v6only: bool) -> Option<String> {
+        let listeners = self.ask(|diag| diag.listeners(Some(address.port())));
+        let taken = *overlaps(address, v6only, &listeners).first()?;
+        // Rare enough for a look at everybody.
+        let processes = process::process_table().unwrap_or_default();
+        let owner =
+            processes.iter().find(|entry| capture::has_socket(entry.pid, taken.inode).unwrap_or(false));
+        Some(match owner {
+            Some(owner) => {
+                let name = std::fs::read_to_string(format!("/proc/{}/comm", owner.pid)).unwrap_or_default();
+                format!("another program (pid {}, {})", owner.pid, name.trim_end().escape_debug())
+            }
+            None => format!("another program of user {}", taken.uid),
+        })
+    }
+
+    fn ask<T>(&mut self, question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>) -> Vec<T> {
         let result = match &mut self.diag {
             Some(diag) => question(diag),
             None => Diag::new().and_then(|diag| question(self.diag.insert(diag))),
@@ -87,7 +102,7 @@ fn answer<'m, T>(
     known: &'m mut BTreeMap<u16, Vec<T>>,
     port: u16,
     observer: &mut Observer,
-    question: impl FnOnce(&mut Diag) -> Result<Vec<T>, supervisor_sys::diag::DiagError>,
+    question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>,
 ) -> &'m [T] {
     match known.entry(port) {
         Entry::Occupied(entry) => entry.into_mut(),

@@ -214,7 +214,8 @@ pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
 }
 
 /// Binds a program's socket as a member of a group that only the calling user may join: with
-/// `SO_REUSEPORT`, and owned by that user.
+/// `SO_REUSEPORT`, and owned by that user. With `SO_REUSEADDR` it is not in the way of the next one
+/// while connections that it has accepted are still there, which belong to the program's user.
 ///
 /// # Errors
 ///
@@ -222,6 +223,7 @@ pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
 pub fn bind(socket: impl AsFd, address: SocketAddr) -> io::Result<()> {
     let socket = socket.as_fd();
     sockopt::set_socket_reuseport(socket, true)?;
+    sockopt::set_socket_reuseaddr(socket, true)?;
     rustix::fs::fchown(socket, Some(rustix::process::geteuid()), None)?;
     Ok(rustix::net::bind(socket, &address)?)
 }
