@@ -76,6 +76,8 @@ pub struct Plan<'fd> {
     /// order) before anything else can go wrong in it. Never waits: a full socket fails the spawn.
     /// The program does not inherit it.
     pub introduce: Option<BorrowedFd<'fd>>,
+    /// The folder of the cgroup (of version 2) that the child is born in; the parent's when `None`.
+    pub cgroup: Option<BorrowedFd<'fd>>,
     /// Session and process group.
     pub process_group: ProcessGroup,
     /// The user to become; the parent's when `None`.
@@ -111,6 +113,7 @@ impl<'fd> Plan<'fd> {
             stderr,
             fds: Vec::new(),
             introduce: None,
+            cgroup: None,
             process_group: ProcessGroup::default(),
             credentials: None,
             umask: None,
