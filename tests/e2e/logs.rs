@@ -1,10 +1,8 @@
 //! Workers' output.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,7 +10,8 @@ use serde_json::Value;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::user::User;
 
-use crate::harness::{Home, finish, text};
+use crate::follow::Follow;
+use crate::harness::{Home, text};
 use crate::process;
 use crate::programs::worker;
 use crate::wait::until;
@@ -302,30 +301,12 @@ impl Drop for Tmpfs {
     }
 }
 
-/// `logs -f` at work.
-struct Follow {
-    logs: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Follow {
-    fn start(home: &Home, args: &[&str]) -> Self {
-        let mut logs = home.command(&[&["logs", "-f"], args].concat()).spawn().unwrap();
-        let lines = BufReader::new(logs.stdout.take().unwrap()).lines();
-        Self { logs, lines }
-    }
-
-    fn next(&mut self) -> String {
-        self.lines.next().unwrap().unwrap()
-    }
-}
-
 #[test]
 fn new_lines_are_followed() {
     let home = Home::new();
     start(&home, "", "instances: 1");
     home.get("/out?before").unwrap();
-    let mut follow = Follow::start(&home, &["web"]);
+    let mut follow = Follow::start(&home, &["logs", "-f", "web"]);
     assert_eq!(follow.next(), "web:0 | before");
     home.get("/out?one").unwrap();
     assert_eq!(follow.next(), "web:0 | one");
@@ -335,8 +316,7 @@ fn new_lines_are_followed() {
     process::kill_and_wait(home.pids("web")[0]);
     home.get("/out?three").unwrap();
     assert_eq!(follow.next(), "web:0 | three");
-    process::signal(follow.logs.id(), Signal::INT);
-    assert_eq!(finish(follow.logs).code, Some(0));
+    assert_eq!(follow.interrupt().code, Some(0));
     assert_eq!(home.log("web-out-0.log"), "before\none\nthree\n");
 }
 
@@ -345,7 +325,7 @@ fn the_next_master_is_followed() {
     let home = Home::new();
     start(&home, "", "instances: 1");
     home.get("/out?before").unwrap();
-    let mut follow = Follow::start(&home, &["web"]);
+    let mut follow = Follow::start(&home, &["logs", "-f", "web"]);
     assert_eq!(follow.next(), "web:0 | before");
     process::kill_and_wait(home.daemon().1);
     home.ok(&["ping"]);
@@ -362,8 +342,7 @@ fn the_next_master_is_followed() {
         over.store(true, Ordering::Relaxed);
         assert_eq!(line, "web:0 | after");
     });
-    process::signal(follow.logs.id(), Signal::INT);
-    assert_eq!(finish(follow.logs).code, Some(0));
+    assert_eq!(follow.interrupt().code, Some(0));
 }
 
 #[test]
@@ -371,10 +350,14 @@ fn following_ends_with_the_daemon() {
     let home = Home::new();
     start(&home, "", "instances: 1");
     home.get("/out?before").unwrap();
-    let mut follow = Follow::start(&home, &[]);
+    let mut follow = Follow::start(&home, &["logs", "-f"]);
     follow.next();
+    // An app that is declared later is followed as well.
+    home.write_app("late", "command: [sh, -c, 'echo hello; exec sleep 60']\ninstances: 1");
+    home.ok(&["start", "app.yaml"]);
+    follow.until("late:0 | hello");
     home.ok(&["kill"]);
-    let followed = finish(follow.logs);
+    let followed = follow.finish();
     assert_eq!(followed.code, Some(1), "{followed:?}");
 }
 

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 
+mod follow;
 mod harness;
 mod http;
 mod load;
@@ -20,6 +21,10 @@ mod control;
 mod crash;
 mod cron;
 mod daemon;
+mod describe;
+mod environment;
+mod events;
+mod json;
 mod logs;
 mod memory;
 mod notify;

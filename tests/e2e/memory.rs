@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{Home, pids};
+use crate::load::Load;
 use crate::process::Number;
 use crate::programs::worker;
 use crate::wait::until;
@@ -53,6 +54,30 @@ fn who_uses_too_much_is_replaced_and_nobody_else() {
     let log = home.daemon_log();
     let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("no `{what}` in {log}"));
     assert!(at("takes over") < at("draining"), "{log}");
+}
+
+#[test]
+fn an_app_that_leaks_in_step_loses_no_request() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 100M"));
+    let before = home.pids("web");
+    let load = Load::start(home.address());
+    // Whoever answers leaks; below the ceiling once, and above it twice.
+    let replaced = |app: &Value| pids(app).len() == 2 && pids(app).iter().all(|pid| !before.contains(pid));
+    until("both are replaced", || {
+        grow(&home, 70);
+        let app = home.app("web");
+        assert_eq!(app["instances"]["ready"], 2, "{app:#}");
+        replaced(&app)
+    });
+    load.more(100);
+    assert_eq!(load.finish(), [""; 0]);
+    assert!(last_exits(&home.app("web")).iter().all(|exit| exit["reason"].as_str().unwrap().contains("MiB")));
+    // One after the other: the second successor starts when the first old worker is gone.
+    let log = home.daemon_log();
+    let starts: Vec<usize> = log.match_indices(": starting").map(|(at, _)| at).collect();
+    let gone = log.find("the old worker has ended").unwrap();
+    assert!(starts[2] < gone && starts[3..].iter().all(|start| *start > gone), "{log}");
 }
 
 #[test]

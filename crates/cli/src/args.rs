@@ -32,6 +32,9 @@ pub(crate) struct Global {
     /// Say which daemon is asked, and more of what happens
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
+    /// Print the daemon's JSON instead of text: an object, or one a line for what goes on
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
     /// When to use colours; `auto` obeys NO_COLOR
     #[arg(
         long, global = true, help_heading = GLOBAL, value_enum, value_name = "auto|always|never",
@@ -70,6 +73,7 @@ pub(crate) enum Command {
     #[command(alias = "reloadLogs")]
     ReloadLogs(ReloadLogs),
     Logs(Logs),
+    Events(Events),
     Ping(Ping),
     Kill(Kill),
     Startup(Startup),
@@ -84,10 +88,49 @@ pub(crate) enum Command {
     Init(Init),
     Import(Import),
     Completions(Completions),
+    Man(Man),
     #[command(hide = true)]
     Keeper(Keeper),
     #[command(hide = true)]
     Master(Folders),
+}
+
+impl Command {
+    /// The name of a command whose output is no data of the daemon, so that it
+    /// has no JSON.
+    pub(crate) const fn without_json(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Run(_) => "run",
+            Self::Startup(_) => "startup",
+            Self::Unstartup(_) => "unstartup",
+            Self::Save => "save",
+            Self::Resurrect => "resurrect",
+            Self::Init(_) => "init",
+            Self::Import(_) => "import",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Reload(_)
+            | Self::Delete(_)
+            | Self::Scale(_)
+            | Self::Status(_)
+            | Self::Describe(_)
+            | Self::Signal(_)
+            | Self::Env(_)
+            | Self::Reset(_)
+            | Self::Flush(_)
+            | Self::ReloadLogs(_)
+            | Self::Logs(_)
+            | Self::Events(_)
+            | Self::Ping(_)
+            | Self::Kill(_)
+            | Self::Check(_)
+            | Self::Keeper(_)
+            | Self::Master(_) => return None,
+        })
+    }
 }
 
 /// Start apps: those of a file, a program, or stopped ones by name
@@ -265,7 +308,7 @@ Examples:
   supervisor reload                           the ecosystem file in this folder
   supervisor reload shop.yaml --env production
   supervisor reload web
-  supervisor reload --all")]
+  supervisor reload --all --json              a line of JSON for each step")]
 pub(crate) struct Reload {
     /// An ecosystem file, or selectors: a name, a namespace, `all` or `/regex/`; the file in this folder when left out
     #[arg(value_name = "FILE|SELECTOR")]
@@ -348,20 +391,23 @@ Examples:
 pub(crate) struct Status {
     #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
     pub(crate) selectors: Vec<String>,
-    /// The daemon's JSON, as it is
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Show it again every SECONDS until Ctrl-C
     #[arg(
         short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
-        require_equals = true, conflicts_with = "json"
+        require_equals = true, conflicts_with = "json", value_parser = pause
     )]
     pub(crate) watch: Option<NonZeroU16>,
 }
 
+/// A pause in whole seconds.
+fn pause(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "use whole seconds, such as 2".to_owned())
+}
+
 /// Show everything that there is to know of an app
 ///
-/// Values of environment variables are left out: they may hold secrets.
+/// Of an app that comes from a file, the settings that the file has changed since are named. Values of environment
+/// variables are left out: they may hold secrets.
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "show",
@@ -373,9 +419,6 @@ Examples:
 pub(crate) struct Describe {
     #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
     pub(crate) selectors: Vec<String>,
-    /// The daemon's JSON, as it is
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Send a signal to workers
@@ -403,7 +446,7 @@ fn signal(text: &str) -> Result<String, String> {
 
 /// Show the variables that a worker was started with
 ///
-/// Of an app the first worker is shown. What seems secret is masked.
+/// Of an app the first worker is shown, with --json every selected one. What seems secret is masked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -416,9 +459,6 @@ pub(crate) struct Env {
     /// Show secrets, too
     #[arg(long)]
     pub(crate) reveal: bool,
-    /// Print JSON, with every selected worker
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Count restarts from 0 again
@@ -479,15 +519,27 @@ pub(crate) struct Logs {
     /// Only lines that match this regular expression
     #[arg(short, long, value_name = "REGEX")]
     pub(crate) grep: Option<String>,
-    /// One JSON object a line, as the daemon gives it
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Only standard error
     #[arg(long, conflicts_with = "out")]
     pub(crate) err: bool,
     /// Only standard output
     #[arg(long)]
     pub(crate) out: bool,
+}
+
+/// Follow what happens to apps and workers, until Ctrl-C
+///
+/// Orders, starts, crashes and their causes, reloads and how they end, each as it happens. What happened before is in
+/// the daemon's log.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor events
+  supervisor events web
+  supervisor events --json | jq 'select(.event == \"failed\")'")]
+pub(crate) struct Events {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
 }
 
 /// A time, or how long ago it was.
@@ -510,11 +562,7 @@ fn since(text: &str) -> Result<jiff::Timestamp, String> {
 Examples:
   supervisor ping
   supervisor ping --json | jq .daemon.pid")]
-pub(crate) struct Ping {
-    /// The daemon's JSON, as it is
-    #[arg(long)]
-    pub(crate) json: bool,
-}
+pub(crate) struct Ping {}
 
 /// End the daemon and all workers
 ///
@@ -565,6 +613,8 @@ pub(crate) struct Unstartup {
 }
 
 /// Check an ecosystem file and show what it means
+///
+/// With --json, each app with every setting filled in; values of variables are masked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -576,9 +626,6 @@ pub(crate) struct Check {
     /// Add each app's `env_NAME` variables
     #[arg(long = "env", value_name = "NAME")]
     pub(crate) env_name: Option<String>,
-    /// The apps with every setting filled in; values of variables are masked
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Show the values of variables
     #[arg(long, requires = "json")]
     pub(crate) reveal: bool,
@@ -629,6 +676,18 @@ Examples:
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: Shell,
+}
+
+/// Print the manual page, or write those of all commands
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor man | man -l -
+  sudo supervisor man --output /usr/local/share/man/man1")]
+pub(crate) struct Man {
+    /// Write `supervisor.1` and a page for each command into this folder
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// The keeper: holds sockets and records, starts the master

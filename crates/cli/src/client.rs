@@ -292,6 +292,12 @@ pub(crate) fn decode<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
     serde_json::from_slice(json).context("the daemon's answer is not one that this version knows")
 }
 
+/// A streamed line as the daemon wrote it.
+pub(crate) fn as_it_is(mut line: Vec<u8>) -> Vec<u8> {
+    line.push(b'\n');
+    line
+}
+
 /// A path with its query, each value escaped.
 pub(crate) fn with_query<'a>(path: &str, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = path.to_owned();

@@ -4,13 +4,16 @@ mod check;
 mod completions;
 mod describe;
 mod env;
+mod events;
 mod flush;
+mod follow;
 mod import;
 mod init;
 mod keeper;
 mod kill;
 mod leftovers;
 mod logs;
+mod man;
 mod master;
 mod not_needed;
 mod orders;
@@ -21,6 +24,8 @@ mod signal;
 mod start;
 mod startup;
 mod status;
+
+pub(crate) use describe::Described;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind};
@@ -37,6 +42,9 @@ use crate::terminal::Terminal;
 /// # Errors
 /// Why it did not work, with the exit code to end with.
 pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode, Failure> {
+    if let Some(name) = command.without_json().filter(|_| terminal.json) {
+        return Err(Failure::new(ExitCode::Usage, format!("--json does not go with `{name}`")));
+    }
     match command {
         Command::Keeper(options) => keeper::keeper(options),
         Command::Master(options) => master::master(options),
@@ -48,6 +56,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Check(options) => quietly(|| check::check(options, terminal)),
         Command::Import(options) => quietly(|| import::import(&options, terminal)),
         Command::Init(options) => quietly(|| init::init(&options)),
+        Command::Man(options) => quietly(|| man::man(&options)),
         Command::Completions(options) => quietly(|| completions::completions(&options)),
         Command::Start(options) => connected(start::start(options, terminal)),
         Command::Stop(options) => connected(orders::stop(options, terminal)),
@@ -63,6 +72,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Flush(options) => connected(flush::flush(options, terminal)),
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),
+        Command::Events(options) => connected(events::events(options, terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),
     }

@@ -4,6 +4,7 @@
 mod javascript;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -85,6 +86,30 @@ pub(crate) fn whole_file(
         Terminal::say(&warning.render(terminal.error_color));
     }
     Ok((loaded.apps, loaded.daemon))
+}
+
+/// The apps of a file that an app came from, as it is now, and without a word.
+/// JavaScript is run only where it is the caller's own: another one, who may
+/// declare apps here, chose the file.
+///
+/// # Errors
+/// In words: why they cannot be known.
+pub(crate) fn again(path: &Path, env_name: Option<&str>) -> Result<Vec<App>, String> {
+    let words = |error: &anyhow::Error| format!("{error:#}");
+    if javascript::is_javascript(path) {
+        let file = path.metadata().map_err(|error| error.to_string())?;
+        let is_own = file.uid() == rustix::process::geteuid().as_raw() && file.mode() & 0o022 == 0;
+        if !is_own {
+            return Err("it is JavaScript, and not of the caller alone: it is not run".to_owned());
+        }
+    }
+    let source = source(path).map_err(|failure| words(&failure.cause))?;
+    let folder = folder(path).map_err(|failure| words(&failure.cause))?;
+    let loaded = supervisor_config::load(&source, &context(folder, env_name));
+    loaded.map(|loaded| loaded.apps).map_err(|errors| {
+        let mistakes = count(errors.iter().count().try_into().unwrap_or(u64::MAX), "mistake");
+        format!("it has {mistakes}; `supervisor check` shows them")
+    })
 }
 
 /// The text of a file, of standard input, or of what a JavaScript file comes to.

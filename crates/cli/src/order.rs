@@ -6,11 +6,11 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar};
 use supervisor_protocol::control::Progress;
 
-use crate::client::{Lines, decode};
+use crate::client::{Lines, as_it_is, decode};
 use crate::exit_code::{ExitCode, Failure};
 use crate::progress::{News, Tracker};
 use crate::render::text::one_line;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, print};
 
 /// How often a live line moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,10 +47,17 @@ pub(crate) async fn follow_selected(
 async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Result<ExitCode, Failure> {
     let mut display = Display::new(terminal);
     while let Some(line) = lines.next().await? {
-        let Some(news) = tracker.note(decode::<Progress>(&line)?) else { continue };
-        display.show(&news, &tracker);
-        if let News::Done(code) = news {
+        let news = tracker.note(decode::<Progress>(&line)?);
+        if terminal.json {
+            print(&as_it_is(line))?;
+        } else if let Some(news) = &news {
+            display.show(news, &tracker);
+        }
+        if let Some(News::Done(code)) = news {
             let code = ExitCode::from_number(code);
+            if terminal.json {
+                return Ok(code);
+            }
             if code == ExitCode::RolledBack {
                 Terminal::say("rolled back: the old version serves on");
             } else if tracker.has_failed_start() {
@@ -77,11 +84,20 @@ pub(crate) async fn accepted(
     terminal: Terminal,
 ) -> Result<ExitCode, Failure> {
     let mut tracker = Tracker::new(false, terminal.error_color);
+    let say = |text: &str| {
+        if !terminal.json {
+            Terminal::say(text);
+        }
+    };
     while let Some(line) = lines.next().await? {
-        match tracker.note(decode::<Progress>(&line)?) {
+        let news = tracker.note(decode::<Progress>(&line)?);
+        if terminal.json {
+            print(&as_it_is(line))?;
+        }
+        match news {
             None => {}
             Some(News::App(app)) => {
-                Terminal::say(&tracker.ordered(&app));
+                say(&tracker.ordered(&app));
                 if let Some(expected) = &mut expected
                     && expected.remove(&app)
                     && expected.is_empty()
@@ -92,7 +108,7 @@ pub(crate) async fn accepted(
             // What an order means is told before its steps.
             Some(News::Step { .. }) => return Ok(ExitCode::Done),
             Some(News::Failed { text, .. }) => {
-                Terminal::say(&text);
+                say(&text);
                 return Ok(ExitCode::Failed);
             }
             Some(News::Done(code)) => return Ok(ExitCode::from_number(code)),
@@ -124,7 +140,7 @@ struct Live {
 impl Display {
     fn new(terminal: Terminal) -> Display {
         // Details are steps, and steps are lines.
-        let live = terminal.error_redraws && !terminal.verbose;
+        let live = terminal.error_redraws && !terminal.verbose && !terminal.json;
         Display { live: live.then(|| Live { screen: MultiProgress::new(), bars: BTreeMap::new() }) }
     }
 

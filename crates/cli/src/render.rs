@@ -3,6 +3,8 @@
 
 pub(crate) mod check;
 pub(crate) mod describe;
+pub(crate) mod difference;
+pub(crate) mod events;
 pub(crate) mod logs;
 pub(crate) mod status;
 pub(crate) mod style;

@@ -4,6 +4,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use supervisor_sys::spawn::resolve_program;
+
 use crate::exit_code::{ExitCode, Failure};
 use crate::load;
 
@@ -82,6 +84,23 @@ fn single(target: &str, command: Vec<String>) -> Result<Target, Failure> {
     }
 }
 
+/// What words may have meant that no app is called, if there is a guess.
+pub(crate) fn guess(words: &[String]) -> Option<String> {
+    let first = words.first()?;
+    let path = Path::new(first);
+    if words.len() > 1 {
+        let is_program = path.is_file() || resolve_program(first.as_ref(), None, Path::new("/")).is_ok();
+        return is_program.then(|| format!("to run a program, write `start -- {}`", words.join(" ")));
+    }
+    if path.is_dir() {
+        return Some(format!("{first} is a folder: name a file in it"));
+    }
+    if path.is_file() {
+        return program(path, Vec::new()).err().map(|failure| failure.cause.to_string());
+    }
+    Some(format!("there is no file {first:?} here"))
+}
+
 fn program(path: &Path, arguments: Vec<String>) -> Result<Program, Failure> {
     let script =
         path.extension().and_then(|extension| extension.to_str()).is_some_and(|e| SCRIPTS.contains(&e));
@@ -158,5 +177,15 @@ mod tests {
         check(&["absent.yaml"], &[], names(&["absent.yaml"]));
         check(&["/web-.*/"], &[], names(&["/web-.*/"]));
         check(&["./absent"], &[], None);
+
+        let guessed = |list: &[&str], expected: &str| {
+            let guess = guess(&words(list)).unwrap_or_default();
+            assert!(guess.contains(expected) && guess.is_empty() == expected.is_empty(), "{guess}");
+        };
+        guessed(&["sh", "-c", "true"], "`start -- sh -c true`");
+        guessed(&[&path("")], "is a folder");
+        guessed(&[&path("notes.txt")], "neither executable");
+        guessed(&["absent"], "there is no file \"absent\" here");
+        guessed(&["web", "api"], "");
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Terminal {
     pub(crate) redraws: bool,
     /// Whether stderr can be redrawn.
     pub(crate) error_redraws: bool,
+    /// `--json`
+    pub(crate) json: bool,
     /// `--verbose`
     pub(crate) verbose: bool,
 }
@@ -47,6 +49,7 @@ impl Terminal {
             error_color,
             redraws: smart && stdout.is_terminal(),
             error_redraws: smart && stderr.is_terminal(),
+            json: options.json,
             verbose: options.verbose,
         }
     }

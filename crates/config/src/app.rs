@@ -26,6 +26,9 @@ pub struct App {
     pub exec_mode: ExecMode,
     /// How many workers.
     pub instances: u32,
+    /// Which of the caller's variables are inherited.
+    #[serde(default)]
+    pub inherit: Inherit,
     /// The caller's environment as far as it is inherited. It does not count
     /// when the daemon asks whether an app has changed.
     pub inherited_env: BTreeMap<String, String>,
@@ -106,6 +109,16 @@ pub struct App {
     pub error_file: LogTarget,
     /// How output is kept.
     pub logs: LogOptions,
+}
+
+/// Which of the caller's variables an app inherits: all unless said otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inherit {
+    /// These names alone.
+    pub only: Option<Vec<String>>,
+    /// None whose name has one of these texts in it.
+    pub without: Vec<String>,
 }
 
 /// Whether workers share addresses.

@@ -61,6 +61,7 @@ pub(crate) fn read(
     let (listen, listen_at) = listen(fields, base);
     // Two that bind an address for themselves cannot live side by side.
     let max_surge = u32::from(!listen.is_empty());
+    let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
     let (max_memory_restart, max_memory_hard) = memory::read(fields);
@@ -71,7 +72,8 @@ pub(crate) fn read(
         command: program.command,
         exec_mode,
         instances: fields.optional("instances", instances(context.usable_cpus)).unwrap_or(default_instances),
-        inherited_env: environment::read_inherited(fields, &context.caller_env),
+        inherited_env: inherit.of(&context.caller_env),
+        inherit,
         increment_var: environment::read_increment_var(fields, &env),
         env,
         instance_var: fields.value("instance_var", variable_name),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::app::Inherit;
 use crate::env_file::{self, Mistake};
 use crate::fields::Fields;
 use crate::report::{Problem, excerpt};
@@ -18,27 +19,26 @@ const MAX_FILE: u64 = 1 << 20;
 /// The longest variable that the kernel passes on (`execve(2)`), in bytes.
 const MAX_VARIABLE: usize = 128 << 10;
 
-/// The caller's variables, as far as the app inherits them.
-pub(crate) fn read_inherited(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
+/// Which of the caller's variables the app inherits.
+pub(crate) fn read_inherit(fields: &mut Fields<'_, '_, '_>) -> Inherit {
     for entry in ["inherit_env", "filter_env"].map(|name| fields.given(name)).into_iter().flatten() {
         if let Value::Map(_) = entry.value.value {
             // It was meant to be `env`.
             fields.report.hide(&entry.value);
         }
     }
-    let mut inherited = read_allowed(fields, caller_env);
+    let mut inherit = Inherit { only: read_allowed(fields), without: Vec::new() };
     match fields.given("filter_env").map(|entry| &entry.value.value) {
         None | Some(Value::Bool(false)) => {}
-        Some(Value::Bool(true)) => inherited.clear(),
+        Some(Value::Bool(true)) => inherit.only = Some(Vec::new()),
         Some(Value::Null | Value::Number(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) => {
-            let unwanted = fields.list("filter_env", non_empty);
-            inherited.retain(|name, _| !unwanted.iter().any(|part| name.contains(part)));
+            inherit.without = fields.list("filter_env", |node| non_empty(node).map(str::to_owned));
         }
     }
-    inherited
+    inherit
 }
 
-fn read_allowed(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Variables {
+fn read_allowed(fields: &mut Fields<'_, '_, '_>) -> Option<Vec<String>> {
     let Some(Value::List(_)) = fields.given("inherit_env").map(|entry| &entry.value.value) else {
         let inherits = fields.value("inherit_env", |node| match node.value {
             Value::Bool(yes) => Ok(yes),
@@ -46,14 +46,19 @@ fn read_allowed(fields: &mut Fields<'_, '_, '_>, caller_env: &Variables) -> Vari
                 Err(expected("`true`, `false` or a list of names", node))
             }
         });
-        return if inherits { caller_env.clone() } else { Variables::new() };
+        return if inherits { None } else { Some(Vec::new()) };
     };
-    let names = fields.list("inherit_env", |node| non_empty(node).map(str::to_owned));
-    names
-        .into_iter()
-        .filter_map(|name| caller_env.get_key_value(&name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    Some(fields.list("inherit_env", |node| non_empty(node).map(str::to_owned)))
+}
+
+impl Inherit {
+    /// The caller's variables, as far as they are inherited.
+    pub(crate) fn of(&self, caller_env: &Variables) -> Variables {
+        let allowed = |name: &String| self.only.as_ref().is_none_or(|only| only.contains(name));
+        let unwanted = |name: &String| self.without.iter().any(|part| name.contains(part));
+        let inherited = caller_env.iter().filter(|(name, _)| allowed(name) && !unwanted(name));
+        inherited.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
 }
 
 /// The app's own variables; a later layer wins.

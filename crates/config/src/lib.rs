@@ -49,7 +49,7 @@ mod value;
 mod watch;
 mod words;
 
-pub use app::{App, ExecMode, Limit, ListenAddress, LogTarget, Ready};
+pub use app::{App, ExecMode, Inherit, Limit, ListenAddress, LogTarget, Ready};
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
 pub use cron::{CronRestart, parse_cron};

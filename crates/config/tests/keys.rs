@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, ListenAddress, Loaded,
-    LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
+    App, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, Inherit, ListenAddress,
+    Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
 };
 
 fn context() -> Context {
@@ -71,6 +71,7 @@ fn defaults() {
         cwd: "/srv".into(),
         exec_mode: ExecMode::Cluster,
         instances: 4,
+        inherit: Inherit::default(),
         inherited_env: context().caller_env,
         env: BTreeMap::new(),
         instance_var: "NODE_APP_INSTANCE".into(),
@@ -619,6 +620,8 @@ fn inherited_environment() {
     };
     assert_eq!(inherited("true"), ["HOME", "LANG", "PATH"]);
     assert!(inherited("false").is_empty());
+    // Another rule is another app, whatever the caller has.
+    assert_ne!(app("command: a").inherit, app("command: a\ninherit_env: [HOME, LANG, PATH]").inherit);
     assert_eq!(inherited("[PATH, ABSENT]"), ["PATH"]);
     for value in ["PATH", "'true'", "1", "{}", "", "[true]", "['']"] {
         assert!(mistake(&format!("command: a\ninherit_env: {value}")).contains("`inherit_env`"), "{value}");

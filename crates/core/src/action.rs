@@ -80,6 +80,22 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// Whose step it is.
+    #[must_use]
+    pub const fn worker(&self) -> WorkerId {
+        match self {
+            Self::Starting(_, worker)
+            | Self::Ready { worker, .. }
+            | Self::Switched(_, worker)
+            | Self::Draining(_, worker)
+            | Self::Stopping(_, worker)
+            | Self::Killing(_, worker)
+            | Self::Ended { worker, .. } => *worker,
+        }
+    }
+}
+
 /// What becomes of a slot whose worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {

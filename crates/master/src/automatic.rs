@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use supervisor_config::{App, parse_cron};
 use supervisor_core::{AppId, OperationId};
-use supervisor_protocol::control::{ErrorCode, ErrorDetail, Progress};
+use supervisor_protocol::control::{Change, ErrorCode, ErrorDetail, Progress};
+use supervisor_protocol::events::Happening;
 
 use crate::master::Master;
 use crate::operations::{Draft, Line};
@@ -216,6 +217,12 @@ impl Master {
                 continue;
             }
             tracing::info!("{}: reloading it: {why}", entry.settings.app.name);
+            self.events.tell(|| Happening::App {
+                app: entry.settings.app.name.clone(),
+                change: Change::Reloaded,
+                instances: entry.count_running(),
+                reason: Some(why),
+            });
             // Nobody waits for the answer.
             let (mut draft, _) = Draft::new();
             let operation = self.operations.begin(&mut draft, id);

@@ -3,17 +3,22 @@
 //! loop: it only ever hands over what is ready.
 
 mod environment;
+mod events;
 mod history;
 mod logs;
 mod routes;
 mod server;
 
+use std::collections::BTreeMap;
+
+use supervisor_core::Slots;
 use supervisor_protocol::control::{
     Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendSignal,
 };
 use tokio::sync::oneshot;
 
 pub(crate) use environment::Subject;
+pub(crate) use events::Following;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
 pub(crate) use routes::to_json;
 pub(crate) use server::{Server, bind};
@@ -35,8 +40,10 @@ pub(crate) enum Ask {
     Status {
         selectors: Vec<String>,
     },
+    /// Settings, with values of variables or without.
     Describe {
         selectors: Vec<String>,
+        reveal: bool,
     },
     /// The variables of workers, with secrets or without.
     Env {
@@ -44,6 +51,10 @@ pub(crate) enum Ask {
         reveal: bool,
     },
     Logs(LogQuery),
+    /// What happens to these from now on.
+    Events {
+        selectors: Vec<String>,
+    },
     Apply(Apply),
     Start(Select),
     Stop(Select),
@@ -74,11 +85,33 @@ impl Ask {
             | Self::Describe { .. }
             | Self::Env { .. }
             | Self::Logs(_)
+            | Self::Events { .. }
             | Self::Signal(_)
             | Self::Reset(_)
             | Self::Flush(_)
             | Self::Reopen(_)
             | Self::Kill(_) => false,
+        }
+    }
+}
+
+/// Which apps and slots a stream is about.
+#[derive(Debug, Clone)]
+pub(crate) enum Selection {
+    /// All that there are and that there will be.
+    Everything,
+    /// Those that the selectors meant when they were given.
+    These(BTreeMap<String, Slots>),
+}
+
+impl Selection {
+    /// Whether an app is in it, and the slot if there is one.
+    pub(crate) fn contains(&self, app: &str, slot: Option<u32>) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::These(apps) => {
+                apps.get(app).is_some_and(|slots| slot.is_none_or(|slot| slots.contains(slot)))
+            }
         }
     }
 }
@@ -94,6 +127,8 @@ pub(crate) enum Reply {
     Env(Vec<Subject>, bool),
     /// Output of workers.
     Logs(Logs),
+    /// What happens.
+    Events(Following),
     /// Log files that are being emptied: how many, and what became of it.
     Flush(u32, oneshot::Receiver<Result<(), FlushError>>),
 }

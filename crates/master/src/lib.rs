@@ -14,6 +14,7 @@ mod automatic;
 mod clock;
 mod control;
 mod drains;
+mod events;
 mod family;
 mod group;
 mod inherit;

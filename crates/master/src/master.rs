@@ -16,6 +16,7 @@ use supervisor_core::{
     Timestamp, WorkerId,
 };
 use supervisor_protocol::control::{Failure, Progress, Stream, WorkerState};
+use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::poll::Poller;
@@ -24,6 +25,7 @@ use supervisor_sys::{fdpass, process, socket};
 
 use crate::automatic::Automatic;
 use crate::drains::Drains;
+use crate::events::Events;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
@@ -37,7 +39,7 @@ use crate::settings::{Place, listener_name};
 use crate::snapshot::Facts;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
-use crate::{clock, words};
+use crate::{clock, requests, words};
 
 /// How long actions are performed before other news is looked at.
 const SLICE: Duration = Duration::from_millis(5);
@@ -54,6 +56,7 @@ pub(crate) struct Master {
     news: VecDeque<Action>,
     pub(crate) registry: Registry,
     pub(crate) operations: Operations,
+    pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
     pub(crate) listeners: Listeners,
@@ -79,9 +82,10 @@ pub(crate) struct Master {
     open_files: Limit,
     /// The score that workers get unless their app says otherwise.
     oom_score_adj: Option<i32>,
-    /// Workers that ended in this turn: their output's tail may still be asked
-    /// for until the turn is over.
-    ended: Vec<WorkerId>,
+    /// Workers that ended: their output's tail may still be asked for until the
+    /// turn is over, and while an order about their app is under way, whose
+    /// failure may be told at its end.
+    ended: Vec<(AppId, WorkerId)>,
 }
 
 /// What a new master starts from.
@@ -104,6 +108,7 @@ impl Master {
             news: VecDeque::new(),
             registry: Registry::default(),
             operations: Operations::default(),
+            events: Events::default(),
             workers: Workers::new(),
             drains: Drains::default(),
             listeners: Listeners::default(),
@@ -170,8 +175,9 @@ impl Master {
             }
         }
         if !self.is_busy() {
-            for worker in self.ended.drain(..) {
-                self.output.forget(worker);
+            let Self { ended, operations, output, .. } = self;
+            for (_, worker) in ended.extract_if(.., |(app, _)| !operations.is_about(*app)) {
+                output.forget(worker);
             }
             // Every slot that is to listen has asked for its sockets by now.
             self.listeners.drop_inherited(&self.link);
@@ -400,34 +406,37 @@ impl Master {
     /// Tells people what happened to a worker: in the log, and those who wait
     /// for an order about its app.
     fn announce(&mut self, notice: Notice) {
-        let pid =
-            |id| self.workers.get(id).map_or_else(String::new, |worker| format!(" (pid {})", worker.pid));
+        let worker = notice.worker();
+        let pid = self.workers.get(worker).map(|worker| worker.pid);
+        let process = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
         let (slot, state, detail) = match notice {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
-            Notice::Ready { slot, worker, after } => {
-                (slot, WorkerState::Ready, format!("ready after {}{}", words::duration(after), pid(worker)))
+            Notice::Ready { slot, after, .. } => {
+                (slot, WorkerState::Ready, format!("ready after {}{process}", words::duration(after)))
             }
-            Notice::Switched(slot, worker) => {
-                (slot, WorkerState::Ready, format!("takes over{}", pid(worker)))
+            Notice::Switched(slot, _) => (slot, WorkerState::Ready, format!("takes over{process}")),
+            Notice::Draining(slot, _) => (slot, WorkerState::Draining, format!("draining{process}")),
+            Notice::Stopping(slot, _) => (slot, WorkerState::Stopping, format!("stopping{process}")),
+            Notice::Killing(slot, _) => {
+                (slot, WorkerState::Stopping, format!("did not end in time, killing it{process}"))
             }
-            Notice::Draining(slot, worker) => {
-                (slot, WorkerState::Draining, format!("draining{}", pid(worker)))
-            }
-            Notice::Stopping(slot, worker) => {
-                (slot, WorkerState::Stopping, format!("stopping{}", pid(worker)))
-            }
-            Notice::Killing(slot, worker) => {
-                (slot, WorkerState::Stopping, format!("did not end in time, killing it{}", pid(worker)))
-            }
-            Notice::Ended { slot, worker, ending, next } => {
+            Notice::Ended { slot, ending, next, .. } => {
                 self.sampler.remove(worker);
-                self.ended.push(worker);
+                self.ended.push((slot.app, worker));
                 self.link.delete(&records::worker_key(worker));
                 (slot, words::state_after(next), words::ended(&ending, next))
             }
         };
         tracing::info!("{}: {detail}", self.place(slot));
         let app = self.registry.name(slot.app).to_owned();
+        let pid = pid.and_then(|pid| u32::try_from(pid.as_raw_pid()).ok());
+        self.events.tell(|| Happening::Worker {
+            app: app.clone(),
+            slot: slot.index,
+            pid,
+            state,
+            detail: detail.clone(),
+        });
         self.operations.tell(slot.app, &Progress::Worker { app, slot: slot.index, state, detail });
     }
 
@@ -461,8 +470,14 @@ impl Master {
             last_lines: Vec::new(),
             rolled_back,
         };
+        self.tell_failure(&failure);
         let exit_code = if rolled_back { 6 } else { 1 };
         self.operations.fail(operation, exit_code, Line::Failed(failure, self.output.tail(*worker)));
+    }
+
+    fn tell_failure(&self, failure: &Failure) {
+        let Failure { app, slot, reason, last_lines: _, rolled_back } = failure.clone();
+        self.events.tell(|| Happening::Failed { app, slot, reason, rolled_back });
     }
 
     /// The settings that an operation brought are there to stay.
@@ -485,7 +500,8 @@ impl Master {
 
     fn give_up(&mut self, operation: OperationId, reason: String) {
         let app = self.operations.app(operation).map_or("", |app| self.registry.name(app)).to_owned();
-        let failure = Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false };
+        let failure = requests::failure(app, reason);
+        self.tell_failure(&failure);
         self.operations.fail(operation, 5, Line::Progress(Progress::Failed(failure)));
     }
 

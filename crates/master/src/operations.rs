@@ -155,6 +155,11 @@ impl Operations {
         self.of_operation.get(&operation).map(|(_, app)| *app)
     }
 
+    /// Whether an operation about an app is under way.
+    pub(crate) fn is_about(&self, app: AppId) -> bool {
+        self.of_operation.values().any(|(_, other)| *other == app)
+    }
+
     /// Notes that an operation failed, and how.
     pub(crate) fn fail(&mut self, operation: OperationId, exit_code: u8, line: Line) {
         if let Some(watch) = self.of_operation.get(&operation).and_then(|(id, _)| self.watches.get_mut(id)) {

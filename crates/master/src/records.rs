@@ -40,8 +40,19 @@ pub(crate) struct AppRecord {
     pub(crate) instances: u32,
     #[serde(default)]
     pub(crate) stopped: BTreeSet<u32>,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
+}
+
+/// Where a declaration comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The file; none for a command line.
     #[serde(default)]
     pub(crate) source: Option<PathBuf>,
+    /// The `NAME` of `--env NAME` that it was read with.
+    #[serde(default)]
+    pub(crate) env_name: Option<String>,
 }
 
 /// A worker: first the intent, before its process exists; then the process.

@@ -1,7 +1,6 @@
 //! The declared apps: names to ids, and settings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use regex_lite::Regex;
@@ -9,7 +8,7 @@ use supervisor_config::{App, ListenAddress};
 use supervisor_core::{AppId, Generation, Order, Slots};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 
-use crate::records::AppRecord;
+use crate::records::{AppRecord, Origin};
 use crate::settings::{Settings, address_text};
 
 /// A declared app.
@@ -21,8 +20,8 @@ pub(crate) struct Entry {
     pub(crate) instances: u32,
     /// The slots that a person stopped.
     pub(crate) stopped: BTreeSet<u32>,
-    /// The file that declared it.
-    pub(crate) source: Option<PathBuf>,
+    /// Where that comes from.
+    pub(crate) origin: Origin,
     /// What it was declared as before, until the workers of the settings now
     /// have proved themselves: a worker that fails brings it back.
     pub(crate) before: Option<Box<Declaration>>,
@@ -36,7 +35,7 @@ pub(crate) struct Declaration {
     pub(crate) settings: Rc<Settings>,
     pub(crate) instances: u32,
     pub(crate) stopped: BTreeSet<u32>,
-    pub(crate) source: Option<PathBuf>,
+    pub(crate) origin: Origin,
 }
 
 impl Declaration {
@@ -46,7 +45,7 @@ impl Declaration {
             generation: self.settings.generation,
             instances: self.instances,
             stopped: self.stopped.clone(),
-            source: self.source.clone(),
+            origin: self.origin.clone(),
         }
     }
 }
@@ -57,7 +56,7 @@ impl Entry {
             settings: Rc::clone(&self.settings),
             instances: self.instances,
             stopped: self.stopped.clone(),
-            source: self.source.clone(),
+            origin: self.origin.clone(),
         }
     }
 
@@ -89,9 +88,9 @@ impl Entry {
     /// Makes it what it was before.
     pub(crate) fn revert(&mut self) {
         if let Some(before) = self.before.take() {
-            let Declaration { settings, instances, stopped, source } = *before;
-            (self.settings, self.instances, self.stopped, self.source) =
-                (settings, instances, stopped, source);
+            let Declaration { settings, instances, stopped, origin } = *before;
+            (self.settings, self.instances, self.stopped, self.origin) =
+                (settings, instances, stopped, origin);
         }
     }
 
@@ -145,7 +144,7 @@ impl Registry {
     pub(crate) fn insert(
         &mut self,
         settings: Rc<Settings>,
-        source: Option<PathBuf>,
+        origin: Origin,
         instances: u32,
         stopped: BTreeSet<u32>,
     ) -> AppId {
@@ -154,7 +153,7 @@ impl Registry {
         let name = settings.app.name.clone();
         self.names.insert(id, name.clone());
         self.entries
-            .insert(name, Entry { id, settings, instances, stopped, source, before: None, deleted: false });
+            .insert(name, Entry { id, settings, instances, stopped, origin, before: None, deleted: false });
         id
     }
 

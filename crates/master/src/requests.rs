@@ -10,13 +10,15 @@ use supervisor_protocol::control::{
     Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal, Signalled, Status,
     Stream,
 };
+use supervisor_protocol::events::Happening;
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
 
-use crate::control::{Ask, LogFile, LogQuery, Logs, Reply, Request, Subject, to_json};
+use crate::control::{Ask, Following, LogFile, LogQuery, Logs, Reply, Request, Selection, Subject, to_json};
 use crate::inherit::Apps;
 use crate::master::Master;
 use crate::operations::{Answer, Draft};
+use crate::records::Origin;
 use crate::registry::refuse;
 use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
@@ -38,11 +40,14 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         }
         Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
-        Ask::Describe { selectors } => master.describe(&selectors).map(|apps| Reply::Json(to_json(&apps))),
+        Ask::Describe { selectors, reveal } => {
+            master.describe(&selectors, reveal).map(|apps| Reply::Json(to_json(&apps)))
+        }
         Ask::Env { selectors, reveal } => {
             master.environments(&selectors).map(|subjects| Reply::Env(subjects, reveal))
         }
         Ask::Logs(query) => master.logs(query).map(Reply::Logs),
+        Ask::Events { selectors } => master.follow(&selectors).map(Reply::Events),
         Ask::Apply(apply) => master.apply(apply).map(Reply::Order),
         Ask::Start(select) => master.start(&select).map(Reply::Order),
         Ask::Stop(select) => master.stop(&select).map(Reply::Order),
@@ -98,7 +103,7 @@ impl Master {
     pub(crate) fn begin(&mut self, apps: Apps) -> Answered<()> {
         for (app, record) in apps.known {
             let settings = Settings::new(app, record.generation);
-            let id = self.registry.insert(settings, record.source, record.instances, record.stopped);
+            let id = self.registry.insert(settings, record.origin, record.instances, record.stopped);
             self.restore(id);
         }
         // They ask for the sockets that were inherited before those are dropped.
@@ -120,8 +125,7 @@ impl Master {
     }
 
     fn status(&self, selectors: &[String]) -> Answered<Status> {
-        let all = ["all".to_owned()];
-        let selected = self.registry.select(if selectors.is_empty() { &all } else { selectors })?;
+        let selected = self.select_or_all(selectors)?;
         let facts = self.facts();
         let apps = self
             .registry
@@ -134,7 +138,7 @@ impl Master {
         Ok(Status { schema: SCHEMA, daemon: self.daemon(), apps })
     }
 
-    fn describe(&self, selectors: &[String]) -> Answered<Describe> {
+    fn describe(&self, selectors: &[String], reveal: bool) -> Answered<Describe> {
         let selected = self.registry.select(selectors)?;
         let facts = self.facts();
         let apps = self
@@ -153,8 +157,15 @@ impl Master {
                     out: text(settings.out_path(&self.log_dir, slot)),
                     error: text(settings.error_path(&self.log_dir, slot)),
                 });
+                let mut app = App { instances: entry.instances, ..settings.app.clone() };
+                if !reveal {
+                    app.inherited_env.clear();
+                    app.env.clear();
+                }
                 Some(Description {
-                    settings: without_values(&settings.app),
+                    settings: app,
+                    source: entry.origin.source.clone(),
+                    env_name: entry.origin.env_name.clone(),
                     env_names: environment
                         .into_iter()
                         .map(|(name, _)| name.to_string_lossy().into_owned())
@@ -183,9 +194,7 @@ impl Master {
     }
 
     fn logs(&self, query: LogQuery) -> Answered<Logs> {
-        let all = vec!["all".to_owned()];
-        let selectors = if query.selectors.is_empty() { &all } else { &query.selectors };
-        let selected = self.registry.select(selectors)?;
+        let selected = self.select_or_all(&query.selectors)?;
         let mut files: Vec<LogFile> = Vec::new();
         for (name, entry) in self.registry.iter() {
             let Some(slots) = selected.get(&entry.id) else { continue };
@@ -218,10 +227,31 @@ impl Master {
                 }
             }
         }
-        let selected =
-            selected.into_iter().map(|(id, slots)| (self.registry.name(id).to_owned(), slots)).collect();
+        let selection = self.selection(&query.selectors, selected);
         let follow = query.follow.then(|| self.output.follow());
-        Ok(Logs { files, selected, follow, query })
+        Ok(Logs { files, selection, follow, query })
+    }
+
+    /// What happens from now on to what these selectors mean.
+    fn follow(&mut self, selectors: &[String]) -> Answered<Following> {
+        let selected = self.select_or_all(selectors)?;
+        let selection = self.selection(selectors, selected);
+        Ok(Following { events: self.events.follow(), selection })
+    }
+
+    /// What selectors mean; everything without any.
+    fn select_or_all(&self, selectors: &[String]) -> Answered<BTreeMap<AppId, Slots>> {
+        let all = ["all".to_owned()];
+        self.registry.select(if selectors.is_empty() { &all } else { selectors })
+    }
+
+    /// The same by name, for a stream that may outlive the apps.
+    fn selection(&self, selectors: &[String], selected: BTreeMap<AppId, Slots>) -> Selection {
+        if selectors.is_empty() || selectors.iter().any(|selector| selector == "all") {
+            return Selection::Everything;
+        }
+        let name = |id| self.registry.name(id).to_owned();
+        Selection::These(selected.into_iter().map(|(id, slots)| (name(id), slots)).collect())
     }
 
     fn reset(&mut self, reset: &Reset) -> Answered<ResetDone> {
@@ -256,7 +286,8 @@ impl Master {
     }
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
-        let Apply { apps, source, prune, reload, daemon } = apply;
+        let Apply { apps, source, env_name, prune, reload, daemon } = apply;
+        let origin = Origin { source, env_name };
         check(&apps)?;
         automatic::check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
@@ -278,11 +309,11 @@ impl Master {
                 continue;
             }
             let name = app.name.clone();
-            let (id, change) = self.note(app, source.clone(), reload);
+            let (id, change) = self.note(app, origin.clone(), reload);
             let instances = self.registry.by_id(id).map_or(0, |entry| {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
-            draft.say(Progress::App { app: name, change, instances });
+            self.say(&mut draft, name, change, instances);
             let operation = self.operations.begin(&mut draft, id);
             self.declare(operation, id);
             self.watch_declared(&mut draft, id);
@@ -290,12 +321,15 @@ impl Master {
         let missing: Vec<(AppId, String)> = self
             .registry
             .iter()
-            .filter(|(name, entry)| source.is_some() && entry.source == source && !names.contains(*name))
+            .filter(|(name, entry)| {
+                let same = origin.source.is_some() && entry.origin.source == origin.source;
+                same && !names.contains(*name)
+            })
             .map(|(name, entry)| (entry.id, name.to_owned()))
             .collect();
         for (id, app) in missing {
             let change = if prune { Change::Deleted } else { Change::Missing };
-            draft.say(Progress::App { app, change, instances: 0 });
+            self.say(&mut draft, app, change, 0);
             if prune {
                 self.note_deleted(id);
                 let operation = self.operations.begin(&mut draft, id);
@@ -307,11 +341,11 @@ impl Master {
     }
 
     /// Notes what an app is to be from now on, and tells what that changes.
-    fn note(&mut self, app: App, source: Option<std::path::PathBuf>, reload: bool) -> (AppId, Change) {
+    fn note(&mut self, app: App, origin: Origin, reload: bool) -> (AppId, Change) {
         let Some(known) = self.registry.get(&app.name) else {
             let instances = app.instances;
             let stopped = if app.autostart { BTreeSet::new() } else { (0..instances).collect() };
-            let id = self.registry.insert(Settings::new(app, 1), source, instances, stopped);
+            let id = self.registry.insert(Settings::new(app, 1), origin, instances, stopped);
             return (id, Change::Created);
         };
         let id = known.id;
@@ -341,7 +375,7 @@ impl Master {
             }
             entry.instances = app.instances;
             entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
-            entry.source = source;
+            entry.origin = origin;
             if renewed {
                 entry.settings = Settings::new(app, generation);
             }
@@ -370,12 +404,20 @@ impl Master {
             let concerned = (0..all).filter(|index| slots.contains(*index)).count();
             // There are no more than `all`.
             let instances = u32::try_from(concerned).unwrap_or(all);
-            draft.say(Progress::App { app, change, instances });
+            self.say(&mut draft, app, change, instances);
             let operation = self.operations.begin(&mut draft, id);
             self.order(operation, id, order(slots));
         }
         self.operations.watch(draft);
         answer
+    }
+
+    /// Tells what an order means for an app.
+    fn say(&self, draft: &mut Draft, app: String, change: Change, instances: u32) {
+        if !matches!(change, Change::Unchanged | Change::Missing) {
+            self.events.tell(|| Happening::App { app: app.clone(), change, instances, reason: None });
+        }
+        draft.say(Progress::App { app, change, instances });
     }
 
     fn select(&self, selectors: &[String]) -> Answered<Vec<(AppId, Slots)>> {
@@ -454,7 +496,7 @@ impl Master {
                 draft.fail(5, failure(app, words::refusal(refusal)));
             } else if !entry.is_stopped() {
                 let instances = entry.count_running();
-                draft.say(Progress::App { app, change: Change::Reloaded, instances });
+                self.say(&mut draft, app, Change::Reloaded, instances);
                 let operation = self.operations.begin(&mut draft, id);
                 self.renew(operation, id);
             } else if !everything {
@@ -586,14 +628,6 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
 
 pub(crate) fn failure(app: String, reason: String) -> Failure {
     Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
-}
-
-/// The settings without what may be secret.
-fn without_values(app: &App) -> App {
-    let mut app = app.clone();
-    app.inherited_env.clear();
-    app.env.clear();
-    app
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use supervisor_core::Event;
+use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FromKeeper;
 use supervisor_sys::own;
 use supervisor_sys::poll::Interest;
@@ -234,7 +235,9 @@ fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
 /// Ends everything; the second request does so at once.
 pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
     if let Some(now) = ending.request(now) {
-        tracing::info!("{}", if now { "killing all workers" } else { "ending all workers" });
+        let detail = if now { "killing all workers" } else { "ending all workers" };
+        tracing::info!("{detail}");
+        master.events.tell(|| Happening::Daemon { detail: detail.to_owned() });
         master.handle(Event::ShutdownOrdered { now });
         master.beat(true);
     }

@@ -106,7 +106,7 @@ pub(crate) fn decode(text: &[u8]) -> Result<Contents, Damage> {
 fn read_app(value: &Value, defaults: &Map<String, Value>) -> Result<(App, AppRecord, RestOfApp), String> {
     let record = AppRecord::deserialize(value).map_err(|error| error.to_string())?;
     let mut fields = value.as_object().cloned().unwrap_or_default();
-    for known in ["generation", "instances", "stopped", "source"] {
+    for known in ["generation", "instances", "stopped", "source", "env_name"] {
         fields.remove(known);
     }
     let Some(Value::Object(settings)) = fields.remove("settings") else {

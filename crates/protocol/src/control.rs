@@ -207,9 +207,15 @@ pub struct Describe {
 /// Everything that there is to know of one app.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
-    /// The settings in force. `inherited_env` and the values of `env` are
-    /// left out: they may hold secrets.
+    /// The settings in force. `inherited_env` and `env` are left out unless
+    /// they were to be revealed: they may hold secrets.
     pub settings: App,
+    /// The file that they come from; null for a command line.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
+    /// The `NAME` of `--env NAME` that the file was read with.
+    #[serde(default)]
+    pub env_name: Option<String>,
     /// The names of the variables that a worker gets, in order.
     pub env_names: Vec<String>,
     /// The app as [`Status`] has it.
@@ -230,7 +236,7 @@ pub struct LogPaths {
 }
 
 /// The body of `POST /v1/apply`: apps that should be so from now on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     /// The apps, resolved by the client: absolute paths, whole environment.
@@ -239,6 +245,9 @@ pub struct Apply {
     /// before and that are not listed any more are named in the answer.
     #[serde(default)]
     pub source: Option<PathBuf>,
+    /// The `NAME` of `--env NAME` that it was read with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_name: Option<String>,
     /// Delete those.
     #[serde(default)]
     pub prune: bool,

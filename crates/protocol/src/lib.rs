@@ -1,5 +1,5 @@
 //! The wires of the supervisor, as types: what travels between the command
-//! line and the master ([`control`]), and between the keeper and the master
+//! line and the master ([`control`], [`events`]), and between the keeper and the master
 //! ([`keeper`]).
 //!
 //! This crate opens no socket and knows no policy. Everything here is public
@@ -7,4 +7,5 @@
 //! or retyped.
 
 pub mod control;
+pub mod events;
 pub mod keeper;

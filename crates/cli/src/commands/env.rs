@@ -12,14 +12,14 @@ use crate::render::text::one_line;
 use crate::terminal::{Terminal, print};
 
 pub(super) async fn env(options: Env, terminal: Terminal) -> Result<ExitCode, Failure> {
-    let Env { selectors: given, reveal, json } = options;
+    let Env { selectors: given, reveal } = options;
     let by_slot = given.iter().any(|selector| selector.contains(':'));
     let mut path = with_selectors("/v1/env", &selectors(given, terminal)?);
     if reveal {
         path.push_str("&reveal=true");
     }
     let answer = find_daemon(terminal).await?.get(&path).await?;
-    if json {
+    if terminal.json {
         print(&answer)?;
         return Ok(ExitCode::Done);
     }

@@ -1,24 +1,17 @@
 //! `supervisor logs`
 
-use std::time::Duration;
+use supervisor_protocol::control::LogLine;
 
-use supervisor_protocol::control::{LogLine, Ping};
-use tokio::time::sleep;
-
-use super::{find_daemon, interrupts, selectors};
+use super::follow::{follow, show};
+use super::{find_daemon, selectors};
 use crate::args::Logs;
-use crate::client::{BrokenOff, Client, Lines, decode, with_query};
+use crate::client::{as_it_is, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
 use crate::render::logs::LogView;
-use crate::terminal::{Terminal, print};
+use crate::terminal::Terminal;
 
 /// How many of the last lines are shown when nobody says.
 const LINES: u32 = 15;
-
-/// How often is asked whether there is another master.
-const PAUSE: Duration = Duration::from_millis(200);
-/// After so many times the same one is followed again.
-const LOOKS: u32 = 10;
 
 pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(options.selectors, terminal)?;
@@ -40,74 +33,17 @@ pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, 
         }
         with_query("/v1/logs", query)
     };
-    let client = find_daemon(terminal).await?;
-    let master = if options.follow { Some(master_of(&client).await?) } else { None };
-    let lines = client.get_lines(&path(first)).await?;
-    let mut view = if options.json { None } else { Some(LogView::new(terminal.color)) };
-    let Some(master) = master else {
-        show(lines, &mut view).await?;
-        return Ok(ExitCode::Done);
+    let mut view = LogView::new(terminal.color);
+    let mut draw = |line: Vec<u8>| {
+        if terminal.json {
+            return Ok(as_it_is(line));
+        }
+        Ok(view.line(&decode::<LogLine>(&line)?).into_bytes())
     };
-    let again = path(0);
-    let mut interrupts = interrupts()?;
-    tokio::select! {
-        result = follow(&client, master, lines, &again, &mut view) => result,
-        _ = interrupts.recv() => Ok(ExitCode::Done),
+    let client = find_daemon(terminal).await?;
+    if options.follow {
+        return follow(&client, &path(first), &path(0), draw).await;
     }
-}
-
-/// Shows lines until the daemon is gone for good. A new master begins a new
-/// stream.
-async fn follow(
-    client: &Client,
-    mut master: u32,
-    mut lines: Lines,
-    path: &str,
-    view: &mut Option<LogView>,
-) -> Result<ExitCode, Failure> {
-    loop {
-        // A master that dies breaks the stream off, one that ends closes it.
-        if let Err(error) = show(lines, view).await
-            && !error.is::<BrokenOff>()
-        {
-            return Err(error.into());
-        }
-        let ended = |failure: Failure| Failure {
-            code: ExitCode::Failed,
-            cause: failure.cause.context("the stream has ended"),
-        };
-        master = next_master(client, master).await.map_err(ended)?;
-        lines = client.get_lines(path).await.map_err(ended)?;
-        Terminal::say("the daemon's master was replaced; following again");
-    }
-}
-
-/// Waits for another master than this one, which may still answer while it ends.
-async fn next_master(client: &Client, before: u32) -> Result<u32, Failure> {
-    for _ in 0..LOOKS {
-        sleep(PAUSE).await;
-        let master = master_of(client).await?;
-        if master != before {
-            return Ok(master);
-        }
-    }
-    Ok(before)
-}
-
-async fn master_of(client: &Client) -> Result<u32, Failure> {
-    Ok(decode::<Ping>(&client.get("/v1/ping").await?)?.daemon.pid)
-}
-
-/// Shows lines to the last; as the daemon wrote them without a view.
-async fn show(mut lines: Lines, view: &mut Option<LogView>) -> anyhow::Result<()> {
-    while let Some(mut line) = lines.next().await? {
-        match view {
-            Some(view) => print(view.line(&decode::<LogLine>(&line)?).as_bytes())?,
-            None => {
-                line.push(b'\n');
-                print(&line)?;
-            }
-        }
-    }
-    Ok(())
+    show(client.get_lines(&path(first)).await?, &mut draw).await?;
+    Ok(ExitCode::Done)
 }

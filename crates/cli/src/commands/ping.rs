@@ -10,10 +10,10 @@ use crate::render::text::one_line;
 use crate::render::units;
 use crate::terminal::{Terminal, print};
 
-pub(super) async fn ping(options: &Ping, terminal: Terminal) -> Result<ExitCode, Failure> {
+pub(super) async fn ping(_: &Ping, terminal: Terminal) -> Result<ExitCode, Failure> {
     let client = find_daemon(terminal).await?;
     let answer = client.get("/v1/ping").await?;
-    if options.json {
+    if terminal.json {
         print(&answer)?;
         return Ok(ExitCode::Done);
     }

@@ -91,7 +91,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
             }
             let (apps, daemon) = load::whole_file(&path, env_name.as_deref(), terminal)?;
             let source = load::origin(&path)?;
-            return Ok(Some(Apply { apps, source, prune: false, reload: false, daemon }));
+            return Ok(Some(Apply { apps, source, env_name, daemon, ..Apply::default() }));
         }
         Target::Program(program) | Target::Names(_, Some(program)) => program,
         Target::Names(names, None) => {
@@ -102,7 +102,7 @@ fn order(options: Run, terminal: Terminal) -> Result<Option<Apply>, Failure> {
         return Err(usage("--env does not go with a program".to_owned()));
     }
     let app = load::command(program.words, program.script, app, terminal)?;
-    Ok(Some(Apply { apps: vec![app], source: None, prune: false, reload: false, daemon: None }))
+    Ok(Some(Apply { apps: vec![app], ..Apply::default() }))
 }
 
 fn usage(message: String) -> Failure {
@@ -149,10 +149,7 @@ mod tests {
 
     #[test]
     fn an_order_is_read_from_its_beginning() {
-        let mut file = File::from(
-            write_order(&Apply { apps: Vec::new(), source: None, prune: true, reload: false, daemon: None })
-                .unwrap(),
-        );
+        let mut file = File::from(write_order(&Apply { prune: true, ..Apply::default() }).unwrap());
         let mut json = String::new();
         file.read_to_string(&mut json).unwrap();
         assert_eq!(json, r#"{"apps":[],"source":null,"prune":true,"reload":false}"#);

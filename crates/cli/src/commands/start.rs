@@ -23,7 +23,8 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
             keep_only(&mut apps, &options.only)?;
             let source = load::origin(&path)?;
             let scope = if options.only.is_empty() { Scope::Whole } else { Scope::Part };
-            let order = Apply { apps, source, prune: options.prune, reload: false, daemon };
+            let env_name = options.env_name;
+            let order = Apply { apps, source, env_name, prune: options.prune, reload: false, daemon };
             apply(&homes, order, scope, options.no_wait, terminal).await
         }
         Target::Program(program) => start_program(&homes, program, options, terminal).await,
@@ -50,7 +51,7 @@ pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCo
             let scope = if only.is_empty() { Scope::Whole } else { Scope::Part };
             return apply(
                 &homes,
-                Apply { apps, source, prune, reload: true, daemon },
+                Apply { apps, source, env_name, prune, reload: true, daemon },
                 scope,
                 no_wait,
                 terminal,
@@ -110,7 +111,7 @@ async fn start_program(
     reject("a program", file_option(&options))?;
     let Start { app, no_wait, .. } = options;
     let app = load::command(program.words, program.script, app, terminal)?;
-    let order = Apply { apps: vec![app], source: None, prune: false, reload: false, daemon: None };
+    let order = Apply { apps: vec![app], ..Apply::default() };
     apply(homes, order, Scope::Part, no_wait, terminal).await
 }
 
@@ -130,12 +131,10 @@ async fn start_names(
     if let Some(program) = program {
         return start_program(homes, program, options, terminal).await;
     }
-    Err(match order.selectors.as_slice() {
-        [name] => {
-            let Failure { code, cause } = failure;
-            Failure { code, cause: cause.context(format!("there is no file {name:?} here")) }
-        }
-        _ => failure,
+    let Failure { code, cause } = failure;
+    Err(match target::guess(&order.selectors) {
+        Some(guess) => Failure { code, cause: cause.context(guess) },
+        None => Failure { code, cause },
     })
 }
 

@@ -15,7 +15,7 @@ use crate::terminal::{Terminal, print};
 pub(super) async fn status(options: Status, terminal: Terminal) -> Result<ExitCode, Failure> {
     let path = with_selectors("/v1/status", &selectors(options.selectors, terminal)?);
     let client = find_daemon(terminal).await?;
-    if options.json {
+    if terminal.json {
         print(&client.get(&path).await?)?;
         return Ok(ExitCode::Done);
     }

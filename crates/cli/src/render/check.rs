@@ -7,6 +7,7 @@ use super::describe::{command_line, mode};
 use super::style::STRONG;
 use super::table::{Align, Cell, Column, Table};
 use super::text::one_line;
+use crate::difference::MASK;
 
 const COLUMNS: [Column; 6] = [
     ("NAME", Align::Left),
@@ -16,9 +17,6 @@ const COLUMNS: [Column; 6] = [
     ("LISTEN", Align::Left),
     ("COMMAND", Align::Left),
 ];
-
-/// What stands for the value of a variable.
-const MASK: &str = "***";
 
 /// One line an app.
 pub(crate) fn render(apps: &[App], canvas: Canvas) -> String {

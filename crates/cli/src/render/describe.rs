@@ -12,6 +12,7 @@ use super::status::{apps, last_exit};
 use super::style::{QUIET, STRONG, app_state, paint};
 use super::text::{one_line, wrap};
 use super::units;
+use crate::commands::Described;
 
 /// The width of the names of the fields.
 const LABEL: usize = 13;
@@ -20,16 +21,17 @@ const LABEL: usize = 13;
 const WORDS_WIDTH: usize = 100;
 
 /// All that is known of these apps, a blank line between two.
-pub(crate) fn render(descriptions: &[Description], canvas: Canvas) -> String {
-    let texts: Vec<String> = descriptions.iter().map(|one| description(one, canvas)).collect();
+pub(crate) fn render(apps: &[Described], canvas: Canvas) -> String {
+    let texts: Vec<String> = apps.iter().map(|app| description(app, canvas)).collect();
     texts.join("\n")
 }
 
-fn description(description: &Description, canvas: Canvas) -> String {
-    let Description { settings, env_names, status, logs } = description;
+fn description(app: &Described, canvas: Canvas) -> String {
+    let Description { settings, env_names, status, logs, .. } = &app.description;
     let mut page = Page { text: String::new(), canvas };
     page.heading(&settings.name);
     state(&mut page, status);
+    file(&mut page, app);
     page.field("namespace", &settings.namespace);
     page.field("command", &command_line(&settings.command));
     page.field("folder", &settings.cwd.display().to_string());
@@ -109,6 +111,22 @@ fn state(page: &mut Page, status: &AppStatus) {
         &format!("{} ready of {} wanted, {} running", instances.ready, instances.wanted, instances.running),
     );
     page.field("generation", &status.generation.to_string());
+}
+
+/// The file that the app comes from, and what it says by now.
+fn file(page: &mut Page, app: &Described) {
+    let Described { description, differences, not_compared } = app;
+    let Some(source) = &description.source else { return };
+    let options = description.env_name.as_ref().map(|name| format!(" --env {name}")).unwrap_or_default();
+    let compared = match (differences, not_compared) {
+        (_, Some(why)) => format!(" (not compared: {why})"),
+        (Some(differences), None) if !differences.is_empty() => " (has changed)".to_owned(),
+        (Some(_) | None, None) => String::new(),
+    };
+    page.field("file", &format!("{}{options}{compared}", source.display()));
+    for difference in differences.iter().flatten() {
+        page.field("says", &super::difference::words(difference));
+    }
 }
 
 /// The words as they would be typed into a shell.
@@ -205,9 +223,12 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{CpuAffinity, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
+    use supervisor_config::{CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
+
+    use serde_json::Value;
 
     use super::*;
+    use crate::difference::{Difference, MASK};
     use crate::render::status::tests::{canvas, example};
 
     /// An app with something in most fields.
@@ -219,6 +240,7 @@ pub(crate) mod tests {
             cwd: PathBuf::from("/srv/web"),
             exec_mode: ExecMode::Cluster,
             instances: 3,
+            inherit: Inherit::default(),
             inherited_env: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
             env: BTreeMap::from([("PASSWORD".to_owned(), "hunter2".to_owned())]),
             instance_var: "NODE_APP_INSTANCE".to_owned(),
@@ -286,7 +308,15 @@ pub(crate) mod tests {
         let env_names =
             ["HOME", "LANG", "NODE_ENV", "PASSWORD", "PATH", "SUPERVISOR_APP", "SUPERVISOR_INSTANCE"];
         let env_names = env_names.map(str::to_owned).to_vec();
-        let description = Description { settings: app(), env_names, status, logs };
-        insta::assert_snapshot!(render(&[description], canvas(80, false)));
+        let (source, env_name) = (Some("/srv/shop.yaml".into()), Some("production".to_owned()));
+        let description = Description { settings: app(), source, env_name, env_names, status, logs };
+        let change =
+            |key: &str, running: Value, file: Value| Difference { key: key.to_owned(), running, file };
+        let differences = vec![
+            change("env.PORT", Value::Null, MASK.into()),
+            change("kill_timeout", 1600.into(), 5000.into()),
+        ];
+        let app = Described { description, differences: Some(differences), not_compared: None };
+        insta::assert_snapshot!(render(&[app], canvas(80, false)));
     }
 }

@@ -1,17 +1,18 @@
 //! `GET /v1/logs`: the last lines of the files, then what is written from now
 //! on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use axum::body::Bytes;
 use http_body_util::channel::Sender;
 use jiff::Timestamp;
 use regex_lite::Regex;
-use supervisor_core::{Slots, WorkerId};
+use supervisor_core::WorkerId;
 use supervisor_protocol::control::{LogLine, Stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use super::Selection;
 use super::history::{self, MAX_LINE, text};
 use super::routes::send_line;
 use crate::output::{Access, Piece};
@@ -38,7 +39,7 @@ pub(crate) struct LogQuery {
 pub(crate) struct Logs {
     pub(crate) files: Vec<LogFile>,
     /// Which apps and slots are followed.
-    pub(crate) selected: BTreeMap<String, Slots>,
+    pub(crate) selection: Selection,
     /// What is written from now on.
     pub(crate) follow: Option<broadcast::Receiver<Piece>>,
     pub(crate) query: LogQuery,
@@ -73,13 +74,13 @@ pub(super) async fn tell(logs: Logs, mut to: Sender<Bytes>) {
     }
     if let Some(pieces) = logs.follow {
         // The reader has gone.
-        let _ = follow(pieces, &logs.selected, stream, grep.as_ref(), &mut to).await;
+        let _ = follow(pieces, &logs.selection, stream, grep.as_ref(), &mut to).await;
     }
 }
 
 async fn follow(
     mut pieces: broadcast::Receiver<Piece>,
-    selected: &BTreeMap<String, Slots>,
+    selection: &Selection,
     stream: Option<Stream>,
     grep: Option<&Regex>,
     to: &mut Sender<Bytes>,
@@ -96,7 +97,7 @@ async fn follow(
             Err(RecvError::Closed) => return Ok(()),
         };
         let wanted = stream.is_none_or(|stream| stream == piece.stream)
-            && selected.get(&*piece.app).is_some_and(|slots| slots.contains(piece.slot));
+            && selection.contains(&piece.app, Some(piece.slot));
         if !wanted {
             continue;
         }

@@ -16,7 +16,7 @@ use supervisor_protocol::control::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ask, LogQuery, Reply, Request, environment, logs};
+use super::{Ask, LogQuery, Reply, Request, environment, events, logs};
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
 
@@ -42,13 +42,25 @@ pub(super) fn router(requests: Requests) -> Router {
         .route(
             "/v1/describe",
             get(|State(to), query| async move {
-                ask(to, selectors(query).map(|selectors| Ask::Describe { selectors })).await
+                let revealing = revealing(query);
+                ask(to, revealing.map(|(selectors, reveal)| Ask::Describe { selectors, reveal })).await
             }),
         )
-        .route("/v1/env", get(|State(to), query| async move { ask(to, env_query(query)).await }))
+        .route(
+            "/v1/env",
+            get(|State(to), query| async move {
+                ask(to, revealing(query).map(|(selectors, reveal)| Ask::Env { selectors, reveal })).await
+            }),
+        )
         .route(
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
+        )
+        .route(
+            "/v1/events",
+            get(|State(to), query| async move {
+                ask(to, selectors(query).map(|selectors| Ask::Events { selectors })).await
+            }),
         )
         .route(
             "/v1/apply",
@@ -136,6 +148,7 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
             }
         }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
+        Ok(Ok(Reply::Events(following))) => stream(|to| events::tell(following, to)),
         Ok(Ok(Reply::Flush(files, result))) => match result.await {
             Ok(Ok(())) => json(StatusCode::OK, to_json(&Flushed { files })),
             Ok(Err(error)) => refusal(refuse(ErrorCode::Failed, error.to_string())),
@@ -177,7 +190,8 @@ fn selectors(query: RawQuery) -> Result<Vec<String>, ErrorDetail> {
         .collect()
 }
 
-fn env_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
+/// Selectors, and whether secrets are wanted, too.
+fn revealing(query: RawQuery) -> Result<(Vec<String>, bool), ErrorDetail> {
     let (mut selectors, mut reveal) = (Vec::new(), false);
     for (name, value) in pairs(query)? {
         match name.as_str() {
@@ -189,7 +203,7 @@ fn env_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
             _ => return Err(unknown(&name)),
         }
     }
-    Ok(Ask::Env { selectors, reveal })
+    Ok((selectors, reveal))
 }
 
 fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {

@@ -1,0 +1,80 @@
+//! `GET /v1/events`: what happens to apps and workers, one JSON object a line,
+//! from the request on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Change, WorkerState};
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, as an RFC 3339 time in UTC.
+    pub at: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Happening {
+    /// Something is to become of an app: an order, or a reload by itself.
+    App {
+        /// The app's name.
+        app: String,
+        /// What becomes of it.
+        change: Change,
+        /// How many of its workers that is about.
+        instances: u32,
+        /// Why, when no person ordered it.
+        reason: Option<String>,
+    },
+    /// A worker changed its state.
+    Worker {
+        /// The app's name.
+        app: String,
+        /// The slot.
+        slot: u32,
+        /// The worker's process; null without one.
+        pid: Option<u32>,
+        /// The slot's state from now on.
+        state: WorkerState,
+        /// What happened, in words.
+        detail: String,
+    },
+    /// What was to become of an app did not.
+    Failed {
+        /// The app's name.
+        app: String,
+        /// The slot whose worker failed, where one did.
+        slot: Option<u32>,
+        /// The cause, in words.
+        reason: String,
+        /// Whether the app's workers are again those of the settings before.
+        rolled_back: bool,
+    },
+    /// Something about the daemon itself.
+    Daemon {
+        /// What happened, in words.
+        detail: String,
+    },
+    /// The reader was too slow: this many events were left out here.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+impl Happening {
+    /// The app that it is about, and the slot where it is about one.
+    #[must_use]
+    pub fn place(&self) -> Option<(&str, Option<u32>)> {
+        match self {
+            Self::App { app, .. } => Some((app, None)),
+            Self::Worker { app, slot, .. } => Some((app, Some(*slot))),
+            Self::Failed { app, slot, .. } => Some((app, *slot)),
+            Self::Daemon { .. } | Self::Missed { .. } => None,
+        }
+    }
+}

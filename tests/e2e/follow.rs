@@ -1,0 +1,48 @@
+//! Commands that go on until Ctrl-C, read line by line.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout};
+
+use supervisor_sys::signal::Signal;
+
+use crate::harness::{Finished, Home, finish};
+use crate::process;
+
+/// A command at work.
+pub(crate) struct Follow {
+    command: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Follow {
+    pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
+        let mut command = home.command(args).spawn().unwrap();
+        let lines = BufReader::new(command.stdout.take().unwrap()).lines();
+        Self { command, lines }
+    }
+
+    /// The next line of its output.
+    pub(crate) fn next(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    /// Skips lines up to one that has this in it.
+    #[track_caller]
+    pub(crate) fn until(&mut self, part: &str) -> String {
+        let lines = &mut self.lines;
+        lines.map_while(Result::ok).find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part:?}"))
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn finish(self) -> Finished {
+        finish(self.command)
+    }
+
+    /// Ends it as Ctrl-C does.
+    #[track_caller]
+    pub(crate) fn interrupt(self) -> Finished {
+        process::signal(self.command.id(), Signal::INT);
+        self.finish()
+    }
+}
