@@ -11,6 +11,7 @@
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
 mod automatic;
+mod cgroups;
 mod clock;
 mod control;
 mod drains;

@@ -74,13 +74,22 @@ impl Cgroup {
         fs::create_dir(self.folder())
     }
 
-    /// Removes it. A process that is being ended stays in it for a moment.
+    /// Removes it, with those below it that its processes have made. A process that is being killed
+    /// stays for a moment.
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` while a process or a cgroup is in it, `NotFound`.
+    /// `ResourceBusy` while a process is in it or below it, `NotFound`.
     pub fn remove(&self) -> io::Result<()> {
-        fs::remove_dir(self.folder())
+        match fs::remove_dir(self.folder()) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                for child in self.children()? {
+                    child.remove()?;
+                }
+                fs::remove_dir(self.folder())
+            }
+            result => result,
+        }
     }
 
     /// Its folder as a descriptor: see [`Plan::cgroup`](crate::spawn::Plan::cgroup).
@@ -206,14 +215,13 @@ impl Cgroup {
         self.write("memory.max", &bytes.to_string())
     }
 
-    /// How many of its processes the kernel has killed for want of memory, whoever's limit it was.
+    /// What the kernel has counted of its memory.
     ///
     /// # Errors
     ///
     /// `NotFound` without the controller `memory`.
-    pub fn oom_kills(&self) -> io::Result<u64> {
-        let events = fs::read_to_string(self.file("memory.events"))?;
-        Ok(value(&events, "oom_kill").unwrap_or(0))
+    pub fn memory_events(&self) -> io::Result<MemoryEvents> {
+        Ok(MemoryEvents::parse(&fs::read_to_string(self.file("memory.events"))?))
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -224,6 +232,23 @@ impl Cgroup {
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         use std::io::Write;
         fs::OpenOptions::new().write(true).open(self.file(name))?.write_all(text.as_bytes())
+    }
+}
+
+/// Counters since a cgroup was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    /// How often it, or one below it, could not be kept below its own limit.
+    pub at_limit: u64,
+    /// How many of its processes the kernel has killed for want of memory, whoever's limit it was.
+    pub killed: u64,
+}
+
+impl MemoryEvents {
+    /// The text of `memory.events`; what is not there was not counted.
+    fn parse(text: &str) -> Self {
+        let count = |name| value(text, name).unwrap_or(0);
+        Self { at_limit: count("oom"), killed: count("oom_kill") }
     }
 }
 
@@ -280,15 +305,23 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_found_by_their_whole_name() {
-        let events = "low 0\nhigh 7\nmax 3\noom 2\noom_kill 1\noom_group_kill 4\n";
-        let check = |name, expected| assert_eq!(value(events, name), expected, "{name}");
-        check("oom", Some(2));
-        check("oom_kill", Some(1));
-        check("oom_group_kill", Some(4));
-        check("oom_", None);
-        check("swap", None);
-        assert_eq!(value("oom_kill\noom_kill x\noom_kill -1\n", "oom_kill"), None);
-        assert_eq!(value("", "populated"), None);
+    fn memory_events_are_counted() {
+        let check = |text: &str, at_limit, killed| {
+            assert_eq!(MemoryEvents::parse(text), MemoryEvents { at_limit, killed }, "{text}");
+        };
+        check("low 0\nhigh 7\nmax 3\noom 2\noom_kill 1\noom_group_kill 4\n", 2, 1);
+        // Somebody else's limit.
+        check("low 0\nhigh 0\nmax 0\noom 0\noom_kill 3\noom_group_kill 0\n", 0, 3);
+        // Before Linux 4.13 and 5.17 there were fewer.
+        check("low 0\nhigh 0\nmax 9\noom 1", 1, 0);
+        check("oom_kill\noom x\noom_kill -1\n", 0, 0);
+        check("", 0, 0);
+    }
+
+    #[test]
+    fn populated_is_one_of_several_events() {
+        assert_eq!(value("populated 1\nfrozen 0\n", "populated"), Some(1));
+        assert_eq!(value("frozen 0\npopulated 0\n", "populated"), Some(0));
+        assert_eq!(value("unpopulated 0\n", "populated"), None);
     }
 }
