@@ -16,6 +16,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod cgroup;
 mod config;
 mod control;
 mod crash;

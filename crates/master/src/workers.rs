@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, SeatId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
+use supervisor_sys::cgroup;
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
@@ -152,7 +153,7 @@ impl Worker {
     fn signal_others(&self, signal: Signal) {
         match &self.cgroup {
             Some(own) => {
-                for process in own.cgroup.open_processes() {
+                for process in cgroup::open_processes(&own.cgroup.folder()) {
                     let _ = pidfd::send_signal(&process, signal);
                 }
             }

@@ -4,6 +4,7 @@
 
 pub(crate) mod hierarchy;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -126,22 +127,7 @@ impl Cgroup {
     ///
     /// Those of reading a file.
     pub fn processes(&self) -> io::Result<Vec<Option<Pid>>> {
-        let text = fs::read_to_string(self.file("cgroup.procs"))?;
-        Ok(text.lines().map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
-    }
-
-    /// Holds the processes in it and in those below, but for the calling one, so that they can be
-    /// signalled.
-    #[must_use]
-    pub fn open_processes(&self) -> Vec<OwnedFd> {
-        let list = || self.processes().unwrap_or_default().into_iter().flatten();
-        let named = list().filter(|pid| *pid != getpid());
-        let opened: Vec<_> = named.filter_map(|pid| Some((pid, pidfd::open(pid).ok()?))).collect();
-        // A pid that is still there belongs to the process that was opened.
-        let still: Vec<Pid> = list().collect();
-        let own = opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, process)| process);
-        let below = self.children().unwrap_or_default();
-        own.chain(below.iter().flat_map(Self::open_processes)).collect()
+        processes(&self.folder())
     }
 
     /// Moves a process into it.
@@ -233,6 +219,26 @@ impl Cgroup {
         use std::io::Write;
         fs::OpenOptions::new().write(true).open(self.file(name))?.write_all(text.as_bytes())
     }
+}
+
+/// Holds the processes in a cgroup and in those below it, but for the calling one, so that they can be
+/// signalled. The cgroup, of any version, is given by its folder. What cannot be read is passed over.
+#[must_use]
+pub fn open_processes(folder: &Path) -> Vec<OwnedFd> {
+    let list = || processes(folder).unwrap_or_default().into_iter().flatten();
+    let named = list().filter(|pid| *pid != getpid());
+    let opened: Vec<_> = named.filter_map(|pid| Some((pid, pidfd::open(pid).ok()?))).collect();
+    // A pid that is still there belongs to the process that was opened.
+    let still: HashSet<Pid> = list().collect();
+    let own = opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, process)| process);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    own.chain(below.flat_map(|entry| open_processes(&entry.path()))).collect()
+}
+
+fn processes(folder: &Path) -> io::Result<Vec<Option<Pid>>> {
+    let text = fs::read_to_string(folder.join("cgroup.procs"))?;
+    Ok(text.lines().map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
 }
 
 /// Counters since a cgroup was made.
