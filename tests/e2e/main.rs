@@ -9,6 +9,7 @@
 
 mod follow;
 mod harness;
+mod hierarchy;
 mod http;
 mod load;
 mod process;
