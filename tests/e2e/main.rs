@@ -9,6 +9,7 @@
 
 mod follow;
 mod harness;
+mod hierarchy;
 mod http;
 mod load;
 mod process;
@@ -17,6 +18,7 @@ mod terminal;
 mod wait;
 
 mod capture;
+mod cgroup;
 mod config;
 mod control;
 mod crash;

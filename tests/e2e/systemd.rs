@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use supervisor_sys::signal::Signal;
 
 use crate::harness::{Finished, Home, finish, pids, text};
+use crate::hierarchy::TestCgroup;
 use crate::load::Load;
 use crate::process::{self, Number};
 use crate::programs::{fixture, installed, supervisor, worker};
@@ -19,20 +20,23 @@ struct Systemd<'a> {
     home: &'a Home,
     unshare: Child,
     first: Number,
+    cgroup: TestCgroup<'a>,
 }
 
 impl<'a> Systemd<'a> {
     fn start(home: &'a Home) -> Self {
         let log = fs::File::create(home.path("systemd.log")).unwrap();
+        let cgroup = TestCgroup::new(home);
         let mut unshare = home.program(installed("unshare"));
         unshare
             .args(["--fork", "--mount", "--pid", "--kill-child"])
             .arg(fixture("systemd.sh"))
+            .arg(cgroup.name())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         let unshare = unshare.spawn().unwrap();
         let first = eventually("it has a child", || process::children(unshare.id()).first().copied());
-        let systemd = Self { home, unshare, first };
+        let systemd = Self { home, unshare, first, cgroup };
         until("systemd runs", || systemd.run(&["systemctl", "is-system-running"]).stdout == "running\n");
         systemd
     }
@@ -277,4 +281,27 @@ fn a_socket_of_systemd_is_used() {
     load.more(50);
     let failures = load.finish();
     assert!(failures.iter().all(|failure| !failure.contains("refused")), "{failures:?}");
+}
+
+#[test]
+fn workers_are_in_cgroups_of_their_own() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    systemd.run_app(2);
+    let unit = format!("/system.slice/{UNIT}");
+    let members = |below: &str| systemd.cgroup.members(&format!("{unit}{below}")).len();
+    let workers = || [members("/workers/web-1"), members("/workers/web-2")];
+    assert_eq!(workers(), [1, 1]);
+    let (keeper, master) = home.daemon();
+    // Neither is moved, so that systemd finds the keeper where it put it.
+    assert_eq!(members(""), 2);
+    // A lost keeper comes back, though workers are still there.
+    systemd.ok(&["sh", "-c", &format!("kill -KILL {keeper} {master}")]);
+    until("the unit is back", || systemd.show("NRestarts") == "1" && systemd.show("ActiveState") == "active");
+    let app = home.app_when("web", "is back", |app| app["state"] == "online");
+    assert_eq!(workers(), [1, 1], "{app:#}");
+    systemd.ok(&["systemctl", "reload", UNIT]);
+    systemd.ok(&["systemctl", "stop", UNIT]);
+    assert_eq!(systemd.show("Result"), "success");
+    until("nothing is left of it", || !systemd.cgroup.all().iter().any(|path| path.starts_with(&unit)));
 }

@@ -79,6 +79,11 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// The kernel killed it, because there was no memory left for it.
+    OutOfMemory {
+        /// Its own limit in bytes, if it was that which it had reached.
+        limit: Option<u64>,
+    },
     /// Nobody can tell any more.
     Unknown,
 }

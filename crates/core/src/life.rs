@@ -150,7 +150,9 @@ impl App {
             Some(Exit::Code(code)) if ending.cause == Cause::Itself => {
                 !policy.autorestart || policy.stop_exit_codes.contains(&code)
             }
-            Some(Exit::Code(_) | Exit::Signal(_) | Exit::Unknown) => !policy.autorestart,
+            Some(Exit::Code(_) | Exit::Signal(_) | Exit::OutOfMemory { .. } | Exit::Unknown) => {
+                !policy.autorestart
+            }
             None => false,
         };
         let next = if !slot.wanted || !staying {

@@ -18,7 +18,7 @@
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
 //! | `drained N` | nothing waits for worker N any more |
 //! | `memory N USED LIMIT [--now]` | worker N uses too much; with `--now` by far |
-//! | `exit N code=C\|signal=S\|unknown` | worker N ends |
+//! | `exit N code=C\|signal=S\|oom\|unknown` | worker N ends |
 //! | `after TIME` | time passes, each deadline is met on its way |
 //! | `leap TIME` | time passes and nobody looks, as on a suspended machine |
 //! | `tick` | the clock is looked at |
@@ -192,6 +192,7 @@ impl Stage {
                     Some(("code", code)) => Exit::Code(number(code)?),
                     Some(("signal", signal)) => Exit::Signal(number(signal)?),
                     _ if *how == "unknown" => Exit::Unknown,
+                    _ if *how == "oom" => Exit::OutOfMemory { limit: None },
                     _ => return Err("no such exit".to_owned()),
                 };
                 self.handle(Event::WorkerExited { worker: id(worker)?, exit });

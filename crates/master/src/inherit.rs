@@ -19,6 +19,7 @@ use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, pidfd};
 
+use crate::cgroups::Cgroups;
 use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
@@ -127,6 +128,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
 
     let mut master = Master::new(Beginning {
         link,
+        // After that: workers that have no cgroup are no strangers in ours.
+        cgroups: Cgroups::begin(keeper),
         log_dir,
         first_worker: WorkerId(first_worker),
         open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },

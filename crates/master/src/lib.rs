@@ -12,6 +12,7 @@
 
 mod automatic;
 mod capture;
+mod cgroups;
 mod clock;
 mod control;
 mod drains;

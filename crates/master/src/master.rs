@@ -24,6 +24,7 @@ use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolv
 use supervisor_sys::{fdpass, process, socket};
 
 use crate::automatic::Automatic;
+use crate::cgroups::Cgroups;
 use crate::drains::Drains;
 use crate::events::Events;
 use crate::link::Link;
@@ -96,6 +97,7 @@ pub(crate) struct Master {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) link: Link,
+    pub(crate) cgroups: Cgroups,
     pub(crate) log_dir: PathBuf,
     pub(crate) first_worker: WorkerId,
     pub(crate) open_files: Limit,
@@ -105,7 +107,8 @@ pub(crate) struct Beginning {
 
 impl Master {
     pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { link, log_dir, first_worker, open_files, oom_score_adj, service_manager } = beginning;
+        let Beginning { link, cgroups, log_dir, first_worker, open_files, oom_score_adj, service_manager } =
+            beginning;
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut launcher = Launcher::new()?;
         let captures = match capture::try_out(&mut launcher, &null) {
@@ -124,7 +127,7 @@ impl Master {
             registry: Registry::default(),
             operations: Operations::default(),
             events: Events::default(),
-            workers: Workers::new(),
+            workers: Workers::new(cgroups),
             drains: Drains::default(),
             observer: Observer::default(),
             listeners: Listeners::default(),
@@ -325,7 +328,7 @@ impl Master {
             error.as_ref().map_or(null, |pipe| pipe.write.as_fd()),
         ];
         let argv = std::iter::once(&app.command[0]).chain(args).map(Into::into).collect();
-        let plan = Plan {
+        let mut plan = Plan {
             env,
             listen_pid: !names.is_empty(),
             cwd: Some(app.cwd.clone()),
@@ -341,10 +344,21 @@ impl Master {
             oom_score_adj: app.oom_score_adj.or(self.oom_score_adj),
             ..Plan::new(Program::Path(program.clone()), argv, stdio)
         };
-        let child = match self.launcher.spawn(&plan) {
+        let (mut cgroup, folder) = self.workers.cgroups.make(&app.name, id, app.max_memory_hard).unzip();
+        plan.cgroup = folder.as_ref().map(AsFd::as_fd);
+        let mut spawned = self.launcher.spawn(&plan);
+        if let Err(error) = &spawned
+            && error.stage == Stage::Cgroup
+        {
+            self.workers.cgroups.give_up(error, cgroup.take());
+            plan.cgroup = None;
+            spawned = self.launcher.spawn(&plan);
+        }
+        let child = match spawned {
             Ok(child) => child,
             // The intent is deleted when the core announces the failure.
             Err(error) => {
+                self.workers.cgroups.remove(cgroup);
                 let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
                 #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
                 return Err(match error.stage {
@@ -388,7 +402,7 @@ impl Master {
             });
         self.output.add(streams.collect());
         self.sampler.add(id, child.pid, settings.ceilings());
-        let worker = Worker::new(Rc::clone(&settings), record, seat, child, notify, calls);
+        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())
     }

@@ -133,6 +133,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
                 master.beat(ending.is_begun());
+                master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
             }
@@ -159,6 +160,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         echo.finish(LAST_OUTPUT);
     }
     let _ = std::fs::remove_file(&socket);
+    master.workers.cgroups.finish();
     master.link.finish(0);
     Ok(())
 }

@@ -8,7 +8,7 @@ use supervisor_core::{
 use supervisor_protocol::control::{
     self, AppStatus, Instances, LastExit, Listener, Origin, WorkerState, WorkerStatus,
 };
-
+use supervisor_sys::signal::Signal;
 use tokio::sync::watch;
 
 use crate::listeners::Listeners;
@@ -88,6 +88,7 @@ fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<Work
             let (code, signal) = match ending.exit {
                 Some(supervisor_core::Exit::Code(code)) => (Some(code), None),
                 Some(supervisor_core::Exit::Signal(number)) => (None, Some(words::signal(number))),
+                Some(supervisor_core::Exit::OutOfMemory { .. }) => (None, Some(Signal::KILL.to_string())),
                 Some(supervisor_core::Exit::Unknown) | None => (None, None),
             };
             LastExit { code, signal, reason: words::ending(ending), at: clock::rfc3339(ending.at, facts.now) }

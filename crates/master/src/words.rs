@@ -15,6 +15,10 @@ pub(crate) fn exit(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal(number) => format!("killed by {}", signal(number)),
+        Exit::OutOfMemory { limit: Some(limit) } => {
+            format!("killed by the kernel: out of memory, limit {}", size(limit))
+        }
+        Exit::OutOfMemory { limit: None } => "killed by the kernel: out of memory".to_owned(),
         Exit::Unknown => "ended, nobody saw how".to_owned(),
     }
 }

@@ -1,6 +1,7 @@
 //! The processes: from the core's [`WorkerId`] to a pidfd, and back from news
 //! of the kernel to events.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, SeatId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
+use supervisor_sys::cgroup;
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
@@ -16,6 +18,7 @@ use supervisor_sys::spawn::Child;
 use supervisor_sys::{Pid, fdpass};
 
 use crate::capture::Captured;
+use crate::cgroups::{Cgroups, WorkerCgroup};
 use crate::family::Processes;
 use crate::link::Link;
 use crate::notify::{self, Word};
@@ -23,7 +26,7 @@ use crate::records::{self, WorkerRecord};
 use crate::settings::Settings;
 use crate::words;
 
-/// How often a group that outlives its leader is looked at.
+/// How often what outlives a worker's main process is looked at.
 const LINGER: Duration = Duration::from_millis(20);
 /// Messages that one worker gets read at a time, so that none can hold the
 /// loop.
@@ -39,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) seat: SeatId,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
+    /// Where it and all that it starts are, if there are cgroups for workers.
+    pub(crate) cgroup: Option<WorkerCgroup>,
     /// Where it sends `sd_notify(3)` messages.
     pub(crate) notify: OwnedFd,
     /// Its calls, where its sockets are captured.
@@ -49,7 +54,7 @@ pub(crate) struct Worker {
     asked: bool,
     /// It was killed.
     killed: bool,
-    /// Its process is gone, others of its group are not.
+    /// Its process is gone, others of its group or cgroup are not.
     left: Option<Exit>,
 }
 
@@ -70,10 +75,11 @@ pub(crate) struct Workers {
     alive: BTreeMap<WorkerId, Worker>,
     /// Those that ended by themselves and are not reaped yet.
     dead: Vec<(WorkerId, Worker, Exit)>,
-    /// Those whose group outlives them.
+    /// Those whose group or cgroup outlives them.
     lingering: Vec<WorkerId>,
-    /// When the groups are looked at next.
+    /// When these are looked at next.
     look_at: Instant,
+    pub(crate) cgroups: Cgroups,
 }
 
 impl News {
@@ -103,6 +109,7 @@ impl Worker {
         record: WorkerRecord,
         seat: SeatId,
         child: Child,
+        cgroup: Option<WorkerCgroup>,
         notify: OwnedFd,
         calls: Option<OwnedFd>,
     ) -> Self {
@@ -113,6 +120,7 @@ impl Worker {
             seat,
             pid,
             pidfd,
+            cgroup,
             notify,
             captured: calls.map(Captured::new),
             message: None,
@@ -142,16 +150,59 @@ impl Worker {
         }
     }
 
+    /// How it ended, by the exit of its process.
+    fn exit(&self, exit: ProcessExit) -> Exit {
+        const KILL: i32 = Signal::KILL.as_raw();
+        match exit {
+            ProcessExit::Code(code) => Exit::Code(code),
+            // We kill for memory, too, and say so ourselves.
+            ProcessExit::Signal { number: KILL, .. } if !self.killed => {
+                let out_of_memory = self.cgroup.as_ref().and_then(WorkerCgroup::out_of_memory);
+                out_of_memory.map_or(Exit::Signal(KILL), |limit| Exit::OutOfMemory { limit })
+            }
+            ProcessExit::Signal { number, .. } => Exit::Signal(number),
+        }
+    }
+
+    /// Whether its main process, which is gone, has left others behind.
+    fn has_left_others(&self) -> bool {
+        let populated = self.cgroup.as_ref().and_then(|own| own.cgroup.is_populated().ok());
+        populated.unwrap_or_else(|| pidfd::group_exists(self.pid))
+    }
+
+    /// Signals those that its main process has left behind.
+    fn signal_others(&self, signal: Signal) {
+        match &self.cgroup {
+            Some(own) => {
+                for process in cgroup::open_processes(&own.cgroup.folder()) {
+                    let _ = pidfd::send_signal(&process, signal);
+                }
+            }
+            None => self.signal_group(signal),
+        }
+    }
+
     /// Signals the process group that it leads.
     fn signal_group(&self, signal: Signal) {
         // The only failure is that nobody is left.
         let _ = pidfd::signal_group(self.pid, signal);
     }
+
+    /// Kills all in its cgroup. Returns whether that was everything.
+    fn kill_cgroup(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(|own| own.cgroup.kill().is_ok())
+    }
 }
 
 impl Workers {
-    pub(crate) fn new() -> Self {
-        Self { alive: BTreeMap::new(), dead: Vec::new(), lingering: Vec::new(), look_at: Instant::now() }
+    pub(crate) fn new(cgroups: Cgroups) -> Self {
+        Self {
+            alive: BTreeMap::new(),
+            dead: Vec::new(),
+            lingering: Vec::new(),
+            look_at: Instant::now(),
+            cgroups,
+        }
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<&Worker> {
@@ -183,9 +234,11 @@ impl Workers {
             });
         if let Err(error) = watched {
             // Nobody would see it end, so it must not run.
+            worker.kill_cgroup();
             worker.signal_group(Signal::KILL);
             let _ = poller.remove(&worker.pidfd);
             let _ = pidfd::wait(&worker.pidfd);
+            self.cgroups.remove(worker.cgroup);
             return Err(error);
         }
         self.alive.insert(id, worker);
@@ -198,24 +251,26 @@ impl Workers {
         worker.asked = true;
         let signal = worker.settings.kill_signal();
         if worker.left.is_some() {
-            worker.signal_group(signal);
+            worker.signal_others(signal);
         } else {
             // The only failure is that it has just ended.
             let _ = pidfd::send_signal(&worker.pidfd, signal);
         }
     }
 
-    /// Ends workers at once, with their groups, their sessions and their
-    /// descendants.
+    /// Ends workers at once, with all in their cgroups, or with their groups,
+    /// their sessions and their descendants.
     pub(crate) fn kill(&mut self, ids: &[WorkerId]) {
         // One look for all of them; without it the groups still end.
-        let processes = Processes::look();
+        let processes = LazyCell::new(Processes::look);
         for id in ids {
             let Some(worker) = self.alive.get_mut(id) else { continue };
             worker.asked = true;
             worker.killed = true;
             // Those that left the group are found while they have a parent.
-            if let Ok(processes) = &processes {
+            if !worker.kill_cgroup()
+                && let Ok(processes) = &*processes
+            {
                 processes.kill_family(worker.pid);
             }
             worker.signal_group(Signal::KILL);
@@ -233,10 +288,10 @@ impl Workers {
     /// Takes the exit of a worker's process.
     ///
     /// A worker that ended by itself needs a replacement at once: what is left
-    /// of its group is killed, because the replacement must not meet it, and
-    /// the rest of its funeral waits for [`Self::bury`]. One that was asked to
-    /// end may have been a launcher: the others of its group get the signal too
-    /// and what is left of the time.
+    /// of its cgroup or group is killed, because the replacement must not meet
+    /// it, and the rest of its funeral waits for [`Self::bury`]. One that was
+    /// asked to end may have been a launcher: the others get the signal too and
+    /// what is left of the time.
     pub(crate) fn take_exit(&mut self, id: WorkerId, poller: &Poller, link: &Link) -> Option<Event> {
         let worker = self.alive.get_mut(&id)?;
         if worker.left.is_some() {
@@ -244,21 +299,21 @@ impl Workers {
         }
         let exit = match pidfd::peek_exit(&worker.pidfd) {
             Ok(None) => return None,
-            Ok(Some(ProcessExit::Code(code))) => Exit::Code(code),
-            Ok(Some(ProcessExit::Signal { number, .. })) => Exit::Signal(number),
+            Ok(Some(exit)) => worker.exit(exit),
             // Somebody else has reaped it.
             Err(_) => Exit::Unknown,
         };
         if worker.asked {
             worker.reap(id, exit, poller, link);
-            if pidfd::group_exists(worker.pid) {
-                worker.signal_group(worker.settings.kill_signal());
+            if worker.has_left_others() {
+                worker.signal_others(worker.settings.kill_signal());
                 worker.left = Some(exit);
                 self.lingering.push(id);
                 return None;
             }
             self.forget(id, poller);
         } else {
+            worker.kill_cgroup();
             worker.signal_group(Signal::KILL);
             self.dead.extend(self.alive.remove(&id).map(|worker| (id, worker, exit)));
         }
@@ -271,6 +326,7 @@ impl Workers {
         for (id, worker, exit) in self.dead.drain(..) {
             worker.reap(id, exit, poller, link);
             worker.leave(poller);
+            self.cgroups.remove(worker.cgroup);
         }
     }
 
@@ -286,17 +342,22 @@ impl Workers {
         }
     }
 
-    /// Looks whether groups that outlived their leaders are gone.
+    /// Looks whether groups and cgroups that outlived a main process are empty.
     pub(crate) fn look_after_lingering(&mut self, poller: &Poller) -> Vec<Event> {
         self.look_at = Instant::now() + LINGER;
         let alive = &self.alive;
-        let killed = self.lingering.iter().any(|id| alive.get(id).is_some_and(|worker| worker.killed));
-        let processes = if killed { Processes::look().ok() } else { None };
+        let processes = LazyCell::new(Processes::look);
         // A zombie that nobody reaps keeps its group for ever, so after a kill
-        // only those that run count.
-        let remains = |worker: &Worker| match &processes {
-            Some(processes) if worker.killed => processes.group_runs(worker.pid),
-            Some(_) | None => pidfd::group_exists(worker.pid),
+        // only those that run count; in a cgroup it never does.
+        let remains = |worker: &Worker| {
+            if worker.killed
+                && worker.cgroup.is_none()
+                && let Ok(processes) = &*processes
+            {
+                processes.group_runs(worker.pid)
+            } else {
+                worker.has_left_others()
+            }
         };
         let gone: Vec<WorkerId> =
             self.lingering.extract_if(.., |id| !alive.get(id).is_some_and(remains)).collect();
@@ -312,6 +373,7 @@ impl Workers {
     fn forget(&mut self, id: WorkerId, poller: &Poller) {
         if let Some(worker) = self.alive.remove(&id) {
             worker.leave(poller);
+            self.cgroups.remove(worker.cgroup);
         }
     }
 

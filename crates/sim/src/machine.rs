@@ -246,11 +246,12 @@ impl Fate {
     }
 
     fn exit(rng: &mut Rng) -> Exit {
-        match rng.u8(..8) {
+        match rng.u8(..9) {
             0..=3 => Exit::Code(1),
             4 => Exit::Code(0),
             5 => Exit::Code(3),
             6 => Exit::Signal(11),
+            7 => Exit::OutOfMemory { limit: None },
             _ => Exit::Unknown,
         }
     }

@@ -112,6 +112,7 @@ impl Trace {
             Event::WorkerExited { worker, exit } => match exit {
                 Exit::Code(code) => format!("exit {} code={code}", worker.0),
                 Exit::Signal(signal) => format!("exit {} signal={signal}", worker.0),
+                Exit::OutOfMemory { .. } => format!("exit {} oom", worker.0),
                 Exit::Unknown => format!("exit {} unknown", worker.0),
             },
             Event::TimePassed => "tick".to_owned(),

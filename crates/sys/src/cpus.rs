@@ -3,10 +3,12 @@
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::cgroup::hierarchy::{Mount, Version, membership};
 
 /// The CPUs of our affinity mask, in ascending order.
 ///
@@ -41,62 +43,11 @@ fn quota(cgroup: &str, mountinfo: &str) -> Option<usize> {
         .filter_map(|line| {
             let (version, path) = membership(line)?;
             let mount = mounts.iter().find(|mount| mount.version == version)?;
-            smallest(version, &mount.point, &mount.folder(path))
+            // One outside of what is mounted is at least below that.
+            let below = mount.below(path).unwrap_or(Path::new(""));
+            smallest(version, &mount.point, &mount.point.join(below))
         })
         .min()
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    /// The hierarchy of the `cpu` controller.
-    V1,
-    V2,
-}
-
-/// Where a hierarchy can be seen.
-#[derive(Debug)]
-struct Mount<'a> {
-    version: Version,
-    /// The part of the hierarchy that is mounted.
-    root: &'a str,
-    point: PathBuf,
-}
-
-impl<'a> Mount<'a> {
-    /// A line of `/proc/self/mountinfo`, `proc_pid_mountinfo(5)`.
-    fn parse(line: &'a str) -> Option<Self> {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
-        let (root, point) = (mount.next()?, mount.next()?);
-        let mut filesystem = filesystem.split(' ');
-        let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
-        let version = match kind {
-            "cgroup2" => Version::V2,
-            "cgroup" if options.split(',').any(|option| option == "cpu") => Version::V1,
-            _ => return None,
-        };
-        Some(Self { version, root, point: PathBuf::from(unescape(point)) })
-    }
-
-    /// The folder of a cgroup, or the mount itself for one outside of what is mounted.
-    fn folder(&self, cgroup: &str) -> PathBuf {
-        let below = Path::new(cgroup).strip_prefix(self.root).unwrap_or(Path::new(""));
-        let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        if below.components().all(is_plain) { self.point.join(below) } else { self.point.clone() }
-    }
-}
-
-/// Our cgroup as one line of `/proc/self/cgroup` has it, `cgroups(7)`.
-fn membership(line: &str) -> Option<(Version, &str)> {
-    let mut parts = line.splitn(3, ':');
-    let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-    if id == "0" && controllers.is_empty() {
-        Some((Version::V2, path))
-    } else if controllers.split(',').any(|name| name == "cpu") {
-        Some((Version::V1, path))
-    } else {
-        None
-    }
 }
 
 /// The smallest quota from `folder` up to the mount.
@@ -123,13 +74,6 @@ fn cpus(quota: &str, period: &str) -> Option<usize> {
     let quota: usize = quota.trim().parse().ok()?;
     let period: usize = period.trim().parse().ok()?;
     (period > 0).then(|| quota.div_ceil(period).max(1))
-}
-
-/// Blanks, tabs, newlines and backslashes stand as `\040` in mountinfo.
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@
 //! happens on them, [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the
 //! calling process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are
 //! what their names say.
+//! [`steering`] says which of several sockets gets a connection,
+//! [`process`] and [`cpus`] read `/proc` and the cgroup, [`cgroup`] makes others below it, [`own`] and [`limits`] change the calling
+//! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
+//! their names say.
 
 #![expect(unsafe_code, reason = "the one crate that may call the kernel without a safe wrapper")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -28,6 +32,7 @@ compile_error!("the supervisor runs on Linux only: it is built on pidfds, SO_REU
 compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
 pub mod capture;
+pub mod cgroup;
 pub mod cpus;
 pub mod diag;
 pub mod fdpass;

@@ -8,14 +8,12 @@
 //! there.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
-use supervisor_sys::pidfd;
 use supervisor_sys::signal::Signal;
+use supervisor_sys::{cgroup, pidfd};
 
 use crate::terminal::Terminal;
 use crate::unit;
@@ -31,14 +29,14 @@ pub(super) fn end() {
     if started != Some(std::process::id()) {
         return;
     }
-    let Some(list) = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| members(&text)) else {
+    let Some(group) = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| unit_group(&text)) else {
         return;
     };
     let mut deadline = Instant::now() + GRACE;
     let mut signal = Signal::TERM;
     let mut asked = false;
     loop {
-        let left = others(&list);
+        let left = cgroup::open_processes(&group);
         if left.is_empty() {
             return;
         }
@@ -67,22 +65,10 @@ pub(super) fn end() {
     }
 }
 
-/// The other processes on a list.
-fn others(list: &Path) -> Vec<OwnedFd> {
-    let read = || -> Vec<Pid> {
-        let text = fs::read_to_string(list).unwrap_or_default();
-        let pids = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-        pids.filter(|pid| *pid != rustix::process::getpid()).collect()
-    };
-    let opened: Vec<_> = read().into_iter().filter_map(|pid| Some((pid, pidfd::open(pid).ok()?))).collect();
-    // A pid that is still there belongs to the process that was opened.
-    let still = read();
-    opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, process)| process).collect()
-}
-
-/// The list of the unit's processes, by what `/proc/self/cgroup` says:
-/// `cgroups(7)`.
-fn members(text: &str) -> Option<PathBuf> {
+/// The unit's group, of which this process is a member, by what
+/// `/proc/self/cgroup` says: `cgroups(7)`. It may be in a group below
+/// (`DelegateSubgroup=`).
+fn unit_group(text: &str) -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -91,11 +77,10 @@ fn members(text: &str) -> Option<PathBuf> {
             "name=systemd" => &["/sys/fs/cgroup/systemd"],
             _ => return None,
         };
-        if Path::new(path).file_name()?.to_str()? != unit::NAME {
-            return None;
-        }
-        let list = |mount: &&str| PathBuf::from(format!("{mount}{path}/cgroup.procs"));
-        mounts.iter().map(list).find(|list| list.is_file())
+        let own = Path::new(path);
+        let is_unit = |group: &&Path| group.file_name().is_some_and(|name| name == unit::NAME);
+        let group = [Some(own), own.parent()].into_iter().flatten().find(is_unit)?.strip_prefix("/").ok()?;
+        mounts.iter().map(|mount| Path::new(mount).join(group)).find(|group| group.is_dir())
     })
 }
 
@@ -108,9 +93,9 @@ mod tests {
         for text in
             ["", "nonsense", "0::/", "0::/user.slice/session-1.scope", "3:cpu:/supervisor-cluster.service"]
         {
-            assert_eq!(members(text), None, "{text}");
+            assert_eq!(unit_group(text), None, "{text}");
         }
         // There is no such group here.
-        assert_eq!(members("0::/nowhere/supervisor-cluster.service"), None);
+        assert_eq!(unit_group("0::/nowhere/supervisor-cluster.service"), None);
     }
 }

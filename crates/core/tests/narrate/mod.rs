@@ -134,6 +134,7 @@ impl fmt::Display for Ended<'_> {
         match exit {
             Some(Exit::Code(code)) => write!(f, "exited with code {code} after {uptime:?}")?,
             Some(Exit::Signal(signal)) => write!(f, "died of signal {signal} after {uptime:?}")?,
+            Some(Exit::OutOfMemory { .. }) => write!(f, "ran out of memory after {uptime:?}")?,
             Some(Exit::Unknown) => write!(f, "ended somehow after {uptime:?}")?,
             None => write!(f, "never ran")?,
         }

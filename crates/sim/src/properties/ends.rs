@@ -188,7 +188,7 @@ fn own_is_judged(
     let renewed = book.may_renew(index);
     let own_code = match ending.exit {
         Some(Exit::Code(code)) => ending.cause == Cause::Itself && policy.stop_exit_codes.contains(&code),
-        Some(Exit::Signal(_) | Exit::Unknown) | None => false,
+        Some(Exit::Signal(_) | Exit::OutOfMemory { .. } | Exit::Unknown) | None => false,
     };
     let for_good = over.exit.is_some() && ending.cause != Cause::Asked && (!policy.autorestart || own_code);
     // While a person wants it replaced by one beside it, it is to serve on.

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
@@ -10,6 +10,7 @@ use rustix::param::page_size;
 use rustix::process::{DumpableBehavior, Pid, dumpable_behavior, set_dumpable_behavior};
 
 use super::child::{ChildSteps, errno, set_mask};
+use super::clone;
 use super::plan::Plan;
 use super::staging::Staging;
 use super::{SpawnError, Stage};
@@ -63,11 +64,15 @@ impl Launcher {
         steps.set_layout(staged.layout());
 
         let dumpable = Dumpable::remember(plan);
-        let cloned = self.stack.run_child(&steps);
+        let cloned = self.stack.run_child(&steps, plan.cgroup);
         drop(dumpable);
         drop(staged);
 
-        let child = cloned.map_err(at(Stage::Process))?;
+        let child = cloned.map_err(|errno| {
+            // What is short with or without a cgroup.
+            let short = plan.cgroup.is_none() || [libc::EAGAIN, libc::ENOMEM, libc::EMFILE].contains(&errno);
+            at(if short { Stage::Process } else { Stage::Cgroup })(errno)
+        })?;
         match steps.failure() {
             None => Ok(Child { uncaptured: steps.uncaptured(), ..child }),
             Some(error) => {
@@ -112,32 +117,39 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Makes a child that takes these steps, and sleeps until its program has taken over or it has
-    /// ended.
+    /// Makes a child that takes these steps, in that cgroup, and sleeps until its program has taken
+    /// over or it has ended.
     ///
     /// # Errors
     ///
     /// The errno of `clone(2)`. A failure of the child is in `steps`.
-    fn run_child(&mut self, steps: &ChildSteps) -> Result<Child, i32> {
-        let flags =
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
+    fn run_child(&mut self, steps: &ChildSteps, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, i32> {
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD;
         let mut pidfd: RawFd = -1;
         let blocked = BlockedSignals::new()?;
         // SAFETY: the child runs `entry` on our stack, which no other child uses (`&mut self`), with
         // data that outlives it, as this call returns only after the child has left the memory. It
         // has a table of signal handlers of its own, and no signal can reach it. The kernel writes
         // the pidfd to a living variable.
-        let pid = unsafe {
-            let top = self.mapping.as_ptr().byte_add(self.len);
+        let result = unsafe {
             let argument = ptr::from_ref(steps).cast_mut().cast();
-            libc::clone(entry, top, flags, argument, &raw mut pidfd)
+            match cgroup {
+                Some(cgroup) => {
+                    let stack = (self.mapping.as_ptr(), self.len);
+                    clone::into_cgroup(cgroup, flags, stack, entry, argument, &mut pidfd)
+                }
+                None => {
+                    let top = self.mapping.as_ptr().byte_add(self.len);
+                    match libc::clone(entry, top, flags | libc::SIGCHLD, argument, &raw mut pidfd) {
+                        -1 => Err(errno()),
+                        pid => Ok(pid),
+                    }
+                }
+            }
         };
-        let failure = errno();
         drop(blocked);
 
-        if pid == -1 {
-            return Err(failure);
-        }
+        let pid = result?;
         let pid = Pid::from_raw(pid).ok_or(libc::EIO)?;
         // SAFETY: the kernel has just opened it for us, close-on-exec.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };

@@ -15,6 +15,8 @@
 //! private table of just the low numbers. There it moves its descriptors into place and marks all else
 //! close-on-exec, and the parent takes its duplicates back.
 //!
+//! A child that is to be in a cgroup of its own is born there, by `clone3(2)`.
+//!
 //! # Why the parent's other threads are safe
 //!
 //! - They may open and close descriptors at any time. The reserved numbers are always open, so the
@@ -40,6 +42,7 @@
 
 mod block;
 mod child;
+mod clone;
 mod launcher;
 mod plan;
 mod resolve;
@@ -63,6 +66,9 @@ pub enum Stage {
     Staging,
     /// In the parent: `clone(2)`, for example `EAGAIN` at the limit of processes.
     Process,
+    /// In the parent: `clone3(2)` into [`Plan::cgroup`], which is gone or may not be joined, or the
+    /// call is not there.
+    Cgroup,
     /// Making the table of descriptors private, or moving descriptors into place.
     Fds,
     /// Sending the child's pid to [`Plan::introduce`].
@@ -92,10 +98,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 16] = [
+    const ALL: [Stage; 17] = [
         Stage::Plan,
         Stage::Staging,
         Stage::Process,
+        Stage::Cgroup,
         Stage::Fds,
         Stage::Introduce,
         Stage::Session,
@@ -122,6 +129,7 @@ impl Stage {
             Stage::Plan => "plan",
             Stage::Staging => "staging",
             Stage::Process => "process",
+            Stage::Cgroup => "cgroup",
             Stage::Fds => "fds",
             Stage::Introduce => "introduce",
             Stage::Session => "session",

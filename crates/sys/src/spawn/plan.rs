@@ -79,6 +79,8 @@ pub struct Plan<'fd> {
     /// Have the program's `bind` and `listen` reported: the notify descriptor comes with the
     /// introduction, without which there is none. See [`capture`](crate::capture).
     pub capture: bool,
+    /// The folder of the cgroup (of version 2) that the child is born in; the parent's when `None`.
+    pub cgroup: Option<BorrowedFd<'fd>>,
     /// Session and process group.
     pub process_group: ProcessGroup,
     /// The user to become; the parent's when `None`.
@@ -115,6 +117,7 @@ impl<'fd> Plan<'fd> {
             fds: Vec::new(),
             introduce: None,
             capture: false,
+            cgroup: None,
             process_group: ProcessGroup::default(),
             credentials: None,
             umask: None,

@@ -1,0 +1,115 @@
+//! Workers in cgroups of their own, in a container's tree of them.
+
+use std::process::Child;
+
+use supervisor_sys::signal::Signal;
+
+use crate::harness::{Home, finish};
+use crate::hierarchy::TestCgroup;
+use crate::process::{self, Number};
+use crate::programs::{fixture, installed, supervisor};
+use crate::wait::until;
+
+/// Who starts it is gone, and so is its session: nothing but the cgroup tells
+/// whose it is.
+const DAEMONISED: &str = "(setsid sh -c 'sleep 600 & sleep 600 & exit')";
+
+/// A daemon in a cgroup of its own, the highest that it can see.
+fn run(home: &Home, cgroup: &TestCgroup<'_>) -> Child {
+    run_by(home, cgroup, &[])
+}
+
+/// The daemon, started by a command that shares the cgroup.
+fn run_by(home: &Home, cgroup: &TestCgroup<'_>, starter: &[&str]) -> Child {
+    let mut unshare = home.program(installed("unshare"));
+    unshare.arg("--mount").arg(fixture("cgroup.sh")).arg(home.path("cgroup")).arg(cgroup.name());
+    unshare.args(starter).arg(supervisor()).args(["run", "app.yaml"]);
+    unshare.spawn().unwrap()
+}
+
+fn write_app(home: &Home, script: &str, settings: &str) {
+    let command = format!("command: [sh, -c, \"{script}; exec sleep 600\"]");
+    home.write_app("web", &format!("{command}\nmin_uptime: 50ms\ninstances: 1\n{settings}"));
+}
+
+fn end(home: &Home, run: Child) {
+    process::signal(home.daemon().0, Signal::TERM);
+    let ended = finish(run);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn what_a_worker_has_started_ends_with_it() {
+    let home = Home::new();
+    let cgroup = TestCgroup::new(&home);
+    write_app(&home, DAEMONISED, "");
+    let run = run(&home, &cgroup);
+    home.app_in_state("web", "online");
+    let (keeper, master) = home.daemon();
+    let first = home.pids("web");
+    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
+    assert!(cgroup.members("/workers/web-1").contains(&first[0]));
+    assert!([keeper, master].iter().all(|pid| !cgroup.members("/workers/web-1").contains(pid)));
+    // It crashes.
+    process::kill(first[0]);
+    home.app_when("web", "is back", |app| app["state"] == "online" && app["workers"][0]["restarts"] == 1);
+    until("the first one's are gone", || cgroup.members("/workers/web-1").is_empty());
+    until("its cgroup is gone", || cgroup.all() == ["/workers", "/workers/web-2"]);
+    until("all are in the second's", || cgroup.members("/workers/web-2").len() == 3);
+    // A person stops it.
+    home.ok(&["stop", "web"]);
+    assert_eq!(cgroup.members("/workers/web-2"), [] as [Number; 0]);
+    until("no cgroup is left", || cgroup.all() == ["/workers"]);
+    let log = home.daemon_log();
+    assert!(!log.contains("did not end in time"), "{log}");
+    home.ok(&["start", "web"]);
+    end(&home, run);
+    assert_eq!(cgroup.all(), [] as [&str; 0]);
+}
+
+#[test]
+fn whoever_ignores_the_signal_is_killed() {
+    let home = Home::new();
+    let cgroup = TestCgroup::new(&home);
+    let deaf = "(trap '' TERM; setsid sh -c 'sleep 600 & exit')";
+    write_app(&home, &format!("{deaf}; trap - TERM"), "kill_timeout: 300ms");
+    let run = run(&home, &cgroup);
+    home.app_in_state("web", "online");
+    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 2);
+    home.ok(&["stop", "web"]);
+    assert_eq!(cgroup.members("/workers/web-1"), [] as [Number; 0]);
+    let log = home.daemon_log();
+    assert!(log.contains("did not end in time"), "{log}");
+    end(&home, run);
+}
+
+#[test]
+fn a_new_master_ends_what_the_last_one_s_workers_left() {
+    let home = Home::new();
+    let cgroup = TestCgroup::new(&home);
+    write_app(&home, DAEMONISED, "");
+    let run = run(&home, &cgroup);
+    home.app_in_state("web", "online");
+    let master = home.daemon().1;
+    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
+    process::kill_and_wait(master);
+    until("all of the first one's are gone", || cgroup.members("/workers/web-1").is_empty());
+    home.app_in_state("web", "online");
+    assert!(home.daemon().1 != master);
+    let all = cgroup.all();
+    assert!(all.len() == 2 && !all.contains(&"/workers/web-1".to_owned()), "{all:?}");
+    end(&home, run);
+    assert_eq!(cgroup.all(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_cgroup_that_others_share_is_left_alone() {
+    let home = Home::new();
+    let cgroup = TestCgroup::new(&home);
+    write_app(&home, DAEMONISED, "");
+    let run = run_by(&home, &cgroup, &["sh", "-c", "sleep 600 >/dev/null 2>&1 & exec \"$@\"", "sh"]);
+    home.app_in_state("web", "online");
+    assert_eq!(cgroup.all(), [] as [&str; 0]);
+    assert!(cgroup.members("").contains(&home.pids("web")[0]));
+    end(&home, run);
+}
