@@ -12,6 +12,7 @@ mod kill;
 mod leftovers;
 mod logs;
 mod master;
+mod monit;
 mod not_needed;
 mod orders;
 mod ping;
@@ -25,7 +26,7 @@ mod status;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind};
 
-use crate::args::Command;
+use crate::args::{Command, Monit};
 use crate::client::{self, Client};
 use crate::exit_code::{ExitCode, Failure};
 use crate::home;
@@ -63,6 +64,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Flush(options) => connected(flush::flush(options, terminal)),
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),
+        Command::Monit(Monit {}) => connected(monit::monit(terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),
     }
