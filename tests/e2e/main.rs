@@ -22,6 +22,7 @@ mod cron;
 mod daemon;
 mod logs;
 mod memory;
+mod monit;
 mod notify;
 mod reload;
 mod run;
