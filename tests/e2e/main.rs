@@ -30,6 +30,7 @@ mod events;
 mod json;
 mod logs;
 mod memory;
+mod monit;
 mod notify;
 mod reload;
 mod run;
