@@ -9,7 +9,7 @@
 //! News of workers waits for the next second: being woken for each of them would
 //! take the CPU from a storm of starts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
@@ -98,7 +98,7 @@ impl Sampler {
         let (commands, inbox) = mpsc::channel();
         let (publish, samples) = watch::channel(Samples::new());
         let (report, reports) = news::channel(REPORTS);
-        let reader = Reader { workers: HashMap::new(), ticks: 0, pass: Duration::ZERO, report };
+        let reader = Reader { workers: BTreeMap::new(), ticks: 0, pass: Duration::ZERO, report };
         thread::Builder::new().name("sampler".to_owned()).spawn(move || reader.run(&inbox, &publish))?;
         Ok(Self { commands, samples, reports })
     }
@@ -140,7 +140,8 @@ struct Member {
 }
 
 struct Reader {
-    workers: HashMap<WorkerId, Tree>,
+    /// The oldest first: of workers that use too much one is replaced at a time.
+    workers: BTreeMap<WorkerId, Tree>,
     ticks: u64,
     /// What the last pass over `/proc` took.
     pass: Duration,
