@@ -49,6 +49,9 @@ fn what_a_worker_has_started_ends_with_it() {
     let first = home.pids("web");
     until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
     assert!(cgroup.members("/workers/web-1").contains(&first[0]));
+    assert_eq!(home.app("web")["workers"][0]["cgroup"], "/workers/web-1");
+    let described = home.ok(&["describe", "web"]).stdout;
+    assert!(described.contains("0: /workers/web-1"), "{described}");
     assert!([keeper, master].iter().all(|pid| !cgroup.members("/workers/web-1").contains(pid)));
     // It crashes.
     process::kill(first[0]);
@@ -110,6 +113,7 @@ fn a_cgroup_that_others_share_is_left_alone() {
     let run = run_by(&home, &cgroup, &["sh", "-c", "sleep 600 >/dev/null 2>&1 & exec \"$@\"", "sh"]);
     home.app_in_state("web", "online");
     assert_eq!(cgroup.all(), [] as [&str; 0]);
+    assert!(home.app("web")["workers"][0]["cgroup"].is_null());
     assert!(cgroup.members("").contains(&home.pids("web")[0]));
     end(&home, run);
 }
