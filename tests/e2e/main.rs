@@ -17,6 +17,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod capture;
 mod cgroup;
 mod config;
 mod control;
@@ -29,6 +30,7 @@ mod events;
 mod json;
 mod logs;
 mod memory;
+mod monit;
 mod notify;
 mod reload;
 mod run;

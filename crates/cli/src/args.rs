@@ -74,6 +74,7 @@ pub(crate) enum Command {
     ReloadLogs(ReloadLogs),
     Logs(Logs),
     Events(Events),
+    Monit(Monit),
     Ping(Ping),
     Kill(Kill),
     Startup(Startup),
@@ -109,6 +110,7 @@ impl Command {
             Self::Import(_) => "import",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
+            Self::Monit(_) => "monit",
             Self::Start(_)
             | Self::Stop(_)
             | Self::Restart(_)
@@ -555,6 +557,16 @@ fn since(text: &str) -> Result<jiff::Timestamp, String> {
     time.map(|time| time.timestamp())
         .ok_or_else(|| "a duration such as `10m` or a time such as `2026-03-01T12:00` is expected".to_owned())
 }
+
+/// Watch apps, their use of the machine and their output, full screen
+///
+/// Keys restart, reload, stop, start and scale what is selected; `?` lists them. Leaving ends no order.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor monit
+  NO_COLOR=1 supervisor monit")]
+pub(crate) struct Monit {}
 
 /// Ask whether the daemon answers
 #[derive(Debug, clap::Args)]

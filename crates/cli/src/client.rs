@@ -37,7 +37,8 @@ const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A daemon that answers. Every request has a connection of its own, so a
-/// master that is replaced in between goes unnoticed.
+/// master that is replaced in between goes unnoticed; who asks often and wants
+/// to notice keeps a [`Connection`].
 #[derive(Debug)]
 pub(crate) struct Client {
     home: Home,
@@ -231,14 +232,43 @@ impl Client {
         Ok(Lines::new(self.send(Method::POST, path, encode(body)?).await?.into_body()))
     }
 
-    /// Sends a request and waits for the head of an answer that is no refusal.
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+    /// A connection for one question after another.
+    ///
+    /// # Errors
+    /// When nobody can be reached.
+    pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
         let stream = reach(&self.home).await.map_err(|error| failure(&self.home, error))?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.context("cannot talk to the daemon")?;
-        // Moves the bytes until the body has been read; its errors reach the
-        // reader of the body too.
+        // Moves the bytes until the last body has been read; its errors reach
+        // the reader of the body too.
         tokio::spawn(connection);
+        Ok(Connection { sender })
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+        self.connect().await?.send(method, path, body).await
+    }
+}
+
+/// A connection to one master. It breaks when that master ends.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    /// Asks for one JSON object, as the daemon wrote it. After an error other
+    /// than a refusal the connection is of no more use.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Bytes, Failure> {
+        within(async { read_whole(self.send(Method::GET, path, Bytes::new()).await?).await }).await
+    }
+
+    /// Sends a request and waits for the head of an answer that is no refusal.
+    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -246,7 +276,8 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .with_context(|| format!("cannot ask for {path}"))?;
-        let response = sender.send_request(request).await.context("the daemon did not answer")?;
+        self.sender.ready().await.context("the daemon closed the connection")?;
+        let response = self.sender.send_request(request).await.context("the daemon did not answer")?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 }

@@ -15,6 +15,7 @@ mod leftovers;
 mod logs;
 mod man;
 mod master;
+mod monit;
 mod not_needed;
 mod orders;
 mod ping;
@@ -30,7 +31,7 @@ pub(crate) use describe::Described;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind};
 
-use crate::args::Command;
+use crate::args::{Command, Monit};
 use crate::client::{self, Client};
 use crate::exit_code::{ExitCode, Failure};
 use crate::home;
@@ -73,6 +74,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::ReloadLogs(options) => connected(flush::reload_logs(options, terminal)),
         Command::Logs(options) => connected(logs::logs(options, terminal)),
         Command::Events(options) => connected(events::events(options, terminal)),
+        Command::Monit(Monit {}) => connected(monit::monit(terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),
     }

@@ -85,6 +85,10 @@ pub struct App {
     /// that wait for it.
     #[serde(with = "millis", default = "drain_timeout")]
     pub drain_timeout: Duration,
+    /// A connection of such a worker is idle when nothing came or went for so
+    /// long; without it, when its last request is answered.
+    #[serde(with = "optional_millis", default)]
+    pub drain_quiet: Option<Duration>,
     /// How many slots of a reload have their successor beside the old worker at
     /// a time; with 0 the old worker ends first.
     #[serde(default)]
@@ -135,6 +139,11 @@ pub enum ExecMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ready {
+    /// As [`Ready::Listen`] once a worker of the app was seen to listen, as
+    /// [`Ready::Started`] until then.
+    Auto,
+    /// When its program listens on an address.
+    Listen,
     /// When it has lived for `min_uptime`.
     Started,
     /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
@@ -192,6 +201,26 @@ pub(crate) mod millis {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// Durations that may be missing.
+pub(crate) mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
     }
 }
 

@@ -59,8 +59,17 @@ pub(crate) fn read(
         ExecMode::Fork => 1,
     };
     let (listen, listen_at) = listen(fields, base);
-    // Two that bind an address for themselves cannot live side by side.
-    let max_surge = u32::from(!listen.is_empty());
+    // Two that bind an address for themselves cannot live side by side, unless
+    // they share it.
+    let shares = exec_mode == ExecMode::Cluster;
+    let max_surge = u32::from(shares || !listen.is_empty());
+    // Who is given its sockets does not bind any.
+    let default_ready = if shares && listen.is_empty() { Ready::Auto } else { Ready::Started };
+    let ready = fields.optional("ready", ready);
+    if let Some(entry) = fields.given("ready").filter(|_| ready == Some(Ready::Listen) && !shares) {
+        let problem = Problem::new("cannot be `listen` with `exec_mode: fork`");
+        fields.wrong(entry, &entry.value, problem.help("use `started` or `notify`"));
+    }
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
@@ -79,7 +88,7 @@ pub(crate) fn read(
         instance_var: fields.value("instance_var", variable_name),
         listen,
         backlog: fields.value("backlog", integer(1..=65_535)),
-        ready: fields.value("ready", ready),
+        ready: ready.unwrap_or(default_ready),
         listen_timeout: fields.value("listen_timeout", positive_duration),
         min_uptime: fields.value("min_uptime", positive_duration),
         max_restarts: fields.value("max_restarts", max_restarts),
@@ -96,6 +105,7 @@ pub(crate) fn read(
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),
+        drain_quiet: fields.optional("drain_quiet", duration),
         max_surge: fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge),
         user: fields.optional("user", account),
         group: fields.optional("group", account),
@@ -231,11 +241,19 @@ fn listen(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (Vec<ListenAddress>, 
 
 fn ready(node: &Node) -> Result<Ready, Problem> {
     if let Value::Text(text) = &node.value
-        && matches!(text.as_str(), "listen" | "ipc" | "http" | "tcp" | "exec")
+        && matches!(text.as_str(), "ipc" | "http" | "tcp" | "exec")
     {
-        return Err(Problem::new(format!("cannot be `{text}` yet")).help("use `started` or `notify`"));
+        return Err(
+            Problem::new(format!("cannot be `{text}` yet")).help("use `listen`, `started` or `notify`")
+        );
     }
-    one_of(&[("started", Ready::Started), ("notify", Ready::Notify)])(node)
+    let names = [
+        ("auto", Ready::Auto),
+        ("listen", Ready::Listen),
+        ("started", Ready::Started),
+        ("notify", Ready::Notify),
+    ];
+    one_of(&names)(node)
 }
 
 fn variable_name(node: &Node) -> Result<String, Problem> {

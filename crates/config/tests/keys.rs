@@ -78,7 +78,7 @@ fn defaults() {
         increment_var: None,
         listen: vec![],
         backlog: 511,
-        ready: Ready::Started,
+        ready: Ready::Auto,
         listen_timeout: Duration::from_secs(30),
         min_uptime: Duration::from_secs(1),
         max_restarts: 16,
@@ -95,7 +95,8 @@ fn defaults() {
         kill_signal: 15,
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
-        max_surge: 0,
+        drain_quiet: None,
+        max_surge: 1,
         user: None,
         group: None,
         umask: None,
@@ -283,13 +284,11 @@ fn sockets() {
         &[("1", json!(1)), ("65535", json!(65_535))],
         &["0", "65536", "-1", "'511'", "1e3", ""],
     );
-    let good = [("started", json!("started")), ("notify", json!("notify"))];
-    check(
-        "ready",
-        "ready",
-        &good,
-        &["listen", "ipc", "http", "tcp", "exec", "other", "true", "", "{http: /}"],
-    );
+    let good = ["auto", "listen", "started", "notify"].map(|when| (when, json!(when)));
+    check("ready", "ready", &good, &["ipc", "http", "tcp", "exec", "other", "true", "", "{http: /}"]);
+    assert_eq!(app("command: a\nlisten: 80").ready, Ready::Started);
+    assert_eq!(app("command: a\nexec_mode: fork").ready, Ready::Started);
+    assert!(mistake("command: a\nexec_mode: fork\nready: listen").contains("cannot be `listen`"));
     check(
         "listen_timeout",
         "listen_timeout",

@@ -49,6 +49,13 @@ impl Processes {
         self.all.iter().any(|entry| entry.group == Some(leader) && !entry.zombie)
     }
 
+    /// A worker, its descendants and all that is left of its session.
+    pub(crate) fn family(&self, leader: Pid) -> HashSet<Pid> {
+        let descendants = self.descendants(leader, usize::MAX);
+        let family = descendants.iter().chain(self.session(leader)).map(|entry| entry.pid);
+        family.chain([leader]).collect()
+    }
+
     /// Kills a worker's descendants and all that is left of its session.
     pub(crate) fn kill_family(&self, leader: Pid) {
         let mut seen = HashSet::from([leader]);

@@ -99,7 +99,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);
                 } else if entry.key.starts_with(records::APP) {
                     apps.known.extend(entry.app());
-                } else if entry.key.starts_with(listeners::KEY_PREFIX) {
+                } else if listeners::is_member(&entry.key) {
                     members
                         .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
                 } else if entry.key.starts_with(records::PASSED) {

@@ -11,6 +11,7 @@
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
 mod automatic;
+mod capture;
 mod cgroups;
 mod clock;
 mod control;
@@ -36,6 +37,7 @@ mod sampler;
 mod schedule;
 mod service;
 mod settings;
+mod sight;
 mod snapshot;
 mod state;
 mod store;

@@ -1,5 +1,7 @@
-//! The declared listeners: one socket for each seat and address, kept here and
-//! with the keeper, so that a queue outlives the worker that served it.
+//! The listeners: one socket for each seat and address, kept here and with the
+//! keeper, so that a queue outlives the worker that served it. Some are
+//! declared, and bound before there is a worker; others are captured: workers
+//! made them, and what is kept is a duplicate (`capture`).
 //!
 //! Every TCP address of an app is an `SO_REUSEPORT` group with a member for
 //! each seat, and a program that picks among the members in rotation. A Unix
@@ -13,10 +15,10 @@ use std::rc::Rc;
 use std::{fs, io};
 
 use supervisor_config::ListenAddress;
-use supervisor_core::{AppId, SeatId, Side, SlotId};
+use supervisor_core::{AppId, SeatId, Side, SlotId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
-use supervisor_sys::steering;
+use supervisor_sys::{capture, steering};
 
 use crate::control::to_json;
 use crate::group::{Found, Group};
@@ -35,12 +37,19 @@ struct Member {
     socket: Rc<OwnedFd>,
     /// Where the keeper has it.
     key: String,
+    /// A worker made it.
+    captured: bool,
+    /// The last worker whose own it became: by listening, or by taking it up
+    /// in place of a socket that it made.
+    holder: Option<WorkerId>,
 }
 
 /// All sockets that listen for workers.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
+    /// The seats in rotation, by the name of their app.
+    rotations: BTreeMap<String, Vec<SeatId>>,
     /// The groups of each app, by its name.
     groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.
@@ -113,14 +122,21 @@ impl Listeners {
     /// The first address that cannot be bound; the ones before it stay open.
     pub(crate) fn open(&mut self, seat: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
         let app = &settings.app;
-        self.close_except(seat, &app.listen, link);
+        let stays = |member: &Member| match member.captured {
+            true => settings.wants_capture(),
+            false => app.listen.contains(&member.address),
+        };
+        self.close_except(seat, stays, link);
+        self.find_again(seat, &app.name, link);
         for address in &app.listen {
             if self.member(seat, address).is_some() {
                 continue;
             }
             let error = |source| ListenError { address: address_text(address), source };
             let member = match self.shared(seat.slot.app, address) {
-                Some((socket, key)) => Member { address: address.clone(), socket, key },
+                Some((socket, key)) => {
+                    Member { address: address.clone(), socket, key, captured: false, holder: None }
+                }
                 None => self.make(seat, &app.name, address).map_err(error)?,
             };
             self.listen(&member, &app.name, app.backlog, link).map_err(error)?;
@@ -131,7 +147,161 @@ impl Listeners {
 
     /// Closes a seat's sockets: nobody is in it or expected.
     pub(crate) fn close(&mut self, seat: SeatId, link: &Link) {
-        self.close_except(seat, &[], link);
+        self.close_except(seat, |_| false, link);
+    }
+
+    /// Finds the captured sockets of a seat that an earlier master left.
+    fn find_again(&mut self, seat: SeatId, app: &str, link: &Link) {
+        let prefix = format!("{CAPTURED}{app}:{}:{:?}:", seat.slot.index, seat.side);
+        let keys: Vec<String> =
+            self.inherited.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        for key in keys {
+            let Some((_, address)) = group_of(&key) else { continue };
+            self.meet(app, &address);
+            let Some(left) = self.inherited.remove(&key) else { continue };
+            let member = Member { address, socket: left.socket, key, captured: true, holder: None };
+            // The backlog comes with the next worker's `listen`.
+            if let Err(error) = self.listen(&member, app, BACKLOG, link) {
+                tracing::warn!("{app}: {} is lost: {error}", address_text(&member.address));
+                continue;
+            }
+            self.members.entry(seat).or_default().push(member);
+        }
+    }
+
+    /// Whether a seat's member is this socket, by its cookie.
+    pub(crate) fn holds(&self, seat: SeatId, cookie: u64) -> bool {
+        self.by_cookie(seat, cookie).is_some()
+    }
+
+    /// The address of a seat's member, by the socket's cookie.
+    pub(crate) fn address_of(&self, seat: SeatId, cookie: u64) -> Option<ListenAddress> {
+        self.by_cookie(seat, cookie).map(|member| member.address.clone())
+    }
+
+    fn by_cookie(&self, seat: SeatId, cookie: u64) -> Option<&Member> {
+        let mut members = self.members.get(&seat)?.iter();
+        members.find(|member| capture::cookie(&*member.socket).is_ok_and(|own| own == cookie))
+    }
+
+    /// The socket at an address that a worker of the seat left for this one to
+    /// take up, or that is declared and that it has not taken up yet.
+    pub(crate) fn parked(
+        &self,
+        seat: SeatId,
+        address: &ListenAddress,
+        worker: WorkerId,
+    ) -> Option<Rc<OwnedFd>> {
+        let mut members = self.members.get(&seat)?.iter();
+        let parked = members.find(|member| member.address == *address && member.holder != Some(worker))?;
+        (!self.is_shared(address)).then(|| Rc::clone(&parked.socket))
+    }
+
+    /// The sockets at an address that a worker has already.
+    pub(crate) fn held(&self, seat: SeatId, address: &ListenAddress, worker: WorkerId) -> Vec<Rc<OwnedFd>> {
+        let members = self.members.get(&seat).into_iter().flatten();
+        let held = members.filter(|member| member.address == *address && member.holder == Some(worker));
+        held.map(|member| Rc::clone(&member.socket)).collect()
+    }
+
+    /// Notes that a worker has a socket of its seat now.
+    pub(crate) fn take_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, worker: WorkerId) {
+        let members = self.members.get_mut(&seat).into_iter().flatten();
+        for member in members.filter(|member| Rc::ptr_eq(&member.socket, socket)) {
+            member.holder = Some(worker);
+        }
+    }
+
+    /// Lets a socket listen that a worker has bound. From then on it is a
+    /// member of the worker's seat, if it was none.
+    ///
+    /// # Errors
+    ///
+    /// What `listen(2)` says.
+    pub(crate) fn capture(
+        &mut self,
+        seat: SeatId,
+        settings: &Settings,
+        worker: WorkerId,
+        caught: Caught,
+        link: &Link,
+    ) -> io::Result<()> {
+        let app = &settings.app.name;
+        let Caught { address, socket, backlog } = caught;
+        let cookie = capture::cookie(&socket)?;
+        if self.holds(seat, cookie) {
+            let members = self.members.remove(&seat).unwrap_or_default();
+            let own =
+                members.iter().find(|member| capture::cookie(&*member.socket).is_ok_and(|own| own == cookie));
+            // It may have been shut down, and joins its group anew then.
+            let listening = own.map_or(Ok(()), |member| self.listen(member, app, backlog, link));
+            self.members.insert(seat, members);
+            listening?;
+        } else {
+            // The program may have changed its mind since its `bind`.
+            rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+            self.meet(app, &address);
+            let known = self.members.get(&seat).into_iter().flatten();
+            let further = known.filter(|member| member.captured && member.address == address).count();
+            let key = key(CAPTURED, app, seat, &address);
+            let key = if further == 0 { key } else { format!("{key}#{further}") };
+            let member =
+                Member { address, socket: Rc::new(socket), key, captured: true, holder: Some(worker) };
+            self.listen(&member, app, backlog, link)?;
+            self.members.entry(seat).or_default().push(member);
+        }
+        self.steer_again(app, link);
+        Ok(())
+    }
+
+    /// Closes what a seat's worker has not taken up of what one before it left.
+    /// Returns the addresses.
+    pub(crate) fn give_up_parked(
+        &mut self,
+        seat: SeatId,
+        worker: WorkerId,
+        link: &Link,
+    ) -> Vec<ListenAddress> {
+        let is_left = |member: &Member| member.captured && member.holder != Some(worker);
+        let members = self.members.get(&seat).into_iter().flatten();
+        let left: Vec<_> =
+            members.filter(|member| is_left(member)).map(|member| member.address.clone()).collect();
+        if !left.is_empty() {
+            self.close_except(seat, |member| !is_left(member), link);
+        }
+        left
+    }
+
+    /// The captured addresses of an app, in order.
+    pub(crate) fn captured(&self, app: AppId) -> BTreeSet<&ListenAddress> {
+        self.of_app(app).filter(|member| member.captured).map(|member| &member.address).collect()
+    }
+
+    /// Who has an address that an app's worker wants to bind, as far as it is one
+    /// of ours: the same app in the same or in another form, or another app.
+    pub(crate) fn rival(&self, app: AppId, address: &ListenAddress) -> Option<Rival> {
+        let all = self
+            .members
+            .iter()
+            .flat_map(|(seat, members)| members.iter().map(move |one| (seat.slot.app, one)));
+        let mut sibling = None;
+        for (other, member) in all.filter(|(_, member)| overlap(&member.address, address)) {
+            if other != app {
+                return Some(Rival::App(other));
+            }
+            if member.address != *address {
+                return Some(Rival::Form(member.address.clone()));
+            }
+            sibling = Some(Rival::Sibling);
+        }
+        sibling
+    }
+
+    /// Lets the rotation name those that have joined since.
+    fn steer_again(&mut self, app: &str, link: &Link) {
+        if let Some(seats) = self.rotations.get(app).cloned() {
+            self.rotate(app, &seats, link);
+        }
     }
 
     /// The sockets that a new worker in the seat gets, in the order of its
@@ -151,7 +321,8 @@ impl Listeners {
         let ready = members.iter().try_for_each(|member| {
             // The flag sits in the open file. A shared socket's is that of
             // siblings that are at work, so it is left alone.
-            let own = !self.is_shared(&member.address);
+            // That of a captured one is set when a worker takes it up.
+            let own = !member.captured && !self.is_shared(&member.address);
             let cleared = if own { socket::set_nonblocking(&*member.socket, false) } else { Ok(()) };
             cleared
                 .and_then(|()| self.listen(member, &app.name, app.backlog, link))
@@ -166,6 +337,11 @@ impl Listeners {
     /// Lets the members of these seats get new connections, and no others. An
     /// address that none of them serves stays as it is.
     pub(crate) fn rotate(&mut self, app: &str, seats: &[SeatId], link: &Link) {
+        if seats.is_empty() {
+            self.rotations.remove(app);
+        } else {
+            self.rotations.insert(app.to_owned(), seats.to_vec());
+        }
         let in_rotation = seats.iter().filter_map(|seat| self.members.get(seat)).flatten();
         let keys: BTreeSet<String> = in_rotation.map(|member| member.key.clone()).collect();
         let addresses: Vec<_> =
@@ -188,6 +364,16 @@ impl Listeners {
             .reduce(u64::saturating_add)
     }
 
+    /// The TCP ports that a seat serves, each once.
+    pub(crate) fn ports(&self, seat: SeatId) -> Vec<u16> {
+        let members = self.members.get(&seat).into_iter().flatten();
+        let ports = members.filter_map(|member| match &member.address {
+            ListenAddress::Tcp { address, .. } => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        });
+        ports.collect::<BTreeSet<u16>>().into_iter().collect()
+    }
+
     fn member(&self, seat: SeatId, address: &ListenAddress) -> Option<&Member> {
         self.members.get(&seat)?.iter().find(|member| member.address == *address)
     }
@@ -203,17 +389,9 @@ impl Listeners {
     /// A socket of the seat's own, which does not listen yet unless an earlier
     /// master had it.
     fn make(&mut self, seat: SeatId, app: &str, address: &ListenAddress) -> io::Result<Member> {
-        let key = key(app, seat, address);
+        let key = key(KEY_PREFIX, app, seat, address);
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
-        if !self.is_shared(address) && self.group(app, address).is_none() {
-            let group = self.recover(app, address);
-            let unsteered = group.unsteered;
-            self.groups.entry(app.to_owned()).or_default().push(group);
-            if unsteered {
-                // The earlier master's program is still there.
-                self.give_up_steering(app, address, "their sockets' order is not known");
-            }
-        }
+        self.meet(app, address);
         let socket = match self.inherited.remove(&key) {
             Some(left) => left.socket,
             None => {
@@ -221,7 +399,21 @@ impl Listeners {
                 Rc::new(bind(address, first && alone)?)
             }
         };
-        Ok(Member { address: address.clone(), socket, key })
+        Ok(Member { address: address.clone(), socket, key, captured: false, holder: None })
+    }
+
+    /// Makes the group of an address, with what an earlier master left of it.
+    fn meet(&mut self, app: &str, address: &ListenAddress) {
+        if self.is_shared(address) || self.group(app, address).is_some() {
+            return;
+        }
+        let group = self.recover(app, address);
+        let unsteered = group.unsteered;
+        self.groups.entry(app.to_owned()).or_default().push(group);
+        if unsteered {
+            // The earlier master's program is still there.
+            self.give_up_steering(app, address, "their sockets' order is not known");
+        }
     }
 
     /// The group of an address as an earlier master left it.
@@ -357,10 +549,9 @@ impl Listeners {
         group.picked.clear();
     }
 
-    fn close_except(&mut self, seat: SeatId, kept: &[ListenAddress], link: &Link) {
+    fn close_except(&mut self, seat: SeatId, stays: impl Fn(&Member) -> bool, link: &Link) {
         let Some(members) = self.members.get_mut(&seat) else { return };
-        let (stay, go): (Vec<_>, Vec<_>) =
-            std::mem::take(members).into_iter().partition(|member| kept.contains(&member.address));
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(members).into_iter().partition(stays);
         if stay.is_empty() {
             self.members.remove(&seat);
         } else {
@@ -406,26 +597,55 @@ impl Listeners {
     }
 }
 
-/// The prefix of the keys under which the keeper has members.
-pub(crate) const KEY_PREFIX: &str = "member:";
+/// The prefix of the keys under which the keeper has members that were declared.
+const KEY_PREFIX: &str = "member:";
+/// The prefix of those that were captured.
+const CAPTURED: &str = "captured:";
+/// How many connections may wait until a worker says how many.
+const BACKLOG: u32 = 511;
+
+/// Whether a key of the keeper's table is that of a member.
+pub(crate) fn is_member(key: &str) -> bool {
+    key.starts_with(KEY_PREFIX) || key.starts_with(CAPTURED)
+}
+
+/// A socket that a worker is about to let listen.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    pub(crate) address: ListenAddress,
+    /// A duplicate of the worker's own.
+    pub(crate) socket: OwnedFd,
+    pub(crate) backlog: u32,
+}
+
+/// Who has an address already.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rival {
+    /// The same app: it is shared.
+    Sibling,
+    /// Another app.
+    App(AppId),
+    /// The same app, in a form that overlaps with it.
+    Form(ListenAddress),
+}
 
 /// Writes a member's number down with the keeper.
 fn write_down(key: &str, number: u32, socket: BorrowedFd<'_>, link: &Link) {
     link.put(key, &to_json(&number), &[(FdRole::Hold, socket)]);
 }
 
-fn key(app: &str, seat: SeatId, address: &ListenAddress) -> String {
+fn key(prefix: &str, app: &str, seat: SeatId, address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp { address, dual_stack } => {
             let SeatId { slot, side } = seat;
             let both = if *dual_stack { "+" } else { "" };
-            format!("{KEY_PREFIX}{app}:{}:{side:?}:{both}{address}", slot.index)
+            format!("{prefix}{app}:{}:{side:?}:{both}{address}", slot.index)
         }
         // A path may be longer than a key.
         ListenAddress::Unix(path) => {
             let mut hasher = DefaultHasher::new();
             path.hash(&mut hasher);
-            format!("{KEY_PREFIX}{app}:unix:{:016x}", hasher.finish())
+            format!("{prefix}{app}:unix:{:016x}", hasher.finish())
         }
     }
 }
@@ -433,7 +653,9 @@ fn key(app: &str, seat: SeatId, address: &ListenAddress) -> String {
 /// The app and the address whose group a key's member belongs to; `None` for
 /// the key of a shared socket.
 fn group_of(key: &str) -> Option<(String, ListenAddress)> {
-    let mut parts = key.strip_prefix(KEY_PREFIX)?.splitn(4, ':');
+    let place = key.strip_prefix(KEY_PREFIX).or_else(|| key.strip_prefix(CAPTURED))?;
+    // Further sockets of one worker at one address are numbered.
+    let mut parts = place.split('#').next()?.splitn(4, ':');
     let (app, _slot, _side, address) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let (dual_stack, address) = match address.strip_prefix('+') {
         Some(address) => (true, address),
@@ -609,7 +831,7 @@ mod tests {
         let mut next = Listeners::default();
         for (seat, number) in A.into_iter().zip(numbers) {
             let socket = bench.socket(seat).try_clone().unwrap();
-            let key = key("web", seat, &bench.settings.app.listen[0]);
+            let key = key(KEY_PREFIX, "web", seat, &bench.settings.app.listen[0]);
             next.inherit(key, &to_json(&number), socket);
         }
         bench.listeners = next;

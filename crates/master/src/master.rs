@@ -37,10 +37,11 @@ use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
 use crate::service::{self, Service};
 use crate::settings::{Place, listener_name};
+use crate::sight::Observer;
 use crate::snapshot::Facts;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
-use crate::{clock, requests, words};
+use crate::{capture, clock, requests, words};
 
 /// How long actions are performed before other news is looked at.
 const SLICE: Duration = Duration::from_millis(5);
@@ -60,6 +61,7 @@ pub(crate) struct Master {
     pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
+    pub(crate) observer: Observer,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
@@ -78,6 +80,8 @@ pub(crate) struct Master {
     /// What workers are given as standard input.
     null: OwnedFd,
     launcher: Launcher,
+    /// Whether the sockets that workers bind can be captured here.
+    pub(crate) captures: bool,
     /// The limit of open files that workers get: the one the daemon had before
     /// it was raised.
     open_files: Limit,
@@ -105,6 +109,17 @@ impl Master {
     pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
         let Beginning { link, cgroups, log_dir, first_worker, open_files, oom_score_adj, service_manager } =
             beginning;
+        let null = File::options().read(true).write(true).open("/dev/null")?.into();
+        let mut launcher = Launcher::new()?;
+        let captures = match capture::try_out(&mut launcher, &null) {
+            Ok(()) => true,
+            Err(why) => {
+                tracing::warn!(
+                    "sockets that workers bind are not captured here, each is alone with its own: {why}"
+                );
+                false
+            }
+        };
         Ok(Self {
             core: Supervisor::new(fastrand::u64(..), first_worker),
             queue: VecDeque::new(),
@@ -114,6 +129,7 @@ impl Master {
             events: Events::default(),
             workers: Workers::new(cgroups),
             drains: Drains::default(),
+            observer: Observer::default(),
             listeners: Listeners::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
@@ -125,8 +141,9 @@ impl Master {
             poller: Poller::new()?,
             started: Instant::now(),
             log_dir,
-            null: File::options().read(true).write(true).open("/dev/null")?.into(),
-            launcher: Launcher::new()?,
+            null,
+            launcher,
+            captures,
             open_files,
             oom_score_adj,
             ended: Vec::new(),
@@ -245,7 +262,7 @@ impl Master {
     }
 
     /// `web:0`, for people.
-    fn place(&self, slot: SlotId) -> String {
+    pub(crate) fn place(&self, slot: SlotId) -> String {
         format!("{}:{}", self.registry.name(slot.app), slot.index)
     }
 
@@ -317,6 +334,7 @@ impl Master {
             cwd: Some(app.cwd.clone()),
             fds: self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?,
             introduce: Some(theirs.as_fd()),
+            capture: self.captures && settings.wants_capture(),
             process_group: ProcessGroup::NewSession,
             credentials: identity.map(|identity| identity.credentials.clone()),
             umask: app.umask,
@@ -352,12 +370,17 @@ impl Master {
             }
         };
 
+        // It has come before the program could make a call.
+        let calls =
+            fdpass::receive(&ours, &mut [0; 4]).ok().and_then(|received| received.fds.into_iter().next());
         // Its pid is reserved until it is reaped, so this is its own.
         let start_time = process::start_time(child.pid).unwrap_or(0);
         record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });
         let pidfd = [(FdRole::Process, child.pidfd.as_fd())];
-        self.link.put(&key, &record.to_bytes(), &[&pidfd[..], &shared[..]].concat());
+        let calls_too: Vec<_> = calls.iter().map(|calls| (FdRole::Hold, calls.as_fd())).collect();
+        self.link.put(&key, &record.to_bytes(), &[&pidfd[..], &shared[..], &calls_too[..]].concat());
         drop(shared);
+        drop(calls_too);
 
         let name: Arc<str> = app.name.as_str().into();
         let streams =
@@ -379,7 +402,7 @@ impl Master {
             });
         self.output.add(streams.collect());
         self.sampler.add(id, child.pid, settings.ceilings());
-        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify);
+        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())
     }
@@ -392,6 +415,7 @@ impl Master {
                     self.handle(event);
                 }
             }
+            News::Calls(id) => self.hear_calls(id),
             News::Ended(id) => {
                 if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
                     self.handle(event);
@@ -407,12 +431,17 @@ impl Master {
         }
     }
 
-    /// Looks whether workers that are being drained have taken all that waited.
+    /// Looks whether workers that are being drained may be asked to end.
     pub(crate) fn look_after_drains(&mut self) {
-        let (workers, listeners) = (&self.workers, &self.listeners);
-        let waiting =
-            |id| workers.get(id).map(|worker| listeners.queue(worker.seat).is_some_and(|queue| queue > 0));
-        for worker in self.drains.look(waiting) {
+        let Self { drains, workers, listeners, observer, .. } = self;
+        let mut moment = observer.look();
+        let drained = drains.look(|id, half_open| {
+            let worker = workers.get(id)?;
+            let ports = listeners.ports(worker.seat);
+            let queue = listeners.queue(worker.seat).unwrap_or(0);
+            Some(moment.of(worker.pid, &ports, half_open, queue, worker.settings.app.drain_quiet))
+        });
+        for worker in drained {
             self.handle(Event::WorkerDrained(worker));
         }
     }
@@ -523,7 +552,7 @@ impl Master {
     /// whether its workers are outdated.
     pub(crate) fn declare(&mut self, operation: OperationId, app: AppId) {
         let Some(entry) = self.registry.by_id(app) else { return };
-        let order = entry.order();
+        let order = entry.order(self.captures);
         self.store_app(app);
         self.order(operation, app, order);
     }
@@ -535,7 +564,7 @@ impl Master {
             clock::now(),
             app,
             Generation(entry.settings.generation),
-            entry.settings.policy(),
+            entry.settings.policy(self.captures, entry.listened),
             entry.instances,
             &entry.running(),
         );

@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     /// What it was declared as before, until the workers of the settings now
     /// have proved themselves: a worker that fails brings it back.
     pub(crate) before: Option<Box<Declaration>>,
+    /// A worker of it was seen to listen on an address of its own.
+    pub(crate) listened: bool,
     /// It is about to be forgotten.
     pub(crate) deleted: bool,
 }
@@ -67,11 +69,11 @@ impl Entry {
         (Rc::clone(&declaration.settings), declaration.record())
     }
 
-    /// The order that makes the app so.
-    pub(crate) fn order(&self) -> Order {
+    /// The order that makes the app so; `capture` as in [`Settings::policy`].
+    pub(crate) fn order(&self, capture: bool) -> Order {
         Order::Declare {
             generation: Generation(self.settings.generation),
-            policy: self.settings.policy(),
+            policy: self.settings.policy(capture, self.listened),
             instances: self.instances,
             start: self.running(),
         }
@@ -152,8 +154,10 @@ impl Registry {
         self.next += 1;
         let name = settings.app.name.clone();
         self.names.insert(id, name.clone());
-        self.entries
-            .insert(name, Entry { id, settings, instances, stopped, origin, before: None, deleted: false });
+        self.entries.insert(
+            name,
+            Entry { id, settings, instances, stopped, origin, before: None, listened: false, deleted: false },
+        );
         id
     }
 

@@ -531,7 +531,7 @@ impl Master {
     /// Why a change of an app's settings would not be begun now.
     pub(crate) fn refusal_to_declare(&self, app: AppId) -> Option<Refusal> {
         let entry = self.registry.by_id(app)?;
-        self.core.refusal(app, &entry.order())
+        self.core.refusal(app, &entry.order(self.captures))
     }
 
     fn signal(&self, send: &SendSignal) -> Answered<Signalled> {

@@ -135,6 +135,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.beat(ending.is_begun());
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
+                master.look_after_parked();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
-use supervisor_config::{App, CpuAffinity, ListenAddress, LogTarget, Ready};
+use supervisor_config::{App, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready};
 use supervisor_core::{Policy, ReadyWhen};
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::limits::{Limit, Resource};
@@ -52,13 +52,19 @@ impl Settings {
         Rc::new(Self { app, generation, identity: OnceCell::new() })
     }
 
-    /// What the core needs to know of them.
-    pub(crate) fn policy(&self) -> Policy {
+    /// What the core needs to know of them. `capture` tells whether this daemon
+    /// can capture sockets, `listened` whether a worker of the app was seen to
+    /// listen.
+    pub(crate) fn policy(&self, capture: bool, listened: bool) -> Policy {
         let app = &self.app;
+        let declares = !app.listen.is_empty();
+        let captures = capture && self.wants_capture();
         Policy {
             ready: match app.ready {
-                Ready::Started => ReadyWhen::Started,
                 Ready::Notify => ReadyWhen::Reported,
+                Ready::Listen if captures => ReadyWhen::Reported,
+                Ready::Auto if captures && listened => ReadyWhen::Reported,
+                Ready::Started | Ready::Listen | Ready::Auto => ReadyWhen::Started,
             },
             listen_timeout: app.listen_timeout,
             min_uptime: app.min_uptime,
@@ -69,10 +75,21 @@ impl Settings {
             autorestart: app.autorestart,
             stop_exit_codes: app.stop_exit_codes.clone(),
             kill_timeout: app.kill_timeout,
-            listens: !app.listen.is_empty(),
+            listens: declares || captures,
             drain_timeout: app.drain_timeout,
-            max_surge: app.max_surge,
+            // Two that do not share their addresses cannot live side by side.
+            max_surge: if declares || captures || !self.wants_capture() { app.max_surge } else { 0 },
         }
+    }
+
+    /// Whether a worker that listens is ready, unless its app is new to that.
+    pub(crate) fn ready_by_listening(&self) -> bool {
+        matches!(self.app.ready, Ready::Listen | Ready::Auto)
+    }
+
+    /// Whether the sockets that its workers bind are to be captured.
+    pub(crate) fn wants_capture(&self) -> bool {
+        self.app.exec_mode == ExecMode::Cluster
     }
 
     /// Whether workers of these settings would differ from those of `other`.

@@ -52,7 +52,9 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
         listeners: settings
             .listen
             .iter()
-            .map(|address| listener(&settings.name, address, facts.listeners))
+            .map(|address| (address, Origin::Declared))
+            .chain(facts.listeners.captured(entry.id).into_iter().map(|address| (address, Origin::Captured)))
+            .map(|(address, origin)| listener(&settings.name, address, origin, facts.listeners))
             .collect(),
         workers,
     }
@@ -138,9 +140,9 @@ fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn listener(app: &str, address: &ListenAddress, listeners: &Listeners) -> Listener {
+fn listener(app: &str, address: &ListenAddress, origin: Origin, listeners: &Listeners) -> Listener {
     let policy = listeners.policy(app, address);
-    Listener { address: address_text(address), origin: Origin::Declared, policy: policy.to_owned() }
+    Listener { address: address_text(address), origin, policy: policy.to_owned() }
 }
 
 const fn app_state(state: AppState) -> control::AppState {

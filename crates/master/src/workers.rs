@@ -16,6 +16,7 @@ use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Child;
 use supervisor_sys::{Pid, fdpass};
 
+use crate::capture::Captured;
 use crate::cgroups::{Cgroups, WorkerCgroup};
 use crate::family::Processes;
 use crate::link::Link;
@@ -44,6 +45,8 @@ pub(crate) struct Worker {
     pub(crate) cgroup: Option<WorkerCgroup>,
     /// Where it sends `sd_notify(3)` messages.
     pub(crate) notify: OwnedFd,
+    /// Its calls, where its sockets are captured.
+    pub(crate) captured: Option<Captured>,
     /// The last `STATUS=`.
     pub(crate) message: Option<String>,
     /// It was asked to end.
@@ -61,6 +64,8 @@ pub(crate) enum News {
     Ended(WorkerId),
     /// It sent a message.
     Said(WorkerId),
+    /// It calls `bind` or `listen`.
+    Calls(WorkerId),
 }
 
 /// All living workers.
@@ -77,18 +82,23 @@ pub(crate) struct Workers {
 }
 
 impl News {
-    /// The poller's token for it. Worker ids stay far below 2⁶³.
+    /// The poller's token for it. Worker ids stay far below 2⁶².
     const fn token(self) -> u64 {
         match self {
-            Self::Ended(worker) => worker.0 << 1,
-            Self::Said(worker) => worker.0 << 1 | 1,
+            Self::Ended(worker) => worker.0 << 2,
+            Self::Said(worker) => worker.0 << 2 | 1,
+            Self::Calls(worker) => worker.0 << 2 | 2,
         }
     }
 
     /// What a token stands for.
     pub(crate) const fn from_token(token: u64) -> Self {
-        let worker = WorkerId(token >> 1);
-        if token & 1 == 0 { Self::Ended(worker) } else { Self::Said(worker) }
+        let worker = WorkerId(token >> 2);
+        match token & 3 {
+            0 => Self::Ended(worker),
+            1 => Self::Said(worker),
+            _ => Self::Calls(worker),
+        }
     }
 }
 
@@ -100,8 +110,9 @@ impl Worker {
         child: Child,
         cgroup: Option<WorkerCgroup>,
         notify: OwnedFd,
+        calls: Option<OwnedFd>,
     ) -> Self {
-        let Child { pid, pidfd } = child;
+        let Child { pid, pidfd, .. } = child;
         Self {
             settings,
             record,
@@ -110,6 +121,7 @@ impl Worker {
             pidfd,
             cgroup,
             notify,
+            captured: calls.map(Captured::new),
             message: None,
             asked: false,
             killed: false,
@@ -126,6 +138,15 @@ impl Worker {
         // another descriptor for it.
         let _ = poller.remove(&self.pidfd);
         let _ = pidfd::reap(&self.pidfd);
+    }
+
+    /// Hears nothing of it any more. The keeper has other descriptors, so closing
+    /// these would not do.
+    fn leave(&self, poller: &Poller) {
+        let _ = poller.remove(&self.notify);
+        if let Some(captured) = &self.captured {
+            let _ = poller.remove(&captured.notify);
+        }
     }
 
     /// How it ended, by the exit of its process.
@@ -182,6 +203,11 @@ impl Workers {
         self.alive.get(&worker)
     }
 
+    /// All that live.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.alive.iter().map(|(id, worker)| (*id, worker))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.alive.is_empty() && self.dead.is_empty()
     }
@@ -195,7 +221,11 @@ impl Workers {
     pub(crate) fn add(&mut self, id: WorkerId, worker: Worker, poller: &Poller) -> io::Result<()> {
         let watch = |fd, news: News| poller.add(fd, news.token(), Interest::Read);
         let watched = watch(worker.pidfd.as_fd(), News::Ended(id))
-            .and_then(|()| watch(worker.notify.as_fd(), News::Said(id)));
+            .and_then(|()| watch(worker.notify.as_fd(), News::Said(id)))
+            .and_then(|()| match &worker.captured {
+                Some(captured) => watch(captured.notify.as_fd(), News::Calls(id)),
+                None => Ok(()),
+            });
         if let Err(error) = watched {
             // Nobody would see it end, so it must not run.
             worker.kill_cgroup();
@@ -289,8 +319,20 @@ impl Workers {
     pub(crate) fn bury(&mut self, poller: &Poller, link: &Link) {
         for (id, worker, exit) in self.dead.drain(..) {
             worker.reap(id, exit, poller, link);
-            let _ = poller.remove(&worker.notify);
+            worker.leave(poller);
             self.cgroups.remove(worker.cgroup);
+        }
+    }
+
+    /// A worker whose calls are reported.
+    pub(crate) fn captured_mut(&mut self, id: WorkerId) -> Option<&mut Captured> {
+        self.alive.get_mut(&id)?.captured.as_mut()
+    }
+
+    /// Looks for no calls of a worker any more.
+    pub(crate) fn end_calls(&mut self, id: WorkerId, poller: &Poller) {
+        if let Some(captured) = self.alive.get_mut(&id).and_then(|worker| worker.captured.take()) {
+            let _ = poller.remove(&captured.notify);
         }
     }
 
@@ -324,7 +366,7 @@ impl Workers {
 
     fn forget(&mut self, id: WorkerId, poller: &Poller) {
         if let Some(worker) = self.alive.remove(&id) {
-            let _ = poller.remove(worker.notify.as_fd());
+            worker.leave(poller);
             self.cgroups.remove(worker.cgroup);
         }
     }

@@ -13,6 +13,10 @@
 //!
 //! Where to look: [`spawn`] starts children, [`pidfd`] follows and ends them, [`inherited`] takes over
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
+//! [`steering`] says which of several sockets gets a connection, [`diag`] what sockets there are and what
+//! happens on them, [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the
+//! calling process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are
+//! what their names say.
 //! [`steering`] says which of several sockets gets a connection,
 //! [`process`] and [`cpus`] read `/proc` and the cgroup, [`cgroup`] makes others below it, [`own`] and [`limits`] change the calling
 //! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
@@ -27,8 +31,10 @@ compile_error!("the supervisor runs on Linux only: it is built on pidfds, SO_REU
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the supervisor is written and tested for x86-64 and arm64");
 
+pub mod capture;
 pub mod cgroup;
 pub mod cpus;
+pub mod diag;
 pub mod fdpass;
 pub mod file_rights;
 pub mod inherited;

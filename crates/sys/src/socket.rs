@@ -186,6 +186,15 @@ pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
     Ok(fcntl_setfl(&fd, flags)?)
 }
 
+/// Whether `O_NONBLOCK` is set.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn is_nonblocking(fd: impl AsFd) -> io::Result<bool> {
+    Ok(fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
+}
+
 /// The address that a TCP or UDP socket is bound to, with the port that the kernel chose for port 0.
 ///
 /// # Errors

@@ -237,7 +237,7 @@ fn the_child_introduces_itself() {
     let (ours, theirs) = fdpass::seqpacket_pair().unwrap();
     let mut plan = stdio.shell("exit 0");
     plan.introduce = Some(theirs.as_fd());
-    let Child { pid, pidfd } = Launcher::new().unwrap().spawn(&plan).unwrap();
+    let Child { pid, pidfd, .. } = Launcher::new().unwrap().spawn(&plan).unwrap();
     assert_eq!(introduced(&ours), Some(pid.as_raw_pid()));
     assert_eq!(pidfd::wait(&pidfd).unwrap(), Exit::Code(0));
 }

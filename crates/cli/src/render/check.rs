@@ -24,6 +24,8 @@ pub(crate) fn render(apps: &[App], canvas: Canvas) -> String {
     for app in apps {
         let listen: Vec<String> = app.listen.iter().map(address).collect();
         let ready = match app.ready {
+            Ready::Auto => "auto",
+            Ready::Listen => "listen",
             Ready::Started => "started",
             Ready::Notify => "notify",
         };

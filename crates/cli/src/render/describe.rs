@@ -149,6 +149,16 @@ pub(crate) const fn mode(mode: ExecMode) -> &'static str {
 
 fn ready(app: &App) -> String {
     match app.ready {
+        Ready::Auto => format!(
+            "when it listens, within {}; if it never does, after living for {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
+        Ready::Listen => format!(
+            "when it listens, within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
         Ready::Started => format!("after living for {}", units::setting(app.min_uptime)),
         Ready::Notify => format!(
             "when it says READY=1, within {}; stable after {}",
@@ -276,6 +286,7 @@ pub(crate) mod tests {
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),
+            drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
             user: Some("www-data".to_owned()),
             group: None,

@@ -28,8 +28,9 @@ const NAMES: [(&str, &str); 16] = [
 ];
 
 /// Settings in milliseconds.
-const TIMES: [&str; 7] = [
+const TIMES: [&str; 8] = [
     "breaker_retry",
+    "drain_quiet",
     "drain_timeout",
     "kill_timeout",
     "listen_timeout",

@@ -44,7 +44,7 @@ impl LogView {
                 self.name_width = self.name_width.max(name.chars().count());
                 let name = paint(
                     format_args!("{name:width$}", width = self.name_width),
-                    style(app, slot.unwrap_or(0)),
+                    worker_style(app, slot.unwrap_or(0)),
                     self.color,
                 );
                 let mark = match stream {
@@ -65,8 +65,8 @@ impl LogView {
     }
 }
 
-/// The same worker has the same colour in every run.
-fn style(app: &str, slot: u32) -> Style {
+/// A worker's colour, which is the same in every run.
+pub(crate) fn worker_style(app: &str, slot: u32) -> Style {
     let mut hasher = DefaultHasher::new();
     app.hash(&mut hasher);
     let index = hasher.finish().wrapping_add(u64::from(slot)) % PALETTE.len() as u64;

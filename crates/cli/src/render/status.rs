@@ -86,7 +86,7 @@ fn push_worker(table: &mut Table<9>, worker: &WorkerStatus, now: jiff::Timestamp
 }
 
 /// What the row of a worker does not say.
-fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String, Style)> {
+pub(crate) fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String, Style)> {
     let mut notes = Vec::new();
     if let Some(message) = &worker.message {
         notes.push((format!("{}: {}", worker.slot, one_line(message)), QUIET));

@@ -8,13 +8,14 @@ use std::convert::Infallible;
 use std::ffi::{c_char, c_int, c_long};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::{mem, ptr};
 
 use super::block::{Block, Offset, Strings};
 use super::plan::{Credentials, MAX_CPUS, MAX_FDS, Plan, ProcessGroup, Program};
 use super::staging::Layout;
 use super::{SpawnError, Stage};
+use crate::capture;
 
 /// Digits of the largest `i32`; a pid is smaller.
 const PID_DIGITS: usize = 10;
@@ -48,6 +49,7 @@ pub(super) struct ChildSteps {
     cpu_mask: Vec<u64>,
     credentials: Option<Credentials>,
     umask: Option<u32>,
+    capture: bool,
     layout: Layout,
     report: Report,
 }
@@ -58,6 +60,8 @@ struct Report {
     /// 0 while nothing has failed.
     stage: AtomicU8,
     errno: AtomicI32,
+    /// Why no filter was installed; 0 when one was, or none was wanted.
+    uncaptured: AtomicI32,
 }
 
 impl ChildSteps {
@@ -123,6 +127,7 @@ impl ChildSteps {
             cpu_mask: cpu_mask(&plan.cpus)?,
             credentials: plan.credentials.clone(),
             umask: plan.umask,
+            capture: plan.capture && plan.introduce.is_some(),
             layout: Layout::default(),
             report: Report::default(),
             _strings: strings,
@@ -139,6 +144,11 @@ impl ChildSteps {
         let stage = Stage::from_raw(self.report.stage.load(Ordering::Relaxed))?;
         let errno = self.report.errno.load(Ordering::Relaxed);
         Some(SpawnError { stage, errno })
+    }
+
+    /// Why its calls are not reported, once it has left the parent's memory.
+    pub(super) fn uncaptured(&self) -> Option<i32> {
+        Some(self.report.uncaptured.load(Ordering::Relaxed)).filter(|errno| *errno != 0)
     }
 
     /// The whole life of the child before its program; returns to nobody.
@@ -170,7 +180,9 @@ impl ChildSteps {
         // which lives in the parent's frame until the parent wakes.
         unsafe {
             self.unshare_fds().map_err(at(Stage::Fds))?;
-            self.introduce().map_err(at(Stage::Introduce))?;
+            // While it is privileged: otherwise it would have to give up what set-user-id programs gain.
+            let notify = self.install_filter();
+            self.introduce(notify).map_err(at(Stage::Introduce))?;
             self.join_session().map_err(at(Stage::Session))?;
             // Before the mask is emptied: no handler of the parent may run here.
             reset_dispositions().map_err(at(Stage::Signals))?;
@@ -204,24 +216,49 @@ impl ChildSteps {
     /// # Safety
     ///
     /// As [`Self::run`].
-    unsafe fn introduce(&self) -> Result<(), i32> {
+    unsafe fn install_filter(&self) -> Option<RawFd> {
+        if !self.capture {
+            return None;
+        }
+        // SAFETY: this is the child, and its program does not run yet.
+        match unsafe { capture::install() } {
+            Ok(notify) => Some(notify),
+            Err(errno) => {
+                self.report.uncaptured.store(errno, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Sends the pid, and the notify descriptor if there is one, which is closed then.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::run`].
+    unsafe fn introduce(&self, notify: Option<RawFd>) -> Result<(), i32> {
         let Some(socket) = self.layout.introduce else {
             return Ok(());
         };
-        let pid = own_pid();
-        // SAFETY: sends four bytes of a living variable, without an address.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_sendto,
-                socket,
-                &raw const pid,
-                size_of_val(&pid),
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-                ptr::null::<libc::sockaddr>(),
-                0_usize,
-            )
-        };
-        check(result)
+        let mut pid = own_pid();
+        let mut bytes = libc::iovec { iov_base: (&raw mut pid).cast(), iov_len: size_of_val(&pid) };
+        let mut rights = Rights::new(notify.unwrap_or(-1));
+        // SAFETY: zeros are null pointers and numbers.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut bytes;
+        message.msg_iovlen = 1;
+        if notify.is_some() {
+            message.msg_control = (&raw mut rights).cast();
+            message.msg_controllen = size_of::<Rights>();
+        }
+        // SAFETY: sends four bytes and at most one descriptor of living variables, without an address.
+        unsafe {
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+            check(libc::syscall(libc::SYS_sendmsg, socket, &raw const message, flags))?;
+            match notify {
+                Some(notify) => check(libc::syscall(libc::SYS_close, notify)),
+                None => Ok(()),
+            }
+        }
     }
 
     /// # Safety
@@ -389,6 +426,24 @@ impl ChildSteps {
     }
 }
 
+/// A control message with one descriptor (`cmsg(3)`, `SCM_RIGHTS`), as the kernel wants it.
+#[repr(C)]
+struct Rights {
+    length: usize,
+    level: c_int,
+    kind: c_int,
+    fd: RawFd,
+    /// To the next multiple of eight.
+    padding: u32,
+}
+
+impl Rights {
+    const fn new(fd: RawFd) -> Self {
+        let length = mem::offset_of!(Self, padding);
+        Self { length, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fd, padding: 0 }
+    }
+}
+
 /// The kernel's bit mask of these CPUs.
 fn cpu_mask(cpus: &[u32]) -> Result<Vec<u64>, i32> {
     let mut mask = Vec::new();
@@ -415,7 +470,7 @@ fn check(result: c_long) -> Result<(), i32> {
 }
 
 /// The errno of the calling thread; in the child that is the sleeping parent thread's.
-pub(super) fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     // SAFETY: the location is valid as long as its thread.
     unsafe { *libc::__errno_location() }
 }

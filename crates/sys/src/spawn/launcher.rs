@@ -23,6 +23,8 @@ pub struct Child {
     pub pid: Pid,
     /// The process itself, see [`pidfd`]. Close-on-exec.
     pub pidfd: OwnedFd,
+    /// Why its calls are not reported although [`Plan::capture`] asks for it: the errno of `seccomp(2)`.
+    pub uncaptured: Option<i32>,
 }
 
 /// Starts children. A process makes one, early; the [module](super) says how it works.
@@ -72,7 +74,7 @@ impl Launcher {
             at(if short { Stage::Process } else { Stage::Cgroup })(errno)
         })?;
         match steps.failure() {
-            None => Ok(child),
+            None => Ok(Child { uncaptured: steps.uncaptured(), ..child }),
             Some(error) => {
                 // It has left our memory, so it is all but gone: this waits for microseconds. It can
                 // fail only if somebody else has reaped it, which is as good.
@@ -151,7 +153,7 @@ impl Stack {
         let pid = Pid::from_raw(pid).ok_or(libc::EIO)?;
         // SAFETY: the kernel has just opened it for us, close-on-exec.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Child { pid, pidfd })
+        Ok(Child { pid, pidfd, uncaptured: None })
     }
 }
 

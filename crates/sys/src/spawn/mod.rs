@@ -51,6 +51,7 @@ mod staging;
 use std::fmt;
 use std::io;
 
+pub(crate) use child::errno;
 pub use launcher::{Child, Launcher};
 pub use plan::{Credentials, MAX_CPUS, MAX_FDS, Plan, ProcessGroup, Program};
 pub use resolve::{DEFAULT_PATH, ResolveError, resolve_program};

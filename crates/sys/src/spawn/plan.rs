@@ -76,6 +76,9 @@ pub struct Plan<'fd> {
     /// order) before anything else can go wrong in it. Never waits: a full socket fails the spawn.
     /// The program does not inherit it.
     pub introduce: Option<BorrowedFd<'fd>>,
+    /// Have the program's `bind` and `listen` reported: the notify descriptor comes with the
+    /// introduction, without which there is none. See [`capture`](crate::capture).
+    pub capture: bool,
     /// The folder of the cgroup (of version 2) that the child is born in; the parent's when `None`.
     pub cgroup: Option<BorrowedFd<'fd>>,
     /// Session and process group.
@@ -113,6 +116,7 @@ impl<'fd> Plan<'fd> {
             stderr,
             fds: Vec::new(),
             introduce: None,
+            capture: false,
             cgroup: None,
             process_group: ProcessGroup::default(),
             credentials: None,

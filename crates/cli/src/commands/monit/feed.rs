@@ -1,0 +1,244 @@
+//! What the daemon tells, asked in the background: snapshots, output, and how
+//! orders go on. All of it comes through one bounded queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use supervisor_protocol::control::{LogLine, Progress, Status};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::order::Order;
+use super::state::{Note, Subject, Tone};
+use crate::client::{Client, Connection, Lines, decode, with_query};
+use crate::exit_code::{ExitCode, Failure};
+use crate::progress::{News as Step, Tracker};
+
+/// How often a snapshot is asked for, and a stream that has ended begun again.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a selection must stand before its output is asked for: whoever
+/// scrolls through the table asks for nothing.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// How many of the last lines of each file come first.
+const LINES: &str = "50";
+
+/// How many news wait to be shown. The daemon leaves output out meanwhile.
+const NEWS_MAX: usize = 256;
+
+/// Something that the daemon tells.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A snapshot, or why there is none.
+    Status(Result<Box<Status>, String>),
+    /// A line of output.
+    Line(Arc<Subject>, LogLine),
+    /// Why there is no output, or that there is again.
+    Log(Arc<Subject>, Option<String>),
+    /// How an order goes on.
+    Order(Note),
+    /// How an order ended.
+    Ended(Note),
+}
+
+/// The questions under way.
+#[derive(Debug)]
+pub(super) struct Feed {
+    client: Arc<Client>,
+    sender: mpsc::Sender<News>,
+    subject: watch::Sender<Option<Arc<Subject>>>,
+}
+
+impl Feed {
+    /// Begins to ask for snapshots. The news arrive at the receiver.
+    pub(super) fn start(client: Client) -> (Feed, mpsc::Receiver<News>) {
+        let client = Arc::new(client);
+        let (sender, receiver) = mpsc::channel(NEWS_MAX);
+        let (subject, wanted) = watch::channel(None);
+        tokio::spawn(poll(Arc::clone(&client), sender.clone()));
+        tokio::spawn(follow_wanted(Arc::clone(&client), wanted, sender.clone()));
+        (Feed { client, sender, subject }, receiver)
+    }
+
+    /// Follows the output of this app or slot and of no other.
+    pub(super) fn follow(&self, subject: Option<&Subject>) {
+        self.subject.send_if_modified(|wanted| {
+            let differs = wanted.as_deref() != subject;
+            if differs {
+                *wanted = subject.cloned().map(Arc::new);
+            }
+            differs
+        });
+    }
+
+    /// Gives an order.
+    pub(super) fn give(&self, order: Order) {
+        let (client, sender) = (Arc::clone(&self.client), self.sender.clone());
+        tokio::spawn(async move {
+            let note = carry_out(&client, &order, &sender)
+                .await
+                .unwrap_or_else(|failure| bad(format!("{}: {:#}", order.title(), failure.cause)));
+            // Whoever has left does not want to know.
+            let _ = sender.send(News::Ended(note)).await;
+        });
+    }
+}
+
+/// Asks for a snapshot again and again, over one connection as long as it
+/// lasts.
+async fn poll(client: Arc<Client>, sender: mpsc::Sender<News>) {
+    let mut connection = None;
+    loop {
+        let answer = ask(&client, &mut connection).await.map(Box::new);
+        if answer.is_err() {
+            connection = None;
+        }
+        let answer = answer.map_err(|failure| format!("{:#}", failure.cause));
+        if sender.send(News::Status(answer)).await.is_err() {
+            return;
+        }
+        sleep(EVERY).await;
+    }
+}
+
+async fn ask(client: &Client, connection: &mut Option<Connection>) -> Result<Status, Failure> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(client.connect().await?),
+    };
+    Ok(decode(&connection.get("/v1/status").await?)?)
+}
+
+async fn follow_wanted(
+    client: Arc<Client>,
+    mut wanted: watch::Receiver<Option<Arc<Subject>>>,
+    sender: mpsc::Sender<News>,
+) {
+    loop {
+        let subject = wanted.borrow_and_update().clone();
+        let following = async {
+            match subject {
+                Some(subject) => follow(&client, &subject, &sender).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = following => return,
+            changed = wanted.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Passes output on until nobody listens. A new master begins a new stream.
+async fn follow(client: &Client, subject: &Arc<Subject>, sender: &mpsc::Sender<News>) {
+    let selector = subject.selector();
+    let mut lines = LINES;
+    sleep(SETTLE).await;
+    loop {
+        let query = [("selector", selector.as_str()), ("lines", lines), ("follow", "true")];
+        let problem = match client.get_lines(&with_query("/v1/logs", query)).await {
+            Ok(stream) => {
+                // What was shown before is not shown again.
+                lines = "0";
+                if sender.send(News::Log(Arc::clone(subject), None)).await.is_err() {
+                    return;
+                }
+                match pass_on(stream, subject, sender).await {
+                    Ok(()) => "the daemon ended the stream".to_owned(),
+                    Err(error) => format!("{error:#}"),
+                }
+            }
+            Err(failure) => format!("{:#}", failure.cause),
+        };
+        if sender.send(News::Log(Arc::clone(subject), Some(problem))).await.is_err() {
+            return;
+        }
+        sleep(EVERY).await;
+    }
+}
+
+async fn pass_on(
+    mut stream: Lines,
+    subject: &Arc<Subject>,
+    sender: &mpsc::Sender<News>,
+) -> anyhow::Result<()> {
+    while let Some(line) = stream.next().await? {
+        sender.send(News::Line(Arc::clone(subject), decode(&line)?)).await?;
+    }
+    Ok(())
+}
+
+/// Gives an order and tells how it goes on, up to its outcome.
+async fn carry_out(client: &Client, order: &Order, sender: &mpsc::Sender<News>) -> Result<Note, Failure> {
+    let mut lines = order.send(client).await?;
+    let mut tracker = Tracker::new(false, false).of_slots(std::slice::from_ref(&order.selector));
+    let mut failed = None;
+    while let Some(line) = lines.next().await? {
+        let text = match tracker.note(decode::<Progress>(&line)?) {
+            None => continue,
+            Some(Step::App(app)) => tracker.ordered(&app),
+            Some(Step::Step { text, .. }) => text,
+            Some(Step::Failed { text, .. }) => {
+                // The worker's last lines, which follow, are in its log.
+                failed = text.lines().next().map(str::to_owned);
+                continue;
+            }
+            Some(Step::Done(code)) => return Ok(outcome(order, &tracker, code, failed)),
+        };
+        if sender.send(News::Order(Note { tone: Tone::Busy, text })).await.is_err() {
+            break;
+        }
+    }
+    Err(anyhow!("the daemon's answer broke off before the order was over").into())
+}
+
+/// What became of an order, in one line.
+fn outcome(order: &Order, tracker: &Tracker, code: u8, failed: Option<String>) -> Note {
+    let what = || failed.clone().unwrap_or_else(|| order.title());
+    match ExitCode::from_number(code) {
+        ExitCode::Done => {
+            let outcomes: Vec<String> = tracker.apps().map(|app| tracker.outcome(app)).collect();
+            let text =
+                if outcomes.is_empty() { format!("{}: done", order.title()) } else { outcomes.join("; ") };
+            Note { tone: Tone::Good, text }
+        }
+        ExitCode::RolledBack => bad(format!("{}; rolled back: the old version serves on", what())),
+        ExitCode::Refused => bad(format!("{}; refused: another order is under way", what())),
+        ExitCode::Failed | ExitCode::Usage | ExitCode::NoSuchApp | ExitCode::NoDaemon => {
+            bad(failed.clone().unwrap_or_else(|| format!("{} failed", order.title())))
+        }
+    }
+}
+
+fn bad(text: String) -> Note {
+    Note { tone: Tone::Bad, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use supervisor_protocol::control::Change;
+
+    use super::super::order::Verb;
+    use super::*;
+
+    #[test]
+    fn outcomes_are_one_line() {
+        let order = Order { verb: Verb::Reload, selector: "web".to_owned() };
+        let mut tracker = Tracker::new(false, false);
+        tracker.note(Progress::App { app: "web".to_owned(), change: Change::Reloaded, instances: 2 });
+        let check = |code, failed: Option<&str>, tone, text: &str| {
+            let note = outcome(&order, &tracker, code, failed.map(str::to_owned));
+            assert_eq!(note, Note { tone, text: text.to_owned() });
+        };
+        check(0, None, Tone::Good, "web reloaded, 2 workers ready");
+        check(1, Some("web:0 failed: no"), Tone::Bad, "web:0 failed: no");
+        check(1, None, Tone::Bad, "reload web failed");
+        check(5, None, Tone::Bad, "reload web; refused: another order is under way");
+        let back = "web:0 failed: no; rolled back: the old version serves on";
+        check(6, Some("web:0 failed: no"), Tone::Bad, back);
+    }
+}

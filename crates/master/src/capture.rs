@@ -1,0 +1,298 @@
+//! Sockets that workers bind for themselves: each `bind` and `listen` of theirs
+//! comes here, is done on a duplicate of the worker's own socket, and answered.
+//!
+//! A first socket at an address is the worker's own, made a member of a group
+//! (`SO_REUSEPORT`), and held from `listen` on. When its worker has crashed, the
+//! replacement's `bind` puts the held one in place of the one that it made, so
+//! that what waits in the queue is answered. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use supervisor_config::ListenAddress;
+use supervisor_core::{AppId, Event, WorkerId};
+use supervisor_sys::capture::{self, Call, Request};
+use supervisor_sys::socket;
+use supervisor_sys::spawn::{Launcher, Plan, Program};
+
+use crate::family::Processes;
+use crate::listeners::{Caught, Rival};
+use crate::master::Master;
+use crate::settings::address_text;
+use crate::words;
+use crate::workers::Worker;
+
+/// Calls of one worker that are answered at a time, so that none holds the loop.
+const CALLS: usize = 16;
+/// How long after it listens a worker may take to bind all that the one before
+/// it had.
+const REBIND: Duration = Duration::from_secs(1);
+/// Sockets that one worker may have bound and not let listen yet.
+const BOUND: usize = 256;
+
+/// What a worker's calls have come to.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    /// Where its calls come.
+    pub(crate) notify: OwnedFd,
+    /// What it has bound, by the sockets' cookies.
+    bound: BTreeMap<u64, ListenAddress>,
+    /// When it let a socket listen last; when it was started, before that.
+    listened: Instant,
+    /// It has let one listen.
+    listens: bool,
+    /// It was said that its calls cannot be looked at.
+    complained: bool,
+}
+
+impl Captured {
+    pub(crate) fn new(notify: OwnedFd) -> Self {
+        let listened = Instant::now();
+        Self { notify, bound: BTreeMap::new(), listened, listens: false, complained: false }
+    }
+}
+
+/// Whether sockets can be captured here, tried on a child.
+///
+/// # Errors
+///
+/// In words: why not.
+pub(crate) fn try_out(launcher: &mut Launcher, null: &OwnedFd) -> Result<(), String> {
+    let words = |error: &io::Error| words::errno(error);
+    capture::available().map_err(|error| format!("seccomp: {}", words(&error)))?;
+    let (ours, theirs) = supervisor_sys::fdpass::seqpacket_pair().map_err(|error| words(&error))?;
+    let stdio = [null.as_fd(); 3];
+    let own = "/proc/self/exe".into();
+    let mut plan = Plan::new(Program::Path(own), vec!["supervisor".into(), "--version".into()], stdio);
+    plan.introduce = Some(theirs.as_fd());
+    plan.capture = true;
+    let child = launcher.spawn(&plan).map_err(|error| error.to_string())?;
+    let result = match child.uncaptured {
+        Some(libc_busy) if libc_busy == Errno::BUSY.raw_os_error() => {
+            Err("somebody else captures the calls of this process already".to_owned())
+        }
+        Some(errno) => Err(format!("seccomp: {}", words(&io::Error::from_raw_os_error(errno)))),
+        None => Ok(()),
+    };
+    let _ = supervisor_sys::pidfd::send_signal(&child.pidfd, supervisor_sys::signal::Signal::KILL);
+    let _ = supervisor_sys::pidfd::wait(&child.pidfd);
+    drop(ours);
+    result
+}
+
+impl Master {
+    /// Answers calls of a worker.
+    pub(crate) fn hear_calls(&mut self, id: WorkerId) {
+        for _ in 0..CALLS {
+            let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else {
+                return;
+            };
+            match capture::receive(&captured.notify) {
+                Ok(Some(request)) => self.hear_call(id, &request),
+                Ok(None) => return,
+                Err(error) => {
+                    // All processes of the tree are gone.
+                    tracing::debug!("worker {}: no further calls: {error}", id.0);
+                    self.workers.end_calls(id, &self.poller);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hear_call(&mut self, id: WorkerId, request: &Request) {
+        let result = match request.call {
+            Call::Bind(Some(address)) if address.port() != 0 => self.bind(id, request, address),
+            Call::Listen(backlog) => self.listen(id, request, backlog),
+            Call::Bind(_) | Call::Other => Ok(Verdict::LetGo),
+        };
+        let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else { return };
+        let (notify, call) = (&captured.notify, request.id);
+        let answered = match result {
+            Ok(Verdict::Done) => capture::answer(notify, call, Ok(())),
+            Ok(Verdict::LetGo) => capture::let_go(notify, call),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+                capture::answer(notify, call, Err(errno))
+            }
+        };
+        if let Err(error) = answered {
+            tracing::error!("worker {}: its call cannot be answered: {error}", id.0);
+        }
+    }
+
+    /// The program's socket, unless its call is none of ours.
+    fn socket_of(&mut self, id: WorkerId, request: &Request) -> Option<OwnedFd> {
+        let error = match request.socket() {
+            Ok(socket) => return Some(socket),
+            Err(error) => error,
+        };
+        let captured = self.workers.captured_mut(id)?;
+        // A number that it does not have is its own mistake.
+        let own_mistake = [Errno::BADF, Errno::SRCH].map(Errno::raw_os_error);
+        if !error.raw_os_error().is_some_and(|errno| own_mistake.contains(&errno)) && !captured.complained {
+            captured.complained = true;
+            let place = self.workers.get(id).map(|worker| self.place(worker.seat.slot)).unwrap_or_default();
+            tracing::error!(
+                "{place}: its sockets cannot be captured, so it is alone with its address: {}; \
+                 use `exec_mode: fork` or `listen`",
+                words::errno(&error)
+            );
+        }
+        None
+    }
+
+    fn bind(&mut self, id: WorkerId, request: &Request, address: SocketAddr) -> io::Result<Verdict> {
+        let Some(own) = self.socket_of(id, request) else { return Ok(Verdict::LetGo) };
+        let traits = capture::traits(&own)?;
+        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(Verdict::LetGo) };
+        let Some(captured) = &worker.captured else { return Ok(Verdict::LetGo) };
+        if !capture::is_waiting(&captured.notify, request.id) {
+            return Ok(Verdict::LetGo);
+        }
+        let seat = worker.seat;
+        let cookie = capture::cookie(&own)?;
+        if captured.bound.contains_key(&cookie) || self.listeners.holds(seat, cookie) {
+            // The same call once more, or one that the kernel would refuse.
+            return Err(Errno::INVAL.into());
+        }
+        let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
+        let held = self.listeners.held(seat, &at, id);
+        // A probe closes what it has bound, and binds again.
+        let lost = || held.first().filter(|_| !self.has_any(id, &held)).cloned();
+        if let Some(parked) = self.listeners.parked(seat, &at, id).or_else(lost) {
+            let standing = capture::standing(request)?;
+            if standing.in_epoll {
+                tracing::warn!(
+                    "{}: {} is watched before it is bound: what waits for the worker before stays there",
+                    self.place(seat.slot),
+                    address_text(&at)
+                );
+            } else {
+                // Nobody living has it, so its flags may be those of the new one.
+                socket::set_nonblocking(&*parked, socket::is_nonblocking(&own)?)?;
+                for fd in standing.others.iter().chain([&request.fd]) {
+                    let cloexec = standing.cloexec;
+                    capture::place(&captured.notify, request, &*parked, *fd, cloexec)?;
+                }
+                self.listeners.take_up(seat, &parked, id);
+                return Ok(Verdict::Done);
+            }
+        }
+        if !held.is_empty() && !traits.reuse_port {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        if let Some(line) = self.rival(seat.slot.app, &at) {
+            tracing::error!("{}: {line}", self.place(seat.slot));
+            return Err(Errno::ADDRINUSE.into());
+        }
+        capture::bind(&own, address).inspect_err(|error| {
+            let place = self.place(seat.slot);
+            tracing::warn!("{place}: bind {}: {}", address_text(&at), words::errno(error));
+        })?;
+        tracing::debug!("{}: {} is bound", self.place(seat.slot), address_text(&at));
+        if let Some(captured) = self.workers.captured_mut(id) {
+            if captured.bound.len() >= BOUND {
+                captured.bound.pop_first();
+            }
+            captured.bound.insert(cookie, at);
+        }
+        Ok(Verdict::Done)
+    }
+
+    /// Who else has an address, in words.
+    fn rival(&mut self, app: AppId, at: &ListenAddress) -> Option<String> {
+        let text = address_text(at);
+        match self.listeners.rival(app, at) {
+            Some(Rival::Sibling) => None,
+            Some(Rival::App(other)) => {
+                Some(format!("bind {text}: app {} has this address already", self.registry.name(other)))
+            }
+            Some(Rival::Form(other)) => {
+                Some(format!("bind {text}: the app has {} already, which overlaps", address_text(&other)))
+            }
+            None => {
+                let ListenAddress::Tcp { address, dual_stack } = at else { return None };
+                let owner = self.observer.listener_at(*address, !dual_stack)?;
+                Some(format!("bind {text}: {owner} has this address already"))
+            }
+        }
+    }
+
+    /// Whether a process of the worker has one of these sockets open.
+    fn has_any(&self, id: WorkerId, sockets: &[Rc<OwnedFd>]) -> bool {
+        let Some(worker) = self.workers.get(id) else { return false };
+        let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
+        let inodes: Vec<u64> = inodes.collect();
+        let pids = Processes::look().map(|all| all.family(worker.pid)).unwrap_or_default();
+        pids.into_iter()
+            .any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
+    }
+
+    fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
+        let Some(own) = self.socket_of(id, request) else { return Ok(Verdict::LetGo) };
+        let traits = capture::traits(&own)?;
+        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(Verdict::LetGo) };
+        let Some(captured) = &worker.captured else { return Ok(Verdict::LetGo) };
+        if !capture::is_waiting(&captured.notify, request.id) {
+            return Ok(Verdict::LetGo);
+        }
+        let (seat, settings) = (worker.seat, Rc::clone(&worker.settings));
+        let cookie = capture::cookie(&own)?;
+        let address = captured.bound.get(&cookie).cloned();
+        let Some(address) = address.or_else(|| self.listeners.address_of(seat, cookie)) else {
+            // A port that the kernel chose, or a socket that it was given.
+            return Ok(Verdict::LetGo);
+        };
+        // A negative one means the largest.
+        let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
+        let caught = Caught { address, socket: own, backlog };
+        self.listeners.capture(seat, &settings, id, caught, &self.link)?;
+        if let Some(captured) = self.workers.captured_mut(id) {
+            captured.bound.remove(&cookie);
+            (captured.listened, captured.listens) = (Instant::now(), true);
+        }
+        if let Some(entry) = self.registry.by_id_mut(seat.slot.app) {
+            entry.listened = true;
+        }
+        if settings.ready_by_listening() {
+            self.handle(Event::WorkerReady(id));
+        }
+        Ok(Verdict::Done)
+    }
+}
+
+impl Master {
+    /// Closes sockets whose worker has crashed and that its replacement has not
+    /// made again: nobody will answer there. To be called once a second.
+    pub(crate) fn look_after_parked(&mut self) {
+        let is_late = |worker: &Worker| {
+            worker.captured.as_ref().is_some_and(|captured| {
+                let patience = if captured.listens { REBIND } else { worker.settings.app.listen_timeout };
+                captured.listened.elapsed() >= patience
+            })
+        };
+        let late = self.workers.iter().filter(|(_, worker)| is_late(worker));
+        let late: Vec<_> = late.map(|(id, worker)| (id, worker.seat)).collect();
+        for (id, seat) in late {
+            for address in self.listeners.give_up_parked(seat, id, &self.link) {
+                let place = self.place(seat.slot);
+                tracing::warn!("{place}: it does not listen on {} any more", address_text(&address));
+            }
+        }
+    }
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is done here: the program is told so.
+    Done,
+    /// The kernel does it.
+    LetGo,
+}

@@ -1,0 +1,111 @@
+//! What can be seen of workers' connections from outside.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, inodes_of, overlaps};
+use supervisor_sys::{Pid, capture, process};
+
+use crate::drains::Sight;
+use crate::family::Processes;
+
+/// Asks the kernel about connections.
+#[derive(Debug, Default)]
+pub(crate) struct Observer {
+    /// Made when it is needed first.
+    diag: Option<Diag>,
+    /// It was said that nothing can be seen.
+    complained: bool,
+}
+
+/// What is seen at one moment: each question is asked once.
+#[derive(Debug)]
+pub(crate) struct Moment<'a> {
+    observer: &'a mut Observer,
+    processes: Option<Processes>,
+    connections: BTreeMap<u16, Vec<Connection>>,
+    half_open: BTreeMap<u16, Vec<HalfOpen>>,
+}
+
+impl Observer {
+    /// A new look at everything.
+    pub(crate) const fn look(&mut self) -> Moment<'_> {
+        Moment { observer: self, processes: None, connections: BTreeMap::new(), half_open: BTreeMap::new() }
+    }
+
+    /// Who listens where a socket could not be bound, in words.
+    pub(crate) fn listener_at(&mut self, address: SocketAddr, v6only: bool) -> Option<String> {
+        let listeners = self.ask(|diag| diag.listeners(Some(address.port())));
+        let taken = *overlaps(address, v6only, &listeners).first()?;
+        // Rare enough for a look at everybody.
+        let processes = process::process_table().unwrap_or_default();
+        let owner =
+            processes.iter().find(|entry| capture::has_socket(entry.pid, taken.inode).unwrap_or(false));
+        Some(match owner {
+            Some(owner) => {
+                let name = std::fs::read_to_string(format!("/proc/{}/comm", owner.pid)).unwrap_or_default();
+                format!("another program (pid {}, {})", owner.pid, name.trim_end().escape_debug())
+            }
+            None => format!("another program of user {}", taken.uid),
+        })
+    }
+
+    fn ask<T>(&mut self, question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>) -> Vec<T> {
+        let result = match &mut self.diag {
+            Some(diag) => question(diag),
+            None => Diag::new().and_then(|diag| question(self.diag.insert(diag))),
+        };
+        result.unwrap_or_else(|error| {
+            if !std::mem::replace(&mut self.complained, true) {
+                tracing::warn!("workers are drained without a look at their connections: {error}");
+            }
+            Vec::new()
+        })
+    }
+}
+
+impl Moment<'_> {
+    /// What there is to see of a worker that serves these ports.
+    pub(crate) fn of(
+        &mut self,
+        worker: Pid,
+        ports: &[u16],
+        half_open: bool,
+        queue: u64,
+        quiet: Option<Duration>,
+    ) -> Sight {
+        let mut sight = Sight { queue, quiet, ..Sight::default() };
+        for port in ports {
+            if half_open {
+                let ask = |diag: &mut Diag| diag.half_open(*port);
+                sight.half_open.extend_from_slice(answer(&mut self.half_open, *port, self.observer, ask));
+            }
+            let ask = |diag: &mut Diag| diag.connections(*port);
+            sight.connections.extend_from_slice(answer(&mut self.connections, *port, self.observer, ask));
+        }
+        if !sight.connections.is_empty() {
+            if self.processes.is_none() {
+                self.processes = Processes::look().ok();
+            }
+            let family = self.processes.as_ref().map(|processes| processes.family(worker));
+            // Of whom nothing can be seen, all is taken for idle.
+            let own = inodes_of(family.unwrap_or_default()).unwrap_or_default();
+            sight.connections.retain(|connection| own.contains(&connection.inode));
+        }
+        sight
+    }
+}
+
+fn answer<'m, T>(
+    known: &'m mut BTreeMap<u16, Vec<T>>,
+    port: u16,
+    observer: &mut Observer,
+    question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>,
+) -> &'m [T] {
+    match known.entry(port) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(observer.ask(question)),
+    }
+}

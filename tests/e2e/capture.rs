@@ -1,0 +1,210 @@
+//! Programs that bind their addresses for themselves, unmodified: they share
+//! them, and lose no connection when they crash or are replaced.
+
+use std::io;
+
+use supervisor_sys::signal::Signal;
+
+use crate::harness::{Home, text};
+use crate::http;
+use crate::load::Load;
+use crate::process::{self, Number};
+use crate::programs::{compile, fixture, in_python_environment, installed};
+use crate::wait::{eventually, until};
+
+/// Settings of a program that serves [`Home::address`].
+fn settings(home: &Home, command: &str, more: &str) -> String {
+    let address = home.address();
+    format!(
+        "command: {command}\ninstances: 2\nmin_uptime: 100ms\nkill_timeout: 1s\n\
+         env: {{HOST: {}, PORT: '{}'}}\n{more}",
+        address.ip(),
+        address.port()
+    )
+}
+
+fn node() -> String {
+    format!("[{}, {}]", text(&installed("node")), text(&fixture("bind/server.js")))
+}
+
+fn python(script: &str) -> String {
+    format!("[{}, {}]", text(&in_python_environment("python")), text(&fixture(script)))
+}
+
+/// Which worker an answer came from: the process that answered, or its parent.
+fn asked(home: &Home, workers: &[Number]) -> Number {
+    let pid: Number = eventually("an answer", || home.get("/").ok()?.trim().parse().ok());
+    if workers.contains(&pid) { pid } else { process::parent(pid) }
+}
+
+/// Waits until each worker has answered. Until a worker listens, its siblings do.
+#[track_caller]
+fn all_answer(home: &Home) {
+    let workers = home.pids("web");
+    let mut missing = workers.clone();
+    until("every worker has answered", || {
+        let pid = asked(home, &workers);
+        assert!(workers.contains(&pid), "{pid} is none of {workers:?}");
+        missing.retain(|one| *one != pid);
+        missing.is_empty()
+    });
+}
+
+/// Two workers at one address, one of them killed, all replaced, all stopped.
+#[track_caller]
+fn check(home: &Home, command: &str, more: &str) {
+    home.start_app("web", &settings(home, command, more));
+    all_answer(home);
+    let listeners = &home.app("web")["listeners"];
+    assert_eq!(listeners[0]["address"], home.address().to_string());
+    assert_eq!((&listeners[0]["origin"], &listeners[0]["policy"]), (&"captured".into(), &"random".into()));
+
+    let pids = home.pids("web");
+    process::signal(pids[1], Signal::KILL);
+    home.app_when("web", "has a replacement", |app| {
+        app["state"] == "online" && app["workers"][1]["pid"] != pids[1]
+    });
+    all_answer(home);
+
+    let load = Load::start(home.address());
+    load.more(20);
+    home.ok(&["reload", "web"]);
+    assert!(home.pids("web").iter().all(|pid| !pids.contains(pid)));
+    load.more(20);
+    assert_eq!(load.finish(), [""; 0]);
+    all_answer(home);
+
+    home.ok(&["stop", "web"]);
+    home.until_refused();
+    home.ok(&["start", "web"]);
+    all_answer(home);
+}
+
+#[test]
+fn a_node_server() {
+    let home = Home::new();
+    check(&home, &node(), "");
+}
+
+#[test]
+fn a_python_server() {
+    let home = Home::new();
+    check(&home, &python("bind/server.py"), "");
+}
+
+#[test]
+fn a_static_c_program() {
+    let home = Home::new();
+    let program = home.path("server");
+    compile("bind/server.c", &program);
+    check(&home, &format!("[{}]", text(&program)), "");
+}
+
+#[test]
+fn a_program_behind_a_shell_as_another_user() {
+    let home = Home::new();
+    let program = home.path("server");
+    compile("bind/server.c", &program);
+    home.let_others_in();
+    // The shell stays, and the program is its child.
+    check(&home, &format!("[sh, -c, '{}; true']", text(&program)), "user: www-data");
+}
+
+#[test]
+fn slow_answers_outlive_a_reload_without_a_handler() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, &node(), ""));
+    all_answer(&home);
+    let slow: Vec<_> = (0..8).map(|_| http::send(home.address(), "/slow?1500").unwrap()).collect();
+    home.ok(&["reload", "web"]);
+    for client in slow {
+        let pid: Number = http::receive(client).unwrap().trim().parse().unwrap();
+        assert!(!process::is_alive(pid) || !home.pids("web").contains(&pid));
+    }
+}
+
+#[test]
+fn a_queue_is_answered_by_the_replacement() {
+    let home = Home::new();
+    let busy = home.write("busy", "");
+    let settings = settings(&home, &python("bind/queue.py"), "").replace("instances: 2", "instances: 1");
+    home.start_app("web", &settings.replace("env: {", &format!("env: {{BUSY: {}, ", text(&busy))));
+    let connect = || http::send(home.address(), "/");
+    let clients: Vec<_> = (0..5).map(|_| eventually("a connection", || connect().ok())).collect();
+    let before = home.pids("web")[0];
+    home.app_when("web", "has five waiting", |app| app["workers"][0]["queue"] == 5);
+    std::fs::remove_file(&busy).unwrap();
+    process::signal(before, Signal::STOP);
+    process::kill(before);
+    let mut answers: Vec<io::Result<String>> = clients.into_iter().map(http::receive).collect();
+    let pid = home.app_in_state("web", "online")["workers"][0]["pid"].to_string();
+    answers.retain(|answer| !answer.as_ref().is_ok_and(|answer| answer.trim() == pid));
+    // The first one may have accepted some before it was stopped.
+    assert!(answers.len() < 5, "{answers:?}");
+}
+
+#[test]
+fn an_address_has_one_app() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, &node(), ""));
+    all_answer(&home);
+    let fast = "listen_timeout: 5s\nready: listen";
+    home.write_app("other", &settings(&home, &python("bind/server.py"), fast));
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("Address already in use"), "{failed:?}");
+    assert!(home.daemon_log().contains("app web has this address already"), "{}", home.daemon_log());
+    home.ok(&["delete", "--now", "other"]);
+    all_answer(&home);
+}
+
+#[test]
+fn an_address_of_another_program() {
+    let home = Home::new();
+    let _other = std::net::TcpListener::bind(home.address()).unwrap();
+    home.write_app("web", &settings(&home, &python("bind/server.py"), "ready: listen"));
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("Address already in use"), "{failed:?}");
+    let log = home.daemon_log();
+    assert!(log.contains(&format!("another program (pid {}", std::process::id())), "{log}");
+}
+
+#[test]
+fn a_bad_release_does_not_get_through() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, &node(), ""));
+    all_answer(&home);
+    let pids = home.pids("web");
+    let load = Load::start(home.address());
+    let bad = [
+        ("[sh, -c, 'echo broken; exit 1']", "broken"),
+        ("[sleep, '60']", "not ready within 1s"),
+        ("[sh, -c, 'sleep 0.05; exit 3']", "exited with code 3"),
+    ];
+    for (command, cause) in bad {
+        home.write_app("web", &settings(&home, command, "listen_timeout: 1s"));
+        let failed = home.ends(6, &["reload", "app.yaml"]);
+        assert!(failed.stderr.contains(cause), "{failed:?}");
+        assert_eq!(home.pids("web"), pids);
+    }
+    load.more(20);
+    assert_eq!(load.finish(), [""; 0]);
+}
+
+#[test]
+fn alone_without_cluster() {
+    let home = Home::new();
+    let settings =
+        settings(&home, &python("bind/server.py"), "exec_mode: fork").replace("instances: 2", "instances: 1");
+    home.start_app("web", &settings);
+    assert_eq!(asked(&home, &home.pids("web")), home.pids("web")[0]);
+    assert_eq!(home.app("web")["listeners"], serde_json::json!([]));
+}
+
+#[test]
+fn a_declared_address_may_be_bound_by_the_program() {
+    let home = Home::new();
+    let listen = format!("listen: '{}'", home.address());
+    home.start_app("web", &settings(&home, &node(), &listen));
+    all_answer(&home);
+    assert_eq!(home.app("web")["listeners"][0]["origin"], "declared");
+}
