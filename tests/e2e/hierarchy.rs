@@ -51,6 +51,11 @@ impl<'a> TestCgroup<'a> {
         all
     }
 
+    /// Those of workers, by their names.
+    pub(crate) fn workers(&self) -> Vec<String> {
+        self.all().iter().filter_map(|path| Some(path.strip_prefix("/workers/")?.to_owned())).collect()
+    }
+
     /// Runs a script in the hierarchy's root; `$1` is the cgroup.
     fn script(&self, script: &str) -> Finished {
         let script = format!("mount -t cgroup2 none \"$0\" && cd \"$0\" && {script}");

@@ -96,6 +96,7 @@ fn json_has_the_documented_shape() {
                     ("queue", "null number"),
                     ("in_rotation", "bool"),
                     ("weight", "null number"),
+                    ("cgroup", "null string"),
                     ("message", "null string"),
                     ("next_start_s", "null number"),
                     ("last_exit", "null object"),

@@ -35,10 +35,11 @@ use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use supervisor_core::WorkerId;
-use supervisor_sys::Pid;
-use supervisor_sys::cgroup::Cgroup;
+use supervisor_core::{Exit, WorkerId};
+use supervisor_sys::cgroup::{self, Cgroup, MemoryEvents};
+use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::SpawnError;
+use supervisor_sys::{Pid, pidfd};
 
 /// Where keeper and master are, if not in the tree itself.
 const DAEMON: &str = "daemon";
@@ -73,18 +74,48 @@ struct Tree {
 /// A worker's cgroup.
 #[derive(Debug)]
 pub(crate) struct WorkerCgroup {
-    pub(crate) cgroup: Cgroup,
+    cgroup: Cgroup,
     /// The limit of memory that the kernel sees to, in bytes.
     limit: Option<u64>,
 }
 
 impl WorkerCgroup {
-    /// Whether the kernel has killed for want of memory in here, and then which
-    /// limit was reached, if it was the worker's own.
-    pub(crate) fn out_of_memory(&self) -> Option<Option<u64>> {
-        let events = self.cgroup.memory_events().ok()?;
-        (events.killed > 0).then(|| self.limit.filter(|_| events.at_limit > 0))
+    /// Its place in the hierarchy, for people: `/workers/web-17`.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.cgroup.path().display())
     }
+
+    /// Kills all in it. Returns whether the kernel took the order.
+    pub(crate) fn kill(&self) -> bool {
+        self.cgroup.kill().is_ok()
+    }
+
+    /// Signals all in it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        for process in cgroup::open_processes(&self.cgroup.folder()) {
+            // The only failure is that it has just ended.
+            let _ = pidfd::send_signal(&process, signal);
+        }
+    }
+
+    /// Whether anything runs in it; `None` when nobody can tell.
+    pub(crate) fn is_populated(&self) -> Option<bool> {
+        self.cgroup.is_populated().ok()
+    }
+
+    /// How a process of it ended that was killed by somebody else: by the
+    /// kernel, if that has killed for want of memory in here.
+    pub(crate) fn exit_of_killed(&self) -> Exit {
+        exit_of_killed(self.cgroup.memory_events().unwrap_or_default(), self.limit)
+    }
+}
+
+fn exit_of_killed(events: MemoryEvents, limit: Option<u64>) -> Exit {
+    if events.killed == 0 {
+        return Exit::Signal(Signal::KILL.as_raw());
+    }
+    // Otherwise it was the limit of all workers together, or the machine's.
+    Exit::OutOfMemory { limit: limit.filter(|_| events.at_limit > 0) }
 }
 
 impl Cgroups {
@@ -257,5 +288,21 @@ mod tests {
         check("memory.max", "memory_max-17");
         check("../a b/ü\n", "___a_b___-17");
         assert!(name(&"é".repeat(1000), WorkerId(u64::MAX)).len() < 255);
+    }
+
+    #[test]
+    fn the_kernel_is_named_when_it_has_killed() {
+        let check = |at_limit, killed, limit, expected| {
+            assert_eq!(exit_of_killed(MemoryEvents { at_limit, killed }, limit), expected);
+        };
+        let killed = Exit::Signal(9);
+        check(0, 0, None, killed);
+        check(0, 0, Some(7), killed);
+        // It got below its limit again, and somebody else killed it.
+        check(3, 0, Some(7), killed);
+        check(1, 2, Some(7), Exit::OutOfMemory { limit: Some(7) });
+        check(0, 1, Some(7), Exit::OutOfMemory { limit: None });
+        // A cgroup that the worker has made itself may have a limit, too.
+        check(1, 1, None, Exit::OutOfMemory { limit: None });
     }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, SeatId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
-use supervisor_sys::cgroup;
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
@@ -157,8 +156,7 @@ impl Worker {
             ProcessExit::Code(code) => Exit::Code(code),
             // We kill for memory, too, and say so ourselves.
             ProcessExit::Signal { number: KILL, .. } if !self.killed => {
-                let out_of_memory = self.cgroup.as_ref().and_then(WorkerCgroup::out_of_memory);
-                out_of_memory.map_or(Exit::Signal(KILL), |limit| Exit::OutOfMemory { limit })
+                self.cgroup.as_ref().map_or(Exit::Signal(KILL), WorkerCgroup::exit_of_killed)
             }
             ProcessExit::Signal { number, .. } => Exit::Signal(number),
         }
@@ -166,18 +164,14 @@ impl Worker {
 
     /// Whether its main process, which is gone, has left others behind.
     fn has_left_others(&self) -> bool {
-        let populated = self.cgroup.as_ref().and_then(|own| own.cgroup.is_populated().ok());
+        let populated = self.cgroup.as_ref().and_then(WorkerCgroup::is_populated);
         populated.unwrap_or_else(|| pidfd::group_exists(self.pid))
     }
 
     /// Signals those that its main process has left behind.
     fn signal_others(&self, signal: Signal) {
         match &self.cgroup {
-            Some(own) => {
-                for process in cgroup::open_processes(&own.cgroup.folder()) {
-                    let _ = pidfd::send_signal(&process, signal);
-                }
-            }
+            Some(own) => own.signal(signal),
             None => self.signal_group(signal),
         }
     }
@@ -190,7 +184,7 @@ impl Worker {
 
     /// Kills all in its cgroup. Returns whether that was everything.
     fn kill_cgroup(&self) -> bool {
-        self.cgroup.as_ref().is_some_and(|own| own.cgroup.kill().is_ok())
+        self.cgroup.as_ref().is_some_and(WorkerCgroup::kill)
     }
 }
 

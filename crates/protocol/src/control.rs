@@ -156,6 +156,9 @@ pub struct WorkerStatus {
     /// disk was full, or the file could not be made.
     #[serde(default)]
     pub dropped_log_bytes: u64,
+    /// The worker's own cgroup, as the daemon's `/proc/PID/cgroup` has it;
+    /// null where workers have none.
+    pub cgroup: Option<String>,
     /// What the worker last said of itself (`STATUS=`).
     pub message: Option<String>,
     /// Seconds until the next start, while in `backoff` or `errored`.

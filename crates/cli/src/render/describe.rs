@@ -57,6 +57,11 @@ fn description(app: &Described, canvas: Canvas) -> String {
         log_paths(&mut page, paths);
     }
     for worker in &status.workers {
+        if let Some(cgroup) = &worker.cgroup {
+            page.field("cgroup", &format!("{}: {cgroup}", worker.slot));
+        }
+    }
+    for worker in &status.workers {
         if let Some(exit) = &worker.last_exit {
             page.field("last exit", &format!("{}: {}", worker.slot, last_exit(exit, canvas.now)));
         }

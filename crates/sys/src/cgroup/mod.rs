@@ -311,6 +311,25 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_written_where_the_controller_is() {
+        let mount = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup { mount: mount.path().to_owned(), path: "a".into() };
+        cgroup.create().unwrap();
+        assert_eq!(cgroup.limit_memory(1 << 30).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(cgroup.memory_events().unwrap_err().kind(), io::ErrorKind::NotFound);
+        for name in ["memory.oom.group", "memory.max", "memory.events", "cgroup.controllers"] {
+            fs::write(cgroup.file(name), "").unwrap();
+        }
+        cgroup.limit_memory(1 << 30).unwrap();
+        let read = |name| fs::read_to_string(cgroup.file(name)).unwrap();
+        assert_eq!((read("memory.oom.group"), read("memory.max")), ("1".into(), "1073741824".into()));
+        fs::write(cgroup.file("memory.events"), "oom 1\noom_kill 2\n").unwrap();
+        assert_eq!(cgroup.memory_events().unwrap(), MemoryEvents { at_limit: 1, killed: 2 });
+        fs::write(cgroup.file("cgroup.controllers"), "cpuset memory pids\n").unwrap();
+        assert!(cgroup.has_controller("memory") && !cgroup.has_controller("cpu"));
+    }
+
+    #[test]
     fn memory_events_are_counted() {
         let check = |text: &str, at_limit, killed| {
             assert_eq!(MemoryEvents::parse(text), MemoryEvents { at_limit, killed }, "{text}");
