@@ -39,6 +39,8 @@ fn it_shows_workers_and_their_output_and_takes_orders() {
         // Measured, and drawn.
         screen.shows_what("memory", |shown| shown.contains("memory web  ") && shown.contains('█'));
 
+        screen.assert_unwrapped();
+
         screen.press("j");
         screen.shows_all(&["log web:0 ", "| slot 0 speaks"]);
         screen.shows_what("one slot's lines", |shown| !shown.contains("slot 1 speaks"));

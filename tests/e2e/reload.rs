@@ -7,7 +7,8 @@ use supervisor_sys::signal::Signal;
 use crate::harness::{Home, pids, text};
 use crate::load::Load;
 use crate::process;
-use crate::programs::{fixture, installed, worker};
+use crate::programs::{fixture, installed, supervisor, worker};
+use crate::terminal::{SIZES, Screen, rows};
 use crate::wait::eventually;
 
 /// Settings of a worker with these flags.
@@ -69,6 +70,57 @@ fn a_file_is_read_anew() {
 
 fn sleep() -> String {
     "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1".to_owned()
+}
+
+#[test]
+fn progress_is_drawn_on_screens_of_any_size() {
+    let home = Home::new();
+    // More apps than one of the screens has lines, and a name that is too long
+    // for a line of it.
+    let long = "a-name-that-is-as-long-as-the-name-of-an-app-can-be-for-a-person".to_owned();
+    let names: Vec<String> = (10..40).map(|number| format!("app-{number}")).chain([long.clone()]).collect();
+    let settings = "command: [sleep, '60']\nmin_uptime: 700ms\ninstances: 2";
+    let apps: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), settings)).collect();
+    home.write_apps("app.yaml", &apps);
+    home.ok(&["start", "app.yaml"]);
+    for size in SIZES {
+        let line = format!("exec {} reload --all", text(&supervisor()));
+        let screen = Screen::start(&home, size, &line);
+        // A line an app, whatever its length; what there is no room for waits.
+        screen.shows_what("a line for each app", |shown| {
+            let lines: Vec<&str> = shown.lines().filter(|line| !line.is_empty()).collect();
+            lines.iter().all(|line| line.contains(" reloading, "))
+                && lines.len() == usize::from(size.0).min(31)
+        });
+        let left = screen.finish();
+        let shown = rows(&left.screen);
+        assert_eq!(left.code, Some(0), "{shown:#?}");
+        assert!(!left.screen.hide_cursor());
+        // Then what became of each, and nothing else.
+        let outcome = |name: &String| format!("{name} reloaded, 2 workers ready");
+        // This one takes two lines of the narrow screen.
+        let (first, rest) = (outcome(&long), names[..30].iter().map(outcome));
+        let (begin, end) = first.split_at(first.len().min(size.1.into()));
+        let all: Vec<String> = [begin.to_owned(), end.to_owned()]
+            .into_iter()
+            .filter(|line| !line.is_empty())
+            .chain(rest)
+            .collect();
+        let mut shown: Vec<String> = shown;
+        while shown.last().is_some_and(String::is_empty) {
+            shown.pop();
+        }
+        let seen = &all[all.len().saturating_sub(usize::from(size.0) - 1)..];
+        assert_eq!(shown, seen);
+
+        let screen =
+            Screen::start(&home, size, &format!("exec {} reload {long} app-10", text(&supervisor())));
+        screen.shows_what("two lines", |shown| {
+            let lines: Vec<&str> = shown.lines().filter(|line| !line.is_empty()).collect();
+            lines.len() == 2 && lines.iter().all(|line| line.contains(" reloading")) && shown.contains(&long)
+        });
+        assert_eq!(screen.finish().code, Some(0));
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use supervisor_sys::signal::Signal;
 
 use crate::harness::{Home, finish, text};
 use crate::process;
-use crate::programs::worker;
+use crate::programs::{supervisor, worker};
+use crate::terminal::{SIZES, Screen};
 
 const SLEEP: &str = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2";
 
@@ -162,6 +163,43 @@ fn it_can_be_watched() {
     assert_eq!(shown.map(Result::unwrap).filter(|line| line.contains("web")).take(2).count(), 2);
     process::signal(watch.id(), Signal::INT);
     assert_eq!(finish(watch).code, Some(0));
+}
+
+#[test]
+fn it_can_be_watched_on_screens_of_any_size() {
+    let home = Home::new();
+    let name = "a-name-that-is-as-long-as-the-name-of-an-app-can-be-for-a-person";
+    // Too many lines for one screen, enough for the other.
+    let instances = SLEEP.replace("instances: 2", "instances: 30");
+    let failing = "command: [sh, -c, 'sleep 0.1; exit 3']\nmin_uptime: 50ms\ninstances: 1";
+    home.write_apps("app.yaml", &[(name, SLEEP), ("many", &instances), ("bad", failing)]);
+    home.ok(&["start", "app.yaml", "--no-wait"]);
+    home.app_in_state("many", "online");
+    for size in SIZES {
+        let line = format!("exec {} status --watch", text(&supervisor()));
+        let mut screen = Screen::start(&home, size, &line);
+        let last = if size.0 < 30 { "more lines" } else { " 29 " };
+        screen.shows_all(&["NAME", "bad", last]);
+        screen.assert_unwrapped();
+        // Another frame lies exactly over the first.
+        home.ok(&["stop", "bad"]);
+        screen.shows_what("bad stopped", |shown| {
+            shown.lines().any(|line| line.starts_with("bad") && line.contains("stopped"))
+                && shown.matches("NAME").count() == 1
+        });
+        // Nothing is left over of what was longer.
+        home.ok(&["stop", "many", name]);
+        screen.shows_what("all stopped", |shown| {
+            let states = |state: &str| shown.lines().filter(|line| line.contains(state)).count();
+            states("online") + states("ready") == 0 && states("stopped") >= 3
+        });
+        screen.assert_unwrapped();
+        screen.press("\x03");
+        let left = screen.finish();
+        assert_eq!(left.code, Some(0), "{}", left.screen.contents());
+        home.ok(&["start", "all", "--no-wait"]);
+        home.app_in_state("many", "online");
+    }
 }
 
 #[test]

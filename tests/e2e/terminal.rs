@@ -114,7 +114,7 @@ impl Screen {
 
     /// What is on the screen, line by line.
     pub(crate) fn text(&self) -> String {
-        self.parser.lock().unwrap().screen().contents()
+        rows(self.parser.lock().unwrap().screen()).join("\n")
     }
 
     /// Waits until this is on the screen.
@@ -123,8 +123,7 @@ impl Screen {
         self.shows_all(&[text]);
     }
 
-    /// Waits until all of this is on the screen at once. No line of it is
-    /// longer than the screen is wide.
+    /// Waits until all of this is on the screen at once.
     #[track_caller]
     pub(crate) fn shows_all(&self, texts: &[&str]) {
         self.shows_what(&format!("{texts:?}"), |shown| texts.iter().all(|text| shown.contains(text)));
@@ -138,7 +137,14 @@ impl Screen {
             assert!(begin.elapsed() < DEADLINE, "{what} is not on the screen:\n{self:?}");
             sleep(PAUSE);
         }
-        assert_unwrapped(self.parser.lock().unwrap().screen());
+    }
+
+    /// No line was longer than the screen is wide, which tears what is redrawn.
+    #[track_caller]
+    pub(crate) fn assert_unwrapped(&self) {
+        let screen = self.parser.lock().unwrap().screen().clone();
+        let (rows, _) = screen.size();
+        assert!((0..rows).all(|row| !screen.row_wrapped(row)), "a line is too long:\n{self:?}");
     }
 
     /// Waits for the end of the command.
@@ -151,9 +157,8 @@ impl Screen {
     }
 }
 
-/// No line was longer than the screen is wide, which tears what is redrawn.
-#[track_caller]
-pub(crate) fn assert_unwrapped(screen: &vt100::Screen) {
-    let (rows, _) = screen.size();
-    assert!((0..rows).all(|row| !screen.row_wrapped(row)), "a line is too long:\n{}", screen.contents());
+/// The lines of a screen, as they are seen.
+pub(crate) fn rows(screen: &vt100::Screen) -> Vec<String> {
+    let (_, columns) = screen.size();
+    screen.rows(0, columns).map(|row| row.trim_end().to_owned()).collect()
 }

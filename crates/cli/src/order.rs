@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use supervisor_protocol::control::Progress;
 
 use crate::client::{Lines, as_it_is, decode};
@@ -141,7 +141,7 @@ impl Display {
     fn new(terminal: Terminal) -> Display {
         // Details are steps, and steps are lines.
         let live = terminal.error_redraws && !terminal.verbose && !terminal.json;
-        Display { live: live.then(|| Live { screen: MultiProgress::new(), bars: BTreeMap::new() }) }
+        Display { live: live.then(Live::new) }
     }
 
     fn show(&mut self, news: &News, tracker: &Tracker) {
@@ -153,10 +153,17 @@ impl Display {
 }
 
 impl Live {
+    fn new() -> Live {
+        let screen = MultiProgress::new();
+        // Lines are written over the old ones: erased first, they would flicker.
+        screen.set_move_cursor(true);
+        Live { screen, bars: BTreeMap::new() }
+    }
+
     fn show(&mut self, news: &News, tracker: &Tracker) {
         match news {
             News::App(app) => {
-                let bar = self.screen.add(ProgressBar::new_spinner());
+                let bar = self.screen.add(ProgressBar::new_spinner().with_style(line_style()));
                 bar.set_message(tracker.current(app));
                 bar.enable_steady_tick(TICK);
                 self.bars.insert(app.clone(), bar);
@@ -167,6 +174,8 @@ impl Live {
                 self.update(app, tracker);
             }
             News::Done(_) => {
+                // There is a line less each time, which has to be erased.
+                self.screen.set_move_cursor(false);
                 for (app, bar) in &self.bars {
                     bar.finish_and_clear();
                     self.screen.suspend(|| Terminal::say(&tracker.outcome(app)));
@@ -180,6 +189,12 @@ impl Live {
             bar.set_message(tracker.current(app));
         }
     }
+}
+
+/// One line, cut where the terminal ends: a longer one would leave rests of
+/// itself behind.
+fn line_style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn show_plain(news: &News, tracker: &Tracker) {

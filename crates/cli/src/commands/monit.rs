@@ -62,7 +62,7 @@ async fn run(
     let mut next_frame = Instant::now();
     let mut is_stale = true;
     loop {
-        feed.follow(state.subject());
+        feed.follow(state.subject(), state.history_lines());
         if is_stale && Instant::now() >= next_frame {
             screen.draw(|frame| view::draw(state, jiff::Timestamp::now(), color, frame))?;
             is_stale = false;

@@ -22,9 +22,6 @@ const EVERY: Duration = Duration::from_secs(1);
 /// scrolls through the table asks for nothing.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// How many of the last lines of each file come first.
-const LINES: &str = "50";
-
 /// How many news wait to be shown. The daemon leaves output out meanwhile.
 const NEWS_MAX: usize = 256;
 
@@ -48,7 +45,15 @@ pub(super) enum News {
 pub(super) struct Feed {
     client: Arc<Client>,
     sender: mpsc::Sender<News>,
-    subject: watch::Sender<Option<Arc<Subject>>>,
+    wanted: watch::Sender<Option<Wanted>>,
+}
+
+/// Whose output is to be followed.
+#[derive(Debug, Clone)]
+struct Wanted {
+    subject: Arc<Subject>,
+    /// How many of the last lines of each file come first.
+    lines: usize,
 }
 
 impl Feed {
@@ -56,18 +61,19 @@ impl Feed {
     pub(super) fn start(client: Client) -> (Feed, mpsc::Receiver<News>) {
         let client = Arc::new(client);
         let (sender, receiver) = mpsc::channel(NEWS_MAX);
-        let (subject, wanted) = watch::channel(None);
+        let (wanted, changes) = watch::channel(None);
         tokio::spawn(poll(Arc::clone(&client), sender.clone()));
-        tokio::spawn(follow_wanted(Arc::clone(&client), wanted, sender.clone()));
-        (Feed { client, sender, subject }, receiver)
+        tokio::spawn(follow_wanted(Arc::clone(&client), changes, sender.clone()));
+        (Feed { client, sender, wanted }, receiver)
     }
 
-    /// Follows the output of this app or slot and of no other.
-    pub(super) fn follow(&self, subject: Option<&Subject>) {
-        self.subject.send_if_modified(|wanted| {
-            let differs = wanted.as_deref() != subject;
+    /// Follows the output of this app or slot and of no other, beginning with so
+    /// many of the last lines of each of its files.
+    pub(super) fn follow(&self, subject: Option<&Subject>, lines: usize) {
+        self.wanted.send_if_modified(|wanted| {
+            let differs = wanted.as_ref().map(|wanted| &*wanted.subject) != subject;
             if differs {
-                *wanted = subject.cloned().map(Arc::new);
+                *wanted = subject.map(|subject| Wanted { subject: Arc::new(subject.clone()), lines });
             }
             differs
         });
@@ -113,20 +119,20 @@ async fn ask(client: &Client, connection: &mut Option<Connection>) -> Result<Sta
 
 async fn follow_wanted(
     client: Arc<Client>,
-    mut wanted: watch::Receiver<Option<Arc<Subject>>>,
+    mut changes: watch::Receiver<Option<Wanted>>,
     sender: mpsc::Sender<News>,
 ) {
     loop {
-        let subject = wanted.borrow_and_update().clone();
+        let wanted = changes.borrow_and_update().clone();
         let following = async {
-            match subject {
-                Some(subject) => follow(&client, &subject, &sender).await,
+            match wanted {
+                Some(wanted) => follow(&client, wanted, &sender).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = following => return,
-            changed = wanted.changed() => if changed.is_err() {
+            changed = changes.changed() => if changed.is_err() {
                 return;
             },
         }
@@ -134,27 +140,27 @@ async fn follow_wanted(
 }
 
 /// Passes output on until nobody listens. A new master begins a new stream.
-async fn follow(client: &Client, subject: &Arc<Subject>, sender: &mpsc::Sender<News>) {
-    let selector = subject.selector();
-    let mut lines = LINES;
+async fn follow(client: &Client, wanted: Wanted, sender: &mpsc::Sender<News>) {
+    let Wanted { subject, lines } = wanted;
+    let (selector, mut lines) = (subject.selector(), lines.to_string());
     sleep(SETTLE).await;
     loop {
-        let query = [("selector", selector.as_str()), ("lines", lines), ("follow", "true")];
+        let query = [("selector", selector.as_str()), ("lines", lines.as_str()), ("follow", "true")];
         let problem = match client.get_lines(&with_query("/v1/logs", query)).await {
             Ok(stream) => {
                 // What was shown before is not shown again.
-                lines = "0";
-                if sender.send(News::Log(Arc::clone(subject), None)).await.is_err() {
+                lines = "0".to_owned();
+                if sender.send(News::Log(Arc::clone(&subject), None)).await.is_err() {
                     return;
                 }
-                match pass_on(stream, subject, sender).await {
+                match pass_on(stream, &subject, sender).await {
                     Ok(()) => "the daemon ended the stream".to_owned(),
                     Err(error) => format!("{error:#}"),
                 }
             }
             Err(failure) => format!("{:#}", failure.cause),
         };
-        if sender.send(News::Log(Arc::clone(subject), Some(problem))).await.is_err() {
+        if sender.send(News::Log(Arc::clone(&subject), Some(problem))).await.is_err() {
             return;
         }
         sleep(EVERY).await;

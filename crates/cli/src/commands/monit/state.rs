@@ -10,6 +10,9 @@ use super::log::Log;
 use super::order::{Order, Verb};
 use crate::render::style::{app_state, worker_state};
 
+/// How many of the last lines of all files are asked for, more or less.
+const HISTORY_LINES: usize = 200;
+
 /// How many orders may be under way at a time.
 const ORDERS_MAX: usize = 8;
 
@@ -372,6 +375,15 @@ impl State {
     /// Whose use and output are shown.
     pub(super) fn subject(&self) -> Option<&Subject> {
         self.subject.as_ref()
+    }
+
+    /// How many of the last lines of each of its files are worth asking for:
+    /// fewer the more workers there are.
+    pub(super) fn history_lines(&self) -> usize {
+        match self.selection() {
+            Some((app, None)) => (HISTORY_LINES / app.workers.len().max(1)).max(1),
+            Some((_, Some(_))) | None => HISTORY_LINES,
+        }
     }
 
     /// Whether the workers of an app are hidden.

@@ -53,7 +53,11 @@ pub(super) fn draw(state: &State, paint: Paint, area: Rect, buffer: &mut Buffer)
     let line = Drawing { columns, name: area.width.saturating_sub(used), area };
     let is_active = state.pane == Pane::Table;
     let meaning = if is_active { STRONG.underline() } else { QUIET.underline() };
-    line.row(area.y, "NAME", paint.style(meaning), paint.style(meaning), buffer, |column| {
+    let name = match state.filter.as_str() {
+        "" => "NAME".to_owned(),
+        filter => format!("NAME /{}", one_line(filter)),
+    };
+    line.row(area.y, &name, paint.style(meaning), paint.style(meaning), buffer, |column| {
         (column.heading.to_owned(), paint.style(meaning))
     });
     let rows = state.rows.iter().enumerate().skip(state.top);
