@@ -152,7 +152,7 @@ fn an_address_has_one_app() {
     home.write_app("other", &settings(&home, &python("bind/server.py"), fast));
     let failed = home.ends(1, &["start", "app.yaml"]);
     assert!(failed.stderr.contains("Address already in use"), "{failed:?}");
-    assert!(home.daemon_log().contains("app web has this address already"), "{}", home.daemon_log());
+    assert!(failed.stderr.contains("app web has this address already"), "{failed:?}");
     home.ok(&["delete", "--now", "other"]);
     all_answer(&home);
 }
@@ -164,8 +164,8 @@ fn an_address_of_another_program() {
     home.write_app("web", &settings(&home, &python("bind/server.py"), "ready: listen"));
     let failed = home.ends(1, &["start", "app.yaml"]);
     assert!(failed.stderr.contains("Address already in use"), "{failed:?}");
-    let log = home.daemon_log();
-    assert!(log.contains(&format!("another program (pid {}", std::process::id())), "{log}");
+    assert!(failed.stderr.contains(&format!("another program (pid {}", std::process::id())), "{failed:?}");
+    assert!(home.daemon_log().contains("another program (pid "), "{}", home.daemon_log());
 }
 
 #[test]

@@ -189,6 +189,7 @@ impl Master {
         }
         if let Some(line) = self.rival(seat.slot.app, &at) {
             tracing::error!("{}: {line}", self.place(seat.slot));
+            self.refused.insert(id, line);
             return Err(Errno::ADDRINUSE.into());
         }
         capture::bind(&own, address).inspect_err(|error| {

@@ -1,7 +1,7 @@
 //! The shell around the core: it knows pids, sockets and names, performs what
 //! the core orders, and turns what comes back into events.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -91,6 +91,8 @@ pub(crate) struct Master {
     /// turn is over, and while an order about their app is under way, whose
     /// failure may be told at its end.
     ended: Vec<(AppId, WorkerId)>,
+    /// Why workers were refused an address, for whoever is told of their end.
+    pub(crate) refused: BTreeMap<WorkerId, String>,
 }
 
 /// What a new master starts from.
@@ -147,6 +149,7 @@ impl Master {
             open_files,
             oom_score_adj,
             ended: Vec::new(),
+            refused: BTreeMap::new(),
         })
     }
 
@@ -195,9 +198,10 @@ impl Master {
             }
         }
         if !self.is_busy() {
-            let Self { ended, operations, output, .. } = self;
+            let Self { ended, refused, operations, output, .. } = self;
             for (_, worker) in ended.extract_if(.., |(app, _)| !operations.is_about(*app)) {
                 output.forget(worker);
+                refused.remove(&worker);
             }
             // Every slot that is to listen has asked for its sockets by now.
             self.listeners.drop_inherited(&self.link);
@@ -506,10 +510,14 @@ impl Master {
 
     fn fail(&mut self, operation: OperationId, failure: &supervisor_core::Failure, rolled_back: bool) {
         let supervisor_core::Failure { slot, worker, ending } = failure;
+        let mut reason = words::ending(ending);
+        if let Some(refused) = self.refused.get(worker) {
+            reason = format!("{reason}; {refused}");
+        }
         let failure = Failure {
             app: self.registry.name(slot.app).to_owned(),
             slot: Some(slot.index),
-            reason: words::ending(ending),
+            reason,
             last_lines: Vec::new(),
             rolled_back,
         };
