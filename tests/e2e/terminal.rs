@@ -12,10 +12,12 @@ use crate::harness::{Finished, Home, finish, text};
 use crate::programs;
 use crate::wait::{DEADLINE, eventually};
 
-/// A command in a terminal. What it prints is recorded.
+/// A command in a terminal. What it prints is recorded. The terminal closes when
+/// this is dropped, which ends the command.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    script: Child,
+    /// `None` when the end of the command was waited for.
+    script: Option<Child>,
 }
 
 impl Terminal {
@@ -26,19 +28,28 @@ impl Terminal {
             .args(["--quiet", "--return", "--command", line, "/dev/null"])
             .env("SHELL", "/bin/sh")
             .env("TERM", "xterm");
-        Self { script: script.stdin(Stdio::piped()).spawn().unwrap() }
+        Self { script: Some(script.stdin(Stdio::piped()).spawn().unwrap()) }
     }
 
     /// Types into the terminal.
     pub(crate) fn press(&mut self, keys: &[u8]) {
-        let keyboard = self.script.stdin.as_mut().unwrap();
+        let keyboard = self.script.as_mut().and_then(|script| script.stdin.as_mut()).unwrap();
         keyboard.write_all(keys).and_then(|()| keyboard.flush()).unwrap();
     }
 
     /// Waits for the end of the command. The terminal closes.
     #[track_caller]
-    pub(crate) fn finish(self) -> Finished {
-        finish(self.script)
+    pub(crate) fn finish(mut self) -> Finished {
+        finish(self.script.take().unwrap())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(mut script) = self.script.take() {
+            let _ = script.kill();
+            let _ = script.wait();
+        }
     }
 }
 
@@ -80,7 +91,7 @@ impl Screen {
         let ((rows, columns), file) = (size, home.path("terminal"));
         let line = format!("stty rows {rows} cols {columns}; tty > {}; {line}", text(&file));
         let mut terminal = Terminal::start(home, &line);
-        let mut output = terminal.script.stdout.take().unwrap();
+        let mut output = terminal.script.as_mut().and_then(|script| script.stdout.take()).unwrap();
         let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let shown = Arc::clone(&parser);
         let reader = thread::spawn(move || {
