@@ -101,6 +101,12 @@ fn a_static_c_program() {
 }
 
 #[test]
+fn a_server_of_several_paths() {
+    let home = Home::new();
+    check(&home, &python("bind/multipath.py"), "");
+}
+
+#[test]
 fn a_program_behind_a_shell_as_another_user() {
     let home = Home::new();
     let program = home.path("server");

@@ -157,11 +157,12 @@ impl Master {
         }
         let seat = worker.seat;
         let cookie = capture::cookie(&own)?;
-        if captured.bound.contains_key(&cookie) || self.listeners.holds(seat, cookie) {
-            // The same call once more, or one that the kernel would refuse.
-            return Err(Errno::INVAL.into());
-        }
         let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
+        let known = captured.bound.get(&cookie).cloned();
+        if let Some(known) = known.or_else(|| self.listeners.address_of(seat, cookie)) {
+            // A signal may have broken the call off after it was done.
+            return if known == at { Ok(Verdict::Done) } else { Err(Errno::INVAL.into()) };
+        }
         let held = self.listeners.held(seat, &at, id);
         // A probe closes what it has bound, and binds again.
         let lost = || held.first().filter(|_| !self.has_any(id, &held)).cloned();
@@ -252,7 +253,7 @@ impl Master {
         };
         // A negative one means the largest.
         let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
-        let caught = Caught { address, socket: own, backlog };
+        let caught = Caught { address, socket: own, backlog, is_multipath: traits.is_multipath };
         self.listeners.capture(seat, &settings, id, caught, &self.link)?;
         if let Some(captured) = self.workers.captured_mut(id) {
             captured.bound.remove(&cookie);

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -158,6 +159,8 @@ impl Listeners {
         for key in keys {
             let Some((_, address)) = group_of(&key) else { continue };
             self.meet(app, &address);
+            // Its group has it, and it goes with the group.
+            self.inherited.remove(&anchor_key(app, &address));
             let Some(left) = self.inherited.remove(&key) else { continue };
             let member = Member { address, socket: left.socket, key, captured: true, holder: None };
             // The backlog comes with the next worker's `listen`.
@@ -227,7 +230,7 @@ impl Listeners {
         link: &Link,
     ) -> io::Result<()> {
         let app = &settings.app.name;
-        let Caught { address, socket, backlog } = caught;
+        let Caught { address, socket, backlog, is_multipath } = caught;
         let cookie = capture::cookie(&socket)?;
         if self.holds(seat, cookie) {
             let members = self.members.remove(&seat).unwrap_or_default();
@@ -247,10 +250,29 @@ impl Listeners {
             let key = if further == 0 { key } else { format!("{key}#{further}") };
             let member =
                 Member { address, socket: Rc::new(socket), key, captured: true, holder: Some(worker) };
+            if is_multipath {
+                self.anchor(app, &member.address, link)?;
+            }
             self.listen(&member, app, backlog, link)?;
             self.members.entry(seat).or_default().push(member);
         }
         self.steer_again(app, link);
+        Ok(())
+    }
+
+    /// Gives a group whose members are of MPTCP a plain one that a program can be
+    /// attached through. Nobody is led there.
+    fn anchor(&mut self, app: &str, address: &ListenAddress, link: &Link) -> io::Result<()> {
+        let Some(group) = self.group(app, address).filter(|group| group.members().is_empty()) else {
+            return Ok(());
+        };
+        let key = anchor_key(app, address);
+        let socket = bind(address, false)?;
+        write_down(&key, group.next(), socket.as_fd(), link);
+        socket::listen(&socket, 1).inspect_err(|_| link.delete(&key))?;
+        if let Some(group) = self.group_mut(app, address) {
+            group.join(key, Rc::new(socket));
+        }
         Ok(())
     }
 
@@ -477,8 +499,13 @@ impl Listeners {
         // The only failure is that it did not listen any more.
         let _ = socket::stop_listening(&*socket);
         self.note_leave(app, address, key, link);
+        let anchor = anchor_key(app, address);
         let Some(group) = self.group(app, address) else { return };
-        if group.members().is_empty() {
+        if group.members().iter().all(|member| member.key == anchor) {
+            for member in group.members() {
+                let _ = socket::stop_listening(&*member.socket);
+                link.delete(&member.key);
+            }
             if let Some(groups) = self.groups.get_mut(app) {
                 groups.retain(|group| group.address != *address);
             }
@@ -526,7 +553,11 @@ impl Listeners {
         if numbers.is_empty() || numbers == group.picked {
             return;
         }
-        let Some(any) = group.members().first() else { return };
+        let anchor = anchor_key(app, address);
+        let members = group.members();
+        let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
+            return;
+        };
         match steering::steer(&*any.socket, &numbers) {
             Ok(()) => {
                 if let Some(group) = self.group_mut(app, address) {
@@ -616,6 +647,8 @@ pub(crate) struct Caught {
     /// A duplicate of the worker's own.
     pub(crate) socket: OwnedFd,
     pub(crate) backlog: u32,
+    /// It is one of MPTCP, which takes no program for its group.
+    pub(crate) is_multipath: bool,
 }
 
 /// Who has an address already.
@@ -638,8 +671,7 @@ fn key(prefix: &str, app: &str, seat: SeatId, address: &ListenAddress) -> String
     match address {
         ListenAddress::Tcp { address, dual_stack } => {
             let SeatId { slot, side } = seat;
-            let both = if *dual_stack { "+" } else { "" };
-            format!("{prefix}{app}:{}:{side:?}:{both}{address}", slot.index)
+            format!("{prefix}{app}:{}:{side:?}:{}", slot.index, tcp_key(*address, *dual_stack))
         }
         // A path may be longer than a key.
         ListenAddress::Unix(path) => {
@@ -648,6 +680,17 @@ fn key(prefix: &str, app: &str, seat: SeatId, address: &ListenAddress) -> String
             format!("{prefix}{app}:unix:{:016x}", hasher.finish())
         }
     }
+}
+
+/// The key of the member that no worker has, see [`Listeners::anchor`]. An app
+/// has one for each address; a Unix socket has none.
+fn anchor_key(app: &str, address: &ListenAddress) -> String {
+    let ListenAddress::Tcp { address, dual_stack } = address else { return String::new() };
+    format!("{CAPTURED}{app}:anchor:A:{}", tcp_key(*address, *dual_stack))
+}
+
+fn tcp_key(address: SocketAddr, dual_stack: bool) -> String {
+    format!("{}{address}", if dual_stack { "+" } else { "" })
 }
 
 /// The app and the address whose group a key's member belongs to; `None` for
@@ -695,7 +738,7 @@ fn unlink(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::TcpStream;
 
     use serde_json::json;
     use supervisor_sys::fdpass;

@@ -374,6 +374,10 @@ impl Master {
             }
         };
 
+        if let Some(errno) = child.uncaptured {
+            let why = words::errno(&io::Error::from_raw_os_error(errno));
+            tracing::error!("{}: its sockets are not captured, seccomp: {why}", self.place(slot));
+        }
         // It has come before the program could make a call.
         let calls =
             fdpass::receive(&ours, &mut [0; 4]).ok().and_then(|received| received.fds.into_iter().next());

@@ -25,7 +25,7 @@ use crate::settings::{Place, Settings, listener_name};
 use crate::{automatic, snapshot, words};
 
 /// Descriptors that a worker may cost this process, beside its listeners.
-const FDS_PER_WORKER: u64 = 9;
+const FDS_PER_WORKER: u64 = 10;
 /// Descriptors that this process needs for itself.
 const OWN_FDS: u64 = 400;
 
