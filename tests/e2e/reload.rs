@@ -48,6 +48,20 @@ fn nothing_is_lost() {
 }
 
 #[test]
+fn a_file_counts_after_a_scaling_and_a_stop() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, ""));
+    for order in [&["scale", "web", "3"][..], &["stop", "web:0"]] {
+        home.ok(order);
+        let before = home.pids("web");
+        home.ok(&["reload", "app.yaml"]);
+        let after = home.app_when("web", "has as many workers as the file says", |app| pids(app).len() == 2);
+        assert!(pids(&after).iter().all(|pid| !before.contains(pid)), "{before:?} {after:#}");
+        assert_eq!(after["state"], "online");
+    }
+}
+
+#[test]
 fn a_file_is_read_anew() {
     let home = Home::new();
     home.write_apps("app.yaml", &[("web", &settings(&home, "")), ("same", &sleep())]);

@@ -365,8 +365,9 @@ impl Master {
         } else {
             Change::Started
         };
+        // With another number of workers, and with slots that start again, too.
         let change =
-            if reload && change == Change::Unchanged && !stays_stopped { Change::Reloaded } else { change };
+            if reload && change != Change::Changed && !stays_stopped { Change::Reloaded } else { change };
         let renewed = differs || change == Change::Reloaded;
         let generation = known.settings.generation + u64::from(renewed);
         if let Some(entry) = self.registry.by_id_mut(id) {
