@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use supervisor_config::ListenAddress;
-use supervisor_core::{AppId, Event, WorkerId};
-use supervisor_sys::capture::{self, Call, Request};
+use supervisor_core::{AppId, Event, SeatId, WorkerId};
+use supervisor_sys::capture::{self, Call, Request, Traits};
 use supervisor_sys::socket;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
 
@@ -126,7 +126,22 @@ impl Master {
         }
     }
 
-    /// The program's socket, unless its call is none of ours.
+    /// What a call is about, unless that is none of our business.
+    fn subject(&mut self, id: WorkerId, request: &Request) -> io::Result<Option<Subject>> {
+        let Some(socket) = self.socket_of(id, request) else { return Ok(None) };
+        let traits = capture::traits(&socket)?;
+        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(None) };
+        let Some(captured) = &worker.captured else { return Ok(None) };
+        if !capture::is_waiting(&captured.notify, request.id) {
+            return Ok(None);
+        }
+        let (seat, cookie) = (worker.seat, capture::cookie(&socket)?);
+        let known = captured.bound.get(&cookie).cloned();
+        let known = known.or_else(|| self.listeners.address_of(seat, cookie));
+        Ok(Some(Subject { socket, traits, seat, cookie, known }))
+    }
+
+    /// The program's socket, if it can be had.
     fn socket_of(&mut self, id: WorkerId, request: &Request) -> Option<OwnedFd> {
         let error = match request.socket() {
             Ok(socket) => return Some(socket),
@@ -148,18 +163,10 @@ impl Master {
     }
 
     fn bind(&mut self, id: WorkerId, request: &Request, address: SocketAddr) -> io::Result<Verdict> {
-        let Some(own) = self.socket_of(id, request) else { return Ok(Verdict::LetGo) };
-        let traits = capture::traits(&own)?;
-        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(Verdict::LetGo) };
-        let Some(captured) = &worker.captured else { return Ok(Verdict::LetGo) };
-        if !capture::is_waiting(&captured.notify, request.id) {
-            return Ok(Verdict::LetGo);
-        }
-        let seat = worker.seat;
-        let cookie = capture::cookie(&own)?;
+        let Some(subject) = self.subject(id, request)? else { return Ok(Verdict::LetGo) };
+        let Subject { socket: own, traits, seat, cookie, known } = subject;
         let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
-        let known = captured.bound.get(&cookie).cloned();
-        if let Some(known) = known.or_else(|| self.listeners.address_of(seat, cookie)) {
+        if let Some(known) = known {
             // A signal may have broken the call off after it was done.
             return if known == at { Ok(Verdict::Done) } else { Err(Errno::INVAL.into()) };
         }
@@ -177,9 +184,9 @@ impl Master {
             } else {
                 // Nobody living has it, so its flags may be those of the new one.
                 socket::set_nonblocking(&*parked, socket::is_nonblocking(&own)?)?;
+                let Some(captured) = self.workers.captured_mut(id) else { return Ok(Verdict::LetGo) };
                 for fd in standing.others.iter().chain([&request.fd]) {
-                    let cloexec = standing.cloexec;
-                    capture::place(&captured.notify, request, &*parked, *fd, cloexec)?;
+                    capture::place(&captured.notify, request, &*parked, *fd, standing.cloexec)?;
                 }
                 self.listeners.take_up(seat, &parked, id);
                 return Ok(Verdict::Done);
@@ -237,23 +244,14 @@ impl Master {
     }
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
-        let Some(own) = self.socket_of(id, request) else { return Ok(Verdict::LetGo) };
-        let traits = capture::traits(&own)?;
-        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(Verdict::LetGo) };
-        let Some(captured) = &worker.captured else { return Ok(Verdict::LetGo) };
-        if !capture::is_waiting(&captured.notify, request.id) {
-            return Ok(Verdict::LetGo);
-        }
-        let (seat, settings) = (worker.seat, Rc::clone(&worker.settings));
-        let cookie = capture::cookie(&own)?;
-        let address = captured.bound.get(&cookie).cloned();
-        let Some(address) = address.or_else(|| self.listeners.address_of(seat, cookie)) else {
-            // A port that the kernel chose, or a socket that it was given.
-            return Ok(Verdict::LetGo);
-        };
+        let Some(subject) = self.subject(id, request)? else { return Ok(Verdict::LetGo) };
+        let Subject { socket, traits, seat, cookie, known } = subject;
+        let settings = self.workers.get(id).map(|worker| Rc::clone(&worker.settings));
+        // Without an address it is a port that the kernel chose.
+        let (Some(address), Some(settings)) = (known, settings) else { return Ok(Verdict::LetGo) };
         // A negative one means the largest.
         let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
-        let caught = Caught { address, socket: own, backlog, is_multipath: traits.is_multipath };
+        let caught = Caught { address, socket, backlog, is_multipath: traits.is_multipath };
         self.listeners.capture(seat, &settings, id, caught, &self.link)?;
         if let Some(captured) = self.workers.captured_mut(id) {
             captured.bound.remove(&cookie);
@@ -288,6 +286,18 @@ impl Master {
             }
         }
     }
+}
+
+/// The socket that a call is about.
+#[derive(Debug)]
+struct Subject {
+    /// A duplicate of the program's own.
+    socket: OwnedFd,
+    traits: Traits,
+    seat: SeatId,
+    cookie: u64,
+    /// Where it is bound, if it is.
+    known: Option<ListenAddress>,
 }
 
 /// What becomes of a call.
