@@ -7,6 +7,8 @@ mod table;
 mod takes;
 mod unsupported;
 
+use crate::suggestion::closest;
+
 pub(crate) use table::{GROUPS, KEYS};
 pub(crate) use takes::Takes;
 pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_MEANINGLESS};
@@ -88,18 +90,7 @@ pub(crate) fn camel_case(name: &str) -> String {
     camel
 }
 
-/// The one of `names` that `typed` was probably meant to be.
-pub(crate) fn did_you_mean<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    // Nobody mistypes more, and a distance costs the product of both lengths.
-    const MAX_TYPED: usize = 64;
-    if typed.len() > MAX_TYPED {
-        return None;
-    }
-    let typed = snake_case(typed);
-    let distances = names.map(|name| (strsim::damerau_levenshtein(&typed, name), name));
-    // One slip in a short word, one more for every four letters.
-    distances
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= typed.len() / 4 + 1)
-        .map(|(_, name)| name)
+/// The key that `typed` was probably meant to be.
+pub(crate) fn did_you_mean<'n>(typed: &str, keys: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    closest(&snake_case(typed), keys)
 }

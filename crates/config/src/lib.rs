@@ -44,6 +44,7 @@ mod schema;
 mod signal;
 mod size;
 mod source;
+mod suggestion;
 mod tree;
 mod value;
 mod watch;
@@ -60,6 +61,7 @@ pub use logs::{LogOptions, LogPeriod};
 pub use reference::update_reference;
 pub use schema::schema;
 pub use source::{Format, ReadError, Source};
+pub use suggestion::closest;
 pub use watch::Watch;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use regex_lite::Regex;
-use supervisor_config::{App, ListenAddress};
+use supervisor_config::{App, ListenAddress, closest};
 use supervisor_core::{AppId, Generation, Order, Slots};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 
@@ -236,6 +236,13 @@ impl Registry {
     /// The refusal of a name that nothing has.
     pub(crate) fn unknown(&self, name: &str) -> ErrorDetail {
         const SHOWN: usize = 8;
+        // A slot is a slip of its app's name.
+        let app = name.split(':').next().unwrap_or(name);
+        let close = closest(app, self.entries.keys().map(String::as_str));
+        if let Some(close) = close.filter(|close| *close != app) {
+            let message = format!("no app, slot or namespace is called `{name}`; did you mean `{close}`?");
+            return refuse(ErrorCode::NoSuchApp, message);
+        }
         let names: Vec<&str> = self.entries.keys().map(String::as_str).take(SHOWN).collect();
         let there = match (names.len(), self.entries.len()) {
             (0, _) => "no app is declared".to_owned(),
