@@ -32,7 +32,7 @@ pub(super) fn key(prefix: &str, app: &str, seat: SeatId, address: &ListenAddress
     }
 }
 
-/// The key of the member that no worker has, see [`Listeners::anchor`]. An app
+/// The key of the member that no worker has, see `Listeners::anchor`. An app
 /// has one for each address; a Unix socket has none.
 pub(super) fn anchor_key(app: &str, address: &ListenAddress) -> String {
     let ListenAddress::Tcp { address, dual_stack } = address else { return String::new() };
