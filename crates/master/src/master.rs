@@ -378,9 +378,10 @@ impl Master {
             let why = words::errno(&io::Error::from_raw_os_error(errno));
             tracing::error!("{}: its sockets are not captured, seccomp: {why}", self.place(slot));
         }
-        // It has come before the program could make a call.
+        // It has come before the program could make a call. What introduces the
+        // child stays: a next master must find it until the keeper has its pid.
         let calls =
-            fdpass::receive(&ours, &mut [0; 4]).ok().and_then(|received| received.fds.into_iter().next());
+            fdpass::peek(&ours, &mut [0; 4]).ok().and_then(|received| received.fds.into_iter().next());
         // Its pid is reserved until it is reaped, so this is its own.
         let start_time = process::start_time(child.pid).unwrap_or(0);
         record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });

@@ -72,10 +72,23 @@ pub struct Received {
 /// `WouldBlock` without one on a non-blocking socket, `ECONNRESET` when the peer has gone without
 /// having read everything.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    take(socket, buffer, RecvFlags::CMSG_CLOEXEC)
+}
+
+/// Receives a copy of the next message, with duplicates of its descriptors: it stays for whoever reads
+/// the socket next. Does not wait.
+///
+/// # Errors
+///
+/// As [`receive`].
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    take(socket, buffer, RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK | RecvFlags::DONTWAIT)
+}
+
+fn take(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut buffer = [IoSliceMut::new(buffer)];
-    let flags = RecvFlags::CMSG_CLOEXEC;
     let message = retry_on_intr(|| recvmsg(&socket, &mut buffer, &mut control, flags))?;
     let mut fds = Vec::new();
     for message in control.drain() {
@@ -201,6 +214,18 @@ mod tests {
         assert_eq!(receive(&other, &mut buffer).unwrap().len, 0);
         let error = send(&other, b"late", &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_look_takes_nothing_away() {
+        let (one, other) = seqpacket_pair().unwrap();
+        assert_eq!(peek(&other, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send(&one, b"x", &borrow(&eventfds(1))).unwrap();
+        for _ in 0..2 {
+            let seen = peek(&other, &mut [0; 4]).unwrap();
+            assert_eq!((seen.len, seen.fds.len(), seen.truncated), (1, 1, false));
+        }
+        assert_eq!(receive(&other, &mut [0; 4]).unwrap().fds.len(), 1);
     }
 
     #[test]
