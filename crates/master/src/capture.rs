@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use supervisor_config::ListenAddress;
 use supervisor_core::{AppId, Event, SeatId, WorkerId};
 use supervisor_sys::capture::{self, Call, Request, Traits};
-use supervisor_sys::socket;
+use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
+use supervisor_sys::{fdpass, pidfd, socket};
 
 use crate::family::Processes;
 use crate::listeners::{Caught, Rival};
@@ -63,26 +64,32 @@ impl Captured {
 ///
 /// In words: why not.
 pub(crate) fn try_out(launcher: &mut Launcher, null: &OwnedFd) -> Result<(), String> {
-    let words = |error: &io::Error| words::errno(error);
-    capture::available().map_err(|error| format!("seccomp: {}", words(&error)))?;
-    let (ours, theirs) = supervisor_sys::fdpass::seqpacket_pair().map_err(|error| words(&error))?;
-    let stdio = [null.as_fd(); 3];
-    let own = "/proc/self/exe".into();
-    let mut plan = Plan::new(Program::Path(own), vec!["supervisor".into(), "--version".into()], stdio);
+    let seccomp = |error: io::Error| format!("seccomp: {}", words::errno(&error));
+    capture::available().map_err(seccomp)?;
+    // Nobody reads it, but a socket without its other end would fail the spawn.
+    let (_ours, theirs) = fdpass::seqpacket_pair().map_err(|error| words::errno(&error))?;
+    let own = Program::Path("/proc/self/exe".into());
+    let mut plan = Plan::new(own, vec!["supervisor".into(), "--version".into()], [null.as_fd(); 3]);
     plan.introduce = Some(theirs.as_fd());
     plan.capture = true;
     let child = launcher.spawn(&plan).map_err(|error| error.to_string())?;
-    let result = match child.uncaptured {
-        Some(libc_busy) if libc_busy == Errno::BUSY.raw_os_error() => {
+    // It has not been reaped, so its descriptors are looked for in it and nobody else.
+    let copied = capture::copy_descriptor(&child.pidfd, 0);
+    let _ = pidfd::send_signal(&child.pidfd, Signal::KILL);
+    let _ = pidfd::wait(&child.pidfd);
+    match child.uncaptured {
+        Some(errno) if errno == Errno::BUSY.raw_os_error() => {
             Err("somebody else captures the calls of this process already".to_owned())
         }
-        Some(errno) => Err(format!("seccomp: {}", words(&io::Error::from_raw_os_error(errno)))),
-        None => Ok(()),
-    };
-    let _ = supervisor_sys::pidfd::send_signal(&child.pidfd, supervisor_sys::signal::Signal::KILL);
-    let _ = supervisor_sys::pidfd::wait(&child.pidfd);
-    drop(ours);
-    result
+        Some(errno) => Err(seccomp(io::Error::from_raw_os_error(errno))),
+        None => match copied {
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                Err("the descriptors of children may not be copied (pidfd_getfd): see Yama".to_owned())
+            }
+            // One that has ended already proves nothing.
+            Ok(_) | Err(_) => Ok(()),
+        },
+    }
 }
 
 impl Master {
@@ -265,9 +272,7 @@ impl Master {
         }
         Ok(Verdict::Done)
     }
-}
 
-impl Master {
     /// Closes sockets whose worker has crashed and that its replacement has not
     /// made again: nobody will answer there. To be called once a second.
     pub(crate) fn look_after_parked(&mut self) {

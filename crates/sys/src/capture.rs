@@ -164,9 +164,17 @@ impl Request {
         if self.fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let pidfd = open_thread(self.thread)?;
-        Ok(pidfd_getfd(pidfd, self.fd, PidfdGetfdFlags::empty())?)
+        copy_descriptor(open_thread(self.thread)?, self.fd)
     }
+}
+
+/// A duplicate of a descriptor that another process has, close-on-exec (`pidfd_getfd(2)`).
+///
+/// # Errors
+///
+/// `EPERM` where the process may not be traced, `EBADF` for a number that it does not have, `ESRCH`.
+pub fn copy_descriptor(pidfd: impl AsFd, fd: RawFd) -> io::Result<OwnedFd> {
+    Ok(pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty())?)
 }
 
 /// A descriptor of a thread's process that shares the *thread's* table of descriptors. Kernels before

@@ -1,4 +1,5 @@
-//! A child in a cgroup of its own. Where none can be made, there is nothing to see.
+//! A child in a cgroup of its own. It needs root and a mounted hierarchy of version 2; without the latter
+//! only the end-to-end tests look, which mount one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,10 +13,15 @@ use supervisor_sys::cgroup::{Cgroup, open_processes};
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage};
 
-/// A new cgroup below our own, as far as we may.
+/// A new cgroup below our own; `None` where no hierarchy of version 2 is mounted.
 fn new_cgroup(name: &str) -> Option<Cgroup> {
-    let cgroup = Cgroup::own()?.child(&format!("supervisor-{name}-{}", std::process::id()));
-    cgroup.create().is_ok().then_some(cgroup)
+    let Some(own) = Cgroup::own() else {
+        eprintln!("not run: no hierarchy of cgroup version 2 is mounted here");
+        return None;
+    };
+    let cgroup = own.child(&format!("supervisor-{name}-{}", std::process::id()));
+    cgroup.create().unwrap();
+    Some(cgroup)
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) {
