@@ -216,6 +216,11 @@ impl Listeners {
             .reduce(u64::saturating_add)
     }
 
+    /// All seats in rotation.
+    pub(crate) fn in_rotation(&self) -> impl Iterator<Item = SeatId> {
+        self.rotations.values().flatten().copied()
+    }
+
     /// The TCP ports that a seat serves, each once.
     pub(crate) fn ports(&self, seat: SeatId) -> Vec<u16> {
         let members = self.members.get(&seat).into_iter().flatten();

@@ -27,6 +27,7 @@ use crate::automatic::Automatic;
 use crate::cgroups::Cgroups;
 use crate::drains::Drains;
 use crate::events::Events;
+use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
@@ -62,6 +63,7 @@ pub(crate) struct Master {
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
     pub(crate) observer: Observer,
+    pub(crate) hangs: Hangs,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
@@ -132,6 +134,7 @@ impl Master {
             workers: Workers::new(cgroups),
             drains: Drains::default(),
             observer: Observer::default(),
+            hangs: Hangs::default(),
             listeners: Listeners::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
@@ -174,6 +177,7 @@ impl Master {
                 | Action::Drain(_)
                 | Action::Revert(_)
                 | Action::Terminate(_)
+                | Action::Abort(_)
                 | Action::Kill(_) => {
                     self.queue.push_back(action);
                 }
@@ -246,6 +250,7 @@ impl Master {
                 self.handle(event);
             }
             Action::Terminate(worker) => self.workers.terminate(worker),
+            Action::Abort(worker) => self.workers.abort(worker),
             Action::Kill(worker) => {
                 let mut killed = vec![worker];
                 while let Some(Action::Kill(worker)) =
@@ -420,7 +425,11 @@ impl Master {
     pub(crate) fn hear(&mut self, news: News) {
         match news {
             News::Said(id) => {
-                for event in self.workers.hear(id) {
+                let (events, alive) = self.workers.hear(id);
+                if alive {
+                    self.hangs.alive(id);
+                }
+                for event in events {
                     self.handle(event);
                 }
             }
@@ -464,16 +473,23 @@ impl Master {
         let (slot, state, detail) = match notice {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
             Notice::Ready { slot, after, .. } => {
+                let watchdog = self.workers.get(worker).and_then(|worker| worker.settings.app.watchdog);
+                self.hangs.begin(worker, watchdog);
                 (slot, WorkerState::Ready, format!("ready after {}{process}", words::duration(after)))
             }
             Notice::Switched(slot, _) => (slot, WorkerState::Ready, format!("takes over{process}")),
             Notice::Draining(slot, _) => (slot, WorkerState::Draining, format!("draining{process}")),
             Notice::Stopping(slot, _) => (slot, WorkerState::Stopping, format!("stopping{process}")),
+            Notice::Hung { slot, hang, next, .. } => {
+                let state = next.map_or(WorkerState::Stopping, words::state_after);
+                (slot, state, words::hung(hang, next, &process))
+            }
             Notice::Killing(slot, _) => {
                 (slot, WorkerState::Stopping, format!("did not end in time, killing it{process}"))
             }
             Notice::Ended { slot, ending, next, .. } => {
                 self.sampler.remove(worker);
+                self.hangs.forget(worker);
                 self.ended.push((slot.app, worker));
                 self.link.delete(&records::worker_key(worker));
                 (slot, words::state_after(next), words::ended(&ending, next))

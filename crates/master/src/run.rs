@@ -136,6 +136,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
+                master.look_after_hangs();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
