@@ -101,6 +101,11 @@ impl Queue {
         }
     }
 
+    /// Whether it has stood for so long, and was looked at closely meanwhile.
+    fn stands_for(&self, limit: Duration, now: Instant) -> bool {
+        self.stands(now) >= limit && self.before.as_ref().is_some_and(|(since, _)| *since < now)
+    }
+
     fn stands(&self, now: Instant) -> Duration {
         now.duration_since(self.moved)
     }
@@ -154,15 +159,16 @@ impl Hangs {
         }
         let stands = |one: &Seen| self.queues.get(&one.worker).map(|queue| queue.stands(now));
         for one in seen {
-            if stands(one).is_none_or(|time| time < one.limit) {
+            let Some(queue) = self.queues.get(&one.worker).filter(|queue| queue.stands_for(one.limit, now))
+            else {
                 continue;
-            }
+            };
             let mut siblings =
                 seen.iter().filter(|other| other.app == one.app && other.worker != one.worker).peekable();
             let hangs = if siblings.peek().is_some() {
                 siblings.any(|other| stands(other).is_some_and(|time| time < other.limit / 2))
             } else {
-                self.queues.get(&one.worker).is_some_and(|queue| !queue.busy)
+                !queue.busy
             };
             if hangs {
                 hung.push((one.worker, Hang::Queue(one.limit)));
