@@ -150,6 +150,24 @@ fn a_queue_is_answered_by_the_replacement() {
 }
 
 #[test]
+fn a_worker_that_shuts_its_socket_down_is_waited_for() {
+    let home = Home::new();
+    let settings =
+        settings(&home, &python("bind/shutdown.py"), "ready: listen").replace("instances: 2", "instances: 1");
+    home.start_app("web", &settings);
+    let before = home.pids("web")[0];
+    process::signal(before, Signal::TERM);
+    // It says so and stays for a while.
+    until("the socket is shut down", || home.log("web-out-0.log").contains("shut down"));
+    let clients: Vec<_> =
+        (0..5).map(|_| eventually("a connection", || http::send(home.address(), "/").ok())).collect();
+    for client in clients {
+        let pid: Number = http::receive(client).unwrap().parse().unwrap();
+        assert_ne!(pid, before);
+    }
+}
+
+#[test]
 fn an_address_has_one_app() {
     let home = Home::new();
     home.start_app("web", &settings(&home, &node(), ""));

@@ -135,7 +135,7 @@ impl Master {
             drains: Drains::default(),
             observer: Observer::default(),
             hangs: Hangs::default(),
-            listeners: Listeners::default(),
+            listeners: Listeners::new()?,
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,

@@ -11,7 +11,7 @@ use supervisor_core::{AppId, SeatId, WorkerId};
 use supervisor_sys::{capture, socket};
 
 use super::keys::{CAPTURED, anchor_key, group_of, key};
-use super::{Listeners, Member, bind, write_down};
+use super::{BACKLOG, Listeners, Member, bind, write_down};
 use crate::link::Link;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
@@ -37,9 +37,6 @@ pub(crate) enum Rival {
     /// The same app, in a form that overlaps with it.
     Form(ListenAddress),
 }
-
-/// How many connections may wait until a worker says how many.
-const BACKLOG: u32 = 511;
 
 impl Listeners {
     /// Finds the captured sockets of a seat that an earlier master left.
