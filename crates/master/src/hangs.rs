@@ -133,6 +133,13 @@ impl Hangs {
         self.queues.remove(&worker);
     }
 
+    /// Those whose queue has stood since the look before, at least.
+    pub(crate) fn standing(&self) -> impl Iterator<Item = WorkerId> {
+        let now = self.looked;
+        let stands = move |queue: &Queue| queue.length > 0 && now.is_some_and(|now| queue.moved < now);
+        self.queues.iter().filter(move |(_, queue)| stands(queue)).map(|(worker, _)| *worker)
+    }
+
     /// Takes a look at all workers in rotation. Returns those that hang.
     fn look(
         &mut self,

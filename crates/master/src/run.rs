@@ -141,6 +141,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.look_at_clock();
                 master.look_after_parked();
                 master.look_after_hangs();
+                master.look_after_closed();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {

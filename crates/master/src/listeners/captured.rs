@@ -182,6 +182,20 @@ impl Listeners {
         left
     }
 
+    /// The sockets that a worker made and somebody waits at.
+    pub(crate) fn waited_at(&self, seat: SeatId, worker: WorkerId) -> Vec<(ListenAddress, Rc<OwnedFd>)> {
+        let members = self.members.get(&seat).into_iter().flatten();
+        let own = members.filter(|member| member.captured && member.holder == Some(worker));
+        own.filter(|member| socket::queue_length(&*member.socket).is_ok_and(|queue| queue.length > 0))
+            .map(|member| (member.address.clone(), Rc::clone(&member.socket)))
+            .collect()
+    }
+
+    /// Closes one socket of a seat.
+    pub(crate) fn give_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, link: &Link) {
+        self.close_except(seat, |member| !Rc::ptr_eq(&member.socket, socket), link);
+    }
+
     /// The captured addresses of an app, in order.
     pub(crate) fn captured(&self, app: AppId) -> BTreeSet<&ListenAddress> {
         self.of_app(app).filter(|member| member.captured).map(|member| &member.address).collect()
