@@ -33,6 +33,7 @@ mod logs;
 mod memory;
 mod monit;
 mod notify;
+mod paths;
 mod reload;
 mod run;
 mod scale;

@@ -36,6 +36,7 @@ mod requests;
 mod run;
 mod sampler;
 mod schedule;
+mod second_name;
 mod service;
 mod settings;
 mod sight;

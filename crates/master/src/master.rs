@@ -24,6 +24,7 @@ use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolv
 use supervisor_sys::{fdpass, process, socket};
 
 use crate::automatic::Automatic;
+use crate::capture::Later;
 use crate::cgroups::Cgroups;
 use crate::drains::Drains;
 use crate::events::Events;
@@ -93,6 +94,8 @@ pub(crate) struct Master {
     /// turn is over, and while an order about their app is under way, whose
     /// failure may be told at its end.
     ended: Vec<(AppId, WorkerId)>,
+    /// Calls of workers that wait.
+    pub(crate) later: Later,
     /// Why workers were refused an address, for whoever is told of their end.
     pub(crate) refused: BTreeMap<WorkerId, String>,
 }
@@ -152,6 +155,7 @@ impl Master {
             open_files,
             oom_score_adj,
             ended: Vec::new(),
+            later: Later::new(),
             refused: BTreeMap::new(),
         })
     }
@@ -436,6 +440,8 @@ impl Master {
             News::Calls(id) => self.hear_calls(id),
             News::Ended(id) => {
                 if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
+                    // Many programs remove their path when they end.
+                    self.listeners.restore_paths();
                     self.handle(event);
                 }
             }

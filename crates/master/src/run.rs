@@ -117,6 +117,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
         let drain = master.drains.next_look();
+        let later = master.later.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -140,6 +141,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
+                master.listeners.restore_paths();
                 master.look_after_hangs();
                 master.look_after_closed();
             }
@@ -149,6 +151,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(drain.unwrap_or_else(Instant::now).into()), if drain.is_some() => {
                 master.look_after_drains();
+            }
+            () = sleep_until(later.unwrap_or_else(Instant::now).into()), if later.is_some() => {
+                master.hear_later_calls();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }
