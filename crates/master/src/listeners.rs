@@ -388,7 +388,7 @@ impl Listeners {
         let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
             return;
         };
-        match steering::steer(&*any.socket, &numbers) {
+        match steering::steer(&*any.socket, &[], &numbers) {
             Ok(()) => {
                 if let Some(group) = self.group_mut(app, address) {
                     group.picked = numbers;
