@@ -126,6 +126,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::WorkerReady(_)
+        | Event::WorkerUnready { .. }
         | Event::WorkerLeaving(_)
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
@@ -141,7 +142,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
     let cause = match &ending.cause {
         Cause::Itself => !life.terminated && !life.drained,
         Cause::Asked => asked,
-        Cause::NotReady(_) => asked && !over.ready,
+        Cause::NotReady { .. } => asked && !over.ready,
         Cause::Memory { .. } => asked && life.outgrown,
         Cause::NotStarted(_) => ending.exit.is_none(),
     };
