@@ -25,6 +25,7 @@ use supervisor_sys::{fdpass, process, socket};
 
 use crate::automatic::Automatic;
 use crate::cgroups::Cgroups;
+use crate::checks::Checks;
 use crate::drains::Drains;
 use crate::events::Events;
 use crate::link::Link;
@@ -61,6 +62,7 @@ pub(crate) struct Master {
     pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
+    pub(crate) checks: Checks,
     pub(crate) observer: Observer,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
@@ -78,15 +80,15 @@ pub(crate) struct Master {
     pub(crate) started: Instant,
     pub(crate) log_dir: PathBuf,
     /// What workers are given as standard input.
-    null: OwnedFd,
-    launcher: Launcher,
+    pub(crate) null: OwnedFd,
+    pub(crate) launcher: Launcher,
     /// Whether the sockets that workers bind can be captured here.
     pub(crate) captures: bool,
     /// The limit of open files that workers get: the one the daemon had before
     /// it was raised.
-    open_files: Limit,
+    pub(crate) open_files: Limit,
     /// The score that workers get unless their app says otherwise.
-    oom_score_adj: Option<i32>,
+    pub(crate) oom_score_adj: Option<i32>,
     /// Workers that ended: their output's tail may still be asked for until the
     /// turn is over, and while an order about their app is under way, whose
     /// failure may be told at its end.
@@ -131,6 +133,7 @@ impl Master {
             events: Events::default(),
             workers: Workers::new(cgroups),
             drains: Drains::default(),
+            checks: Checks::default(),
             observer: Observer::default(),
             listeners: Listeners::default(),
             output: Output::start()?,
@@ -253,6 +256,7 @@ impl Master {
                 {
                     killed.push(worker);
                 }
+                killed.iter().for_each(|worker| self.end_check(*worker));
                 self.workers.kill(&killed);
             }
             Action::Forget(app) => {
@@ -413,6 +417,9 @@ impl Master {
         self.sampler.add(id, child.pid, settings.ceilings());
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
+        if settings.is_checked() {
+            self.checks.add(id);
+        }
         Ok(())
     }
 
@@ -426,6 +433,7 @@ impl Master {
             }
             News::Calls(id) => self.hear_calls(id),
             News::Ended(id) => {
+                self.end_check(id);
                 if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
                     self.handle(event);
                 }
@@ -468,7 +476,10 @@ impl Master {
             }
             Notice::Switched(slot, _) => (slot, WorkerState::Ready, format!("takes over{process}")),
             Notice::Draining(slot, _) => (slot, WorkerState::Draining, format!("draining{process}")),
-            Notice::Stopping(slot, _) => (slot, WorkerState::Stopping, format!("stopping{process}")),
+            Notice::Stopping(slot, _) => {
+                self.end_check(worker);
+                (slot, WorkerState::Stopping, format!("stopping{process}"))
+            }
             Notice::Killing(slot, _) => {
                 (slot, WorkerState::Stopping, format!("did not end in time, killing it{process}"))
             }

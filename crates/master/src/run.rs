@@ -114,6 +114,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
         let drain = master.drains.next_look();
+        let check = master.checks.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -130,6 +131,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
+            Some(outcome) = master.checks.outcome() => master.hear_check(outcome),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
                 master.beat(ending.is_begun());
@@ -143,6 +145,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(drain.unwrap_or_else(Instant::now).into()), if drain.is_some() => {
                 master.look_after_drains();
+            }
+            () = sleep_until(check.unwrap_or_else(Instant::now).into()), if check.is_some() => {
+                master.look_after_checks();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }

@@ -28,7 +28,7 @@ const MAX_PROGRAM: usize = libc::BPF_MAXINSNS as usize;
 /// # Errors
 ///
 /// `InvalidInput` without an index or a probe, for more than [`MAX_PROBES`] of these, for indexes out of
-/// order, and for more than about 1,190 separate runs of them; `EINVAL` for a socket without `SO_REUSEPORT`;
+/// order, and for more than about 1,000 separate runs of them; `EINVAL` for a socket without `SO_REUSEPORT`;
 /// `EPERM` where a filter forbids it.
 pub fn steer(socket: impl AsFd, probes: &[Probe], indexes: &[u32]) -> io::Result<()> {
     let mut program = program(probes, indexes).ok_or(io::ErrorKind::InvalidInput)?;

@@ -12,7 +12,7 @@ use libc::sock_filter;
 use super::statement;
 
 /// The most that one program can have: what is left of its length is the policy's.
-pub const MAX_PROBES: usize = 32;
+pub const MAX_PROBES: usize = 64;
 
 /// A client whose connections go to a certain member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
