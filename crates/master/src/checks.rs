@@ -12,7 +12,7 @@ mod tcp;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use supervisor_config::{Attempt, Ready, ReadyCheck};
 use supervisor_core::{Event, WorkerId};
@@ -25,6 +25,8 @@ use crate::words;
 
 /// Tries that are under way at a time.
 const AT_ONCE: usize = 64;
+/// How long tries are begun before other news is looked at.
+const SLICE: Duration = Duration::from_millis(5);
 /// The longest text that is told of a failure, in characters.
 const MAX_TEXT: usize = 300;
 
@@ -125,6 +127,10 @@ impl Master {
         for (_, id) in due.into_iter().take(AT_ONCE.saturating_sub(self.checks.under_way())) {
             if let Err(lacks) = self.try_check(id) {
                 self.lacks(id, lacks);
+            }
+            // The others stay due; other news comes first.
+            if now.elapsed() >= SLICE {
+                break;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Connections of our own that must reach one certain worker, in the rotation
 //! or out of it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -179,11 +180,15 @@ impl Listeners {
         let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
             return Ok(());
         };
-        let number = |key: &str| (0..).zip(members).find(|(_, member)| member.key == key);
-        let probes: Vec<Probe> = group
-            .leads
-            .iter()
-            .filter_map(|lead| Some(Probe { client: lead.client, index: number(&lead.key)?.0 }))
+        // There are few of them, and many members.
+        let mut leads: BTreeMap<&str, Vec<SocketAddr>> = BTreeMap::new();
+        for lead in &group.leads {
+            leads.entry(&lead.key).or_default().push(lead.client);
+        }
+        let clients = |key: &str| leads.get(key).into_iter().flatten().copied();
+        let probes: Vec<Probe> = (0..)
+            .zip(members)
+            .flat_map(|(index, member)| clients(&member.key).map(move |client| Probe { client, index }))
             .collect();
         if probes.is_empty() && numbers.is_empty() {
             return steering::unsteer(&*any.socket);
