@@ -1,7 +1,7 @@
 //! `ready: http`, `tcp` and `exec`: who is ready is found out by asking.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use serde_json::Value;
 
@@ -114,8 +114,10 @@ fn no_sibling_answers() {
 
 #[test]
 fn no_sibling_answers_with_ipv6() {
+    // There is one address, so the port is this process's own, as far as that goes.
+    let port = 29_200 + u16::try_from(std::process::id() % 2_000).unwrap();
     for listeners in BOTH {
-        a_sibling_does_not_answer(listeners, "[::1]:29172".parse().unwrap());
+        a_sibling_does_not_answer(listeners, (Ipv6Addr::LOCALHOST, port).into());
     }
 }
 
@@ -213,6 +215,18 @@ fn a_program_that_stays_is_killed() {
     let home = Home::new();
     let check = staying(&home, "200ms");
     until("it has ended", || !process::is_alive(check));
+}
+
+#[test]
+fn what_a_program_leaves_is_killed() {
+    let home = Home::new();
+    home.write("check.sh", "yes & echo $! > pid");
+    home.start_app(
+        "web",
+        "command: [sleep, '60']\ninstances: 1\nready_check: {command: sh check.sh, timeout: 10s}",
+    );
+    let left = fs::read_to_string(home.path("pid")).unwrap().trim().parse().unwrap();
+    until("it has ended", || !process::is_alive(left));
 }
 
 #[test]

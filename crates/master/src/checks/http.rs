@@ -100,6 +100,10 @@ fn why(failure: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -107,5 +111,57 @@ mod tests {
         assert_eq!(named(StatusCode::INTERNAL_SERVER_ERROR), "500 Internal Server Error");
         assert_eq!(named(StatusCode::from_u16(599).unwrap()), "599");
         assert_eq!(ranges(&[200..=399, 404..=404]), "200-399, 404");
+    }
+
+    /// What a check says of a server that answers so, and keeps the connection
+    /// open if it is to.
+    async fn says(answer: Vec<u8>, stays: bool, limit: Duration) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let length = client.read(&mut request).unwrap();
+            let _ = client.write_all(&answer);
+            while stays && client.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let dial = Dial { to: Endpoint::Tcp(address), socket: None };
+        let said = ask(dial, "/health".to_owned(), vec![200..=399], limit).await;
+        let request = server.join().unwrap().to_ascii_lowercase();
+        let head = format!(
+            "get /health http/1.1\r\nhost: {address}\r\nconnection: close\r\nuser-agent: supervisor\r\n"
+        );
+        assert!(request.starts_with(&head), "{request}");
+        let what = format!("GET http://{address}/health");
+        said.map_err(|said| said.strip_prefix(&what).unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn answers_of_all_kinds() {
+        const LONG: Duration = Duration::from_secs(30);
+        const SHORT: Duration = Duration::from_millis(300);
+        let ok = |answer: &str, stays| says(answer.as_bytes().to_vec(), stays, LONG);
+        ok("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", false).await.unwrap();
+        ok("HTTP/1.0 302 Found\r\n\r\n", false).await.unwrap();
+        // Not to its end, nor to more than what was announced.
+        ok("HTTP/1.1 204 No Content\r\n\r\nmore", true).await.unwrap();
+        ok("HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\nand so on", true).await.unwrap();
+        ok("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", true)
+            .await
+            .unwrap();
+
+        for (answer, stays, limit, expected) in [
+            ("HTTP/1.1 503 No\r\n\r\n", false, LONG, " answered 503 Service Unavailable, wanted 200-399"),
+            ("", false, LONG, ": connection closed before message completed"),
+            ("HTTP/1.1 200 O", false, LONG, ": connection closed before message completed"),
+            ("220 mail.example ESMTP\r\n", false, LONG, ": invalid HTTP version parsed"),
+            ("", true, SHORT, ": no answer within 300ms"),
+            ("HTTP/1.1 200 OK\r\n", true, SHORT, ": no answer within 300ms"),
+        ] {
+            assert_eq!(says(answer.into(), stays, limit).await, Err(expected.to_owned()), "{answer:?}");
+        }
+        let endless = format!("HTTP/1.1 200 OK\r\nlong: {}", "x".repeat(1 << 20));
+        says(endless.into_bytes(), true, LONG).await.unwrap_err();
     }
 }
