@@ -150,6 +150,50 @@ fn a_queue_is_answered_by_the_replacement() {
 }
 
 #[test]
+fn a_worker_that_shuts_its_socket_down_is_waited_for() {
+    let home = Home::new();
+    let settings =
+        settings(&home, &python("bind/shutdown.py"), "ready: listen").replace("instances: 2", "instances: 1");
+    home.start_app("web", &settings);
+    let before = home.pids("web")[0];
+    process::signal(before, Signal::TERM);
+    // It says so and stays for a while.
+    until("the socket is shut down", || home.log("web-out-0.log").contains("shut down"));
+    let clients: Vec<_> =
+        (0..5).map(|_| eventually("a connection", || http::send(home.address(), "/").ok())).collect();
+    for client in clients {
+        let pid: Number = http::receive(client).unwrap().parse().unwrap();
+        assert_ne!(pid, before);
+    }
+}
+
+#[test]
+fn a_socket_that_its_program_closes_keeps_nobody() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, &node(), "ready: listen"));
+    all_answer(&home);
+    // One of the two goes on without its server.
+    let closed: Number = home.get("/close").unwrap().parse().unwrap();
+    let mut clients = Vec::new();
+    until("its socket is given up", || {
+        clients.extend(http::send(home.address(), "/"));
+        home.daemon_log().contains("it has closed")
+    });
+    let load = Load::start(home.address());
+    load.more(40);
+    assert_eq!(load.finish(), [""; 0]);
+    assert!(process::is_alive(closed));
+    // The other one, too.
+    home.get("/close").unwrap();
+    until("nobody is kept waiting", || {
+        let client = http::send(home.address(), "/");
+        client.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    });
+    let app = home.app("web");
+    assert_eq!((&app["state"], &app["listeners"]), (&"online".into(), &serde_json::json!([])), "{app:#}");
+}
+
+#[test]
 fn an_address_has_one_app() {
     let home = Home::new();
     home.start_app("web", &settings(&home, &node(), ""));

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 
 mod follow;
+mod hang;
 mod harness;
 mod hierarchy;
 mod http;

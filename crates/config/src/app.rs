@@ -76,6 +76,13 @@ pub struct App {
     pub cron_restart: Option<CronRestart>,
     /// The files whose changes replace its workers, if any.
     pub watch: Option<Watch>,
+    /// How long a worker may take no connection from its queue; with zero it is
+    /// not looked at.
+    #[serde(with = "millis", default = "hang_timeout")]
+    pub hang_timeout: Duration,
+    /// How often a worker says that it is alive, at least, if it does.
+    #[serde(with = "optional_millis", default)]
+    pub watchdog: Option<Duration>,
     /// The number of the signal that asks a worker to end.
     pub kill_signal: i32,
     /// How long after that a worker is killed.
@@ -212,4 +219,9 @@ pub(crate) mod optional_millis {
 /// For what an earlier version wrote down.
 const fn drain_timeout() -> Duration {
     Duration::from_secs(30)
+}
+
+/// For what an earlier version wrote down.
+const fn hang_timeout() -> Duration {
+    Duration::from_secs(10)
 }

@@ -96,6 +96,8 @@ pub(crate) fn read(
         max_memory_hard,
         cron_restart: cron::read(fields),
         watch: watch::read(fields, &cwd),
+        hang_timeout: fields.value("hang_timeout", duration),
+        watchdog: fields.optional("watchdog", positive_duration),
         kill_signal: fields.value("kill_signal", signal::kill_signal),
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),

@@ -142,10 +142,6 @@ fn report_stranger(entry: &Entry, report: &mut Report<'_>) -> Option<&'static Ke
             report.warning(entry.key_span, problem.help(foreign.advice));
         }
         None
-    } else if let Some(foreign) = keys::foreign(keys::LATER, &entry.key) {
-        let problem = Problem::new(format!("`{key}` is not supported yet"));
-        report.error(entry.key_span, problem.help(foreign.advice));
-        None
     } else {
         let names = keys::KEYS.iter().flat_map(|key| std::iter::once(&key.name).chain(key.aliases)).copied();
         unknown_key(entry, names, report).and_then(keys::find)

@@ -158,9 +158,7 @@ fn write_stranger(text: &mut String, entry: &Entry) {
     if keys::find(&entry.key).is_some() || is_env_set(entry) {
         return;
     }
-    let known = [keys::PM2, keys::MEANINGLESS, keys::LATER]
-        .into_iter()
-        .find_map(|table| keys::foreign(table, &entry.key));
+    let known = [keys::PM2, keys::MEANINGLESS].into_iter().find_map(|table| keys::foreign(table, &entry.key));
     let advice = match known {
         Some(foreign) if foreign.is_harmless(&entry.value) => return,
         Some(foreign) => foreign.advice,

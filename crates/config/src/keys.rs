@@ -11,7 +11,7 @@ use crate::suggestion::closest;
 
 pub(crate) use table::{GROUPS, KEYS};
 pub(crate) use takes::Takes;
-pub(crate) use unsupported::{Foreign, LATER, MEANINGLESS, PM2, TOP_MEANINGLESS};
+pub(crate) use unsupported::{Foreign, MEANINGLESS, PM2, TOP_MEANINGLESS};
 
 /// One key.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::daemon;
-use crate::keys::{Foreign, GROUPS, KEYS, Key, LATER, MEANINGLESS, PM2, Preset};
+use crate::keys::{Foreign, GROUPS, KEYS, Key, MEANINGLESS, PM2, Preset};
 use crate::limits::{self, Unit};
 use crate::program::INTERPRETERS;
 use crate::ready;
@@ -56,7 +56,6 @@ fn generate(name: &str) -> String {
                 .iter()
                 .map(|(extension, interpreter)| [format!("`.{extension}`"), format!("`{interpreter}`")]),
         ),
-        "later" => table("Key | Instead", LATER.iter().map(listed)),
         "pm2" => table("Key | Instead", PM2.iter().map(listed)),
         "meaningless" => table("Key | Instead", MEANINGLESS.iter().map(listed)),
         _ => String::new(),

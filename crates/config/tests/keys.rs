@@ -96,6 +96,8 @@ fn defaults() {
         kill_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(30),
         drain_quiet: None,
+        hang_timeout: Duration::from_secs(10),
+        watchdog: None,
         max_surge: 1,
         user: None,
         group: None,

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::event::Hang;
 use crate::id::{AppId, Generation, OperationId, SeatId, SlotId, WorkerId};
 use crate::slot::Ending;
 
@@ -34,6 +35,8 @@ pub enum Action {
     Revert(AppId),
     /// Ask a worker to end, by its app's signal.
     Terminate(WorkerId),
+    /// Ask a worker that hangs to end, and to leave a core dump: `SIGABRT`.
+    Abort(WorkerId),
     /// End a worker, its group and its descendants at once.
     Kill(WorkerId),
     /// Forget an app: it has no worker and no slot any more.
@@ -65,6 +68,18 @@ pub enum Notice {
     Draining(SlotId, WorkerId),
     /// A worker was asked to end, or said that it will.
     Stopping(SlotId, WorkerId),
+    /// A worker hangs and is aborted.
+    Hung {
+        /// Where.
+        slot: SlotId,
+        /// Who.
+        worker: WorkerId,
+        /// How it was seen.
+        hang: Hang,
+        /// What becomes of the slot, unless that is decided when the worker has
+        /// ended: somebody else is there beside it.
+        next: Option<Next>,
+    },
     /// A worker did not end in time and is killed.
     Killing(SlotId, WorkerId),
     /// A worker is gone.
@@ -90,6 +105,7 @@ impl Notice {
             | Self::Switched(_, worker)
             | Self::Draining(_, worker)
             | Self::Stopping(_, worker)
+            | Self::Hung { worker, .. }
             | Self::Killing(_, worker)
             | Self::Ended { worker, .. } => *worker,
         }

@@ -389,6 +389,6 @@ impl Turn<'_> {
         self.places.insert(id, seat.slot);
         self.actions.push(Action::Announce(Notice::Starting(seat.slot, id)));
         self.actions.push(Action::Spawn { worker: id, seat, generation: version.generation });
-        Worker { id, version, since: self.now, stage: Stage::Spawning, hurry: false }
+        Worker { id, side: seat.side, version, since: self.now, stage: Stage::Spawning, hurry: false }
     }
 }

@@ -63,6 +63,13 @@ pub enum Event {
         /// It is to be killed instead of replaced.
         hard: bool,
     },
+    /// A worker that was ready does nothing any more.
+    WorkerHung {
+        /// Who.
+        worker: WorkerId,
+        /// How that was seen.
+        hang: Hang,
+    },
     /// A worker's process and what was left of its group are gone.
     WorkerExited {
         /// Who ended.
@@ -77,6 +84,15 @@ pub enum Event {
         /// Kill instead of asking.
         now: bool,
     },
+}
+
+/// How it was seen that a worker does nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hang {
+    /// It has taken no connection from its queue for so long.
+    Queue(Duration),
+    /// It has not said for so long that it is alive, as it was to.
+    Watchdog(Duration),
 }
 
 /// How a process ended.

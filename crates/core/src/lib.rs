@@ -43,7 +43,7 @@ pub mod supervisor;
 pub mod time;
 
 pub use action::{Action, Failure, Next, Notice, Outcome, Refusal};
-pub use event::{Event, Exit, Order, Slots};
+pub use event::{Event, Exit, Hang, Order, Slots};
 pub use id::{AppId, Generation, OperationId, SeatId, Side, SlotId, WorkerId};
 pub use policy::{Policy, ReadyWhen};
 pub use slot::{Cause, Ending};

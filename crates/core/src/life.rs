@@ -6,7 +6,7 @@ use alloc::string::String;
 use crate::action::{Action, Failure, Next, Notice};
 use crate::app::{App, Turn};
 use crate::backoff;
-use crate::event::Exit;
+use crate::event::{Exit, Hang};
 use crate::id::{SlotId, WorkerId};
 use crate::policy::ReadyWhen;
 use crate::slot::{Cause, Ending, Rest, Role, Stage, Worker};
@@ -90,6 +90,41 @@ impl App {
         }
     }
 
+    /// Records that a worker that was ready hangs. It gets the time that a worker
+    /// has to end, but its successor does not wait for that.
+    pub(crate) fn hung(&mut self, index: u32, id: WorkerId, hang: Hang, turn: &mut Turn<'_>) {
+        let staying = self.stays(index, turn);
+        let place = SlotId { app: self.id, index };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(worker) = slot.workers_mut().find(|worker| worker.id == id) else { return };
+        if !matches!(worker.stage, Stage::Ready { .. }) {
+            return;
+        }
+        let policy = Rc::clone(&worker.version.policy);
+        let stable = worker.was_stable(turn.now);
+        let (cause, kill_at) = (Cause::Hung(hang), Some(turn.now + policy.kill_timeout));
+        worker.stage = Stage::Stopping { cause: cause.clone(), kill_at, stable };
+        let uptime = turn.now.since(worker.since);
+        turn.actions.push(Action::Abort(id));
+        let alone = slot.successor.is_none() && slot.retired.is_none();
+        let Some(worker) = slot.worker.take_if(|worker| worker.id == id && alone) else {
+            turn.actions.push(Action::Announce(Notice::Hung { slot: place, worker: id, hang, next: None }));
+            return;
+        };
+        slot.retired = Some(worker);
+        let ending = Ending { exit: None, cause, at: turn.now, uptime };
+        slot.last_ending = Some(ending.clone());
+        let next = self.next(index, &ending, &policy, stable, staying, turn);
+        let notice = Notice::Hung { slot: place, worker: id, hang, next: Some(next) };
+        turn.actions.push(Action::Announce(notice));
+        self.judge(Failure { slot: place, worker: id, ending }, next, turn);
+    }
+
+    /// Whether a slot is there to stay.
+    const fn stays(&self, index: u32, turn: &Turn<'_>) -> bool {
+        !turn.ending && !self.deleting && index < self.instances
+    }
+
     fn worker(&mut self, index: u32, id: WorkerId) -> Option<&mut Worker> {
         self.slots.get_mut(index as usize)?.workers_mut().find(|worker| worker.id == id)
     }
@@ -105,7 +140,7 @@ impl App {
         turn: &mut Turn<'_>,
     ) {
         let now = turn.now;
-        let staying = !turn.ending && !self.deleting && index < self.instances;
+        let staying = self.stays(index, turn);
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         let Some((role, worker)) = slot.take(id) else { return };
         let policy = Rc::clone(&worker.version.policy);

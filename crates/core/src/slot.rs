@@ -12,12 +12,13 @@
 //! a worker waits for is [`Rest`]. A second worker is in the slot while one
 //! replaces another: first as the *successor* that must prove itself, then, when
 //! it serves, beside the *retired* one that ends. Each of the two has a seat of
-//! its own ([`Side`]).
+//! its own ([`Side`]), unless the retired one hangs: then whoever comes next sits
+//! on the same sockets, to answer its queue.
 
 use alloc::string::String;
 use core::time::Duration;
 
-use crate::event::Exit;
+use crate::event::{Exit, Hang};
 use crate::id::{Generation, Side, WorkerId};
 use crate::policy::Version;
 use crate::time::Timestamp;
@@ -38,7 +39,7 @@ pub(crate) struct Slot {
     /// Who was in it and has not ended yet.
     pub(crate) retired: Option<Worker>,
     /// Where the worker's sockets are. The other seat is the successor's, or
-    /// that of the retired one.
+    /// that of a retired one that it has replaced.
     pub(crate) side: Side,
     /// Whose sockets listen, as far as orders were given.
     pub(crate) open: Seats,
@@ -101,6 +102,8 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
+    /// Where in its slot it sits.
+    pub(crate) side: Side,
     /// The settings that it lives by.
     pub(crate) version: Version,
     /// When its process began to run; when it was ordered, before that.
@@ -161,6 +164,8 @@ pub enum Cause {
         /// How much it might use, in bytes.
         limit: u64,
     },
+    /// It was aborted because it did nothing any more.
+    Hung(Hang),
     /// Its process could not be started: the stage and the cause in words.
     NotStarted(String),
 }

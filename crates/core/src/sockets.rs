@@ -17,9 +17,11 @@ impl App {
             let wanted = self.wants(index, turn);
             let slot = &mut self.slots[index as usize];
             let expected = wanted && slot.rest != Rest::Errored;
-            let beside = slot.successor.is_some() || slot.retired.is_some();
-            let own = (slot.side, slot.worker.is_some() || expected);
-            let other = (slot.side.other(), beside || slot.replace.is_some());
+            let taken = |side| slot.workers().any(|worker| worker.side == side);
+            let own = (slot.side, taken(slot.side) || expected);
+            // A successor does not start while a retired worker is there.
+            let successor = slot.replace.is_some() && slot.retired.is_none();
+            let other = (slot.side.other(), taken(slot.side.other()) || successor);
             for (side, needed) in [own, other] {
                 let seat = SeatId { slot: SlotId { app: self.id, index }, side };
                 let open = slot.open.of(side);

@@ -65,15 +65,20 @@ pub struct SlotSnapshot {
     pub side: Side,
     /// Whether they get new connections.
     pub in_rotation: bool,
-    /// Who is in it beside the worker, in the other seat.
+    /// Who is in it beside the worker.
     pub beside: Option<Beside>,
 }
 
 /// A successor that has to prove itself, or a retired worker that ends.
+///
+/// It sits in the other seat, unless it hangs and whoever comes next has its
+/// sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beside {
     /// Who it is.
     pub worker: WorkerId,
+    /// Where its sockets are.
+    pub side: Side,
     /// The generation of its settings.
     pub generation: Generation,
     /// What it is doing.
@@ -158,6 +163,7 @@ impl SlotSnapshot {
             in_rotation: app.rotation.binary_search(&seat).is_ok(),
             beside: slot.successor.as_ref().or(slot.retired.as_ref()).map(|worker| Beside {
                 worker: worker.id,
+                side: worker.side,
                 generation: worker.version.generation,
                 state: SlotState::of(worker),
                 since: runs_since(worker),

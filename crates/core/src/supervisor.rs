@@ -56,7 +56,7 @@ impl Supervisor {
 
     /// Takes note of an event and tells what to do about it. More events may be
     /// handled before the actions are performed. Those that change the world
-    /// (open, close, spawn, terminate, kill) must be performed in order, and so
+    /// (open, close, spawn, terminate, abort, kill) must be performed in order, and so
     /// must the others, which may wait for the former.
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
@@ -100,6 +100,9 @@ impl Supervisor {
             }
             Event::WorkerDelayed { worker, by } => tell(apps, worker, &mut turn, |app, index, turn| {
                 app.delayed(index, worker, turn.now + by);
+            }),
+            Event::WorkerHung { worker, hang } => tell(apps, worker, &mut turn, |app, index, turn| {
+                app.hung(index, worker, hang, turn);
             }),
             Event::WorkerExited { worker, exit } => tell(apps, worker, &mut turn, |app, index, turn| {
                 app.ended(index, worker, Some(exit), None, turn);

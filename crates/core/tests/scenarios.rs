@@ -19,6 +19,7 @@
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
 //! | `drained N` | nothing waits for worker N any more |
 //! | `memory N USED LIMIT [--now]` | worker N uses too much; with `--now` by far |
+//! | `hung N queue\|watchdog TIME` | worker N does nothing any more |
 //! | `exit N code=C\|signal=S\|oom\|unknown` | worker N ends |
 //! | `after TIME` | time passes, each deadline is met on its way |
 //! | `leap TIME` | time passes and nobody looks, as on a suspended machine |
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use narrate::{Ended, Names, Told, moment};
 use supervisor_core::{
-    Action, AppId, Event, Exit, Generation, OperationId, Order, Policy, ReadyWhen, Slots, Supervisor,
+    Action, AppId, Event, Exit, Generation, Hang, OperationId, Order, Policy, ReadyWhen, Slots, Supervisor,
     Timestamp, WorkerId,
 };
 
@@ -186,6 +187,15 @@ impl Stage {
             ("delayed", [worker, by]) => {
                 self.handle(Event::WorkerDelayed { worker: id(worker)?, by: duration(by)? });
             }
+            ("hung", [worker, how, time]) => {
+                let time = duration(time)?;
+                let hang = match *how {
+                    "queue" => Hang::Queue(time),
+                    "watchdog" => Hang::Watchdog(time),
+                    _ => return Err("hung N queue|watchdog TIME".to_owned()),
+                };
+                self.handle(Event::WorkerHung { worker: id(worker)?, hang });
+            }
             ("drained", [worker]) => self.handle(Event::WorkerDrained(id(worker)?)),
             ("memory", [worker, used, limit]) => {
                 let (worker, used, limit) = (id(worker)?, number(used)?, number(limit)?);
@@ -240,6 +250,7 @@ impl Stage {
             Action::Open(_)
             | Action::Close(_)
             | Action::Rotate(..)
+            | Action::Abort(_)
             | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)

@@ -274,6 +274,24 @@ impl Master {
         Ok(Verdict::Done)
     }
 
+    /// Closes sockets that their program has closed, and that somebody waits at:
+    /// nobody will answer there. To be called once a second.
+    pub(crate) fn look_after_closed(&mut self) {
+        let standing: Vec<WorkerId> = self.hangs.standing().collect();
+        for id in standing {
+            let Some(worker) = self.workers.get(id).filter(|worker| worker.captured.is_some()) else {
+                continue;
+            };
+            let seat = worker.seat;
+            for (address, socket) in self.listeners.waited_at(seat, id) {
+                if !self.has_any(id, std::slice::from_ref(&socket)) {
+                    self.listeners.give_up(seat, &socket, &self.link);
+                    tracing::warn!("{}: it has closed {}", self.place(seat.slot), address_text(&address));
+                }
+            }
+        }
+    }
+
     /// Closes sockets whose worker has crashed and that its replacement has not
     /// made again: nobody will answer there. To be called once a second.
     pub(crate) fn look_after_parked(&mut self) {

@@ -83,7 +83,12 @@ impl<S> Group<S> {
     }
 
     pub(crate) fn contains(&self, key: &str) -> bool {
-        self.members.iter().any(|member| member.key == key)
+        self.socket(key).is_some()
+    }
+
+    /// A member's socket.
+    pub(crate) fn socket(&self, key: &str) -> Option<&S> {
+        self.members.iter().find(|member| member.key == key).map(|member| &member.socket)
     }
 
     /// Notes that a socket began to listen.

@@ -20,6 +20,7 @@ mod drains;
 mod events;
 mod family;
 mod group;
+mod hangs;
 mod inherit;
 mod link;
 mod listeners;

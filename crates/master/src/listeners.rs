@@ -8,6 +8,7 @@
 //! socket is one for all seats of its app.
 
 mod captured;
+mod hangups;
 mod keys;
 mod probes;
 
@@ -24,6 +25,7 @@ use supervisor_sys::socket::{self, FileAccess, TcpOptions};
 use supervisor_sys::steering;
 
 pub(crate) use captured::{Caught, Rival};
+use hangups::{Hangups, Watched};
 pub(crate) use keys::is_member;
 use keys::{KEY_PREFIX, anchor_key, group_of, key};
 pub(crate) use probes::{Endpoint, Reach};
@@ -53,7 +55,7 @@ struct Member {
 }
 
 /// All sockets that listen for workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
     /// The seats in rotation, by the name of their app.
@@ -64,6 +66,8 @@ pub(crate) struct Listeners {
     inherited: BTreeMap<String, Inherited>,
     /// What the service manager opened.
     passed: Vec<Passed>,
+    /// Tells of members that their program shuts down.
+    hangups: Hangups,
 }
 
 /// A socket of an earlier master.
@@ -74,6 +78,9 @@ struct Inherited {
     number: Option<u32>,
 }
 
+/// How many connections may wait at a socket until a worker says how many.
+const BACKLOG: u32 = 511;
+
 /// An address that cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("listen {address}: {}", words::errno(source))]
@@ -83,6 +90,22 @@ pub(crate) struct ListenError {
 }
 
 impl Listeners {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            members: BTreeMap::new(),
+            rotations: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            passed: Vec::new(),
+            hangups: Hangups::new()?,
+        })
+    }
+
+    /// Can be read when [`Self::look_after_hangups`] must be called.
+    pub(crate) fn hangups(&self) -> BorrowedFd<'_> {
+        self.hangups.as_fd()
+    }
+
     /// Keeps a socket of an earlier master for the seat that asks for it.
     pub(crate) fn inherit(&mut self, key: String, record: &[u8], socket: OwnedFd) {
         let number = records::read(record).ok();
@@ -218,6 +241,11 @@ impl Listeners {
             .reduce(u64::saturating_add)
     }
 
+    /// All seats in rotation.
+    pub(crate) fn in_rotation(&self) -> impl Iterator<Item = SeatId> {
+        self.rotations.values().flatten().copied()
+    }
+
     /// The TCP ports that a seat serves, each once.
     pub(crate) fn ports(&self, seat: SeatId) -> Vec<u16> {
         let members = self.members.get(&seat).into_iter().flatten();
@@ -304,12 +332,17 @@ impl Listeners {
             groups.len() - 1
         });
         let group = &mut groups[place];
+        let watched =
+            Watched { app: app.to_owned(), address: member.address.clone(), key: member.key.clone() };
         if group.contains(&member.key) {
-            return socket::listen(socket, backlog);
+            socket::listen(socket, backlog)?;
+            self.hangups.add(socket, watched);
+            return Ok(());
         }
         write_down(&member.key, group.next(), socket, link);
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
+        self.hangups.add(socket, watched);
         Ok(())
     }
 
@@ -317,8 +350,7 @@ impl Listeners {
     /// reset and nobody is led there any more.
     fn leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
         let Some(group) = self.group(app, address) else { return };
-        let Some(leaver) = group.members().iter().find(|member| member.key == key) else { return };
-        let socket = Rc::clone(&leaver.socket);
+        let Some(socket) = group.socket(key).cloned() else { return };
         // The last member gets the number of the one that leaves. Until the
         // program knows, it must pick neither: a number that nobody has would
         // lead a connection anywhere.
@@ -354,6 +386,9 @@ impl Listeners {
 
     /// Notes that a member has left its group, here and with the keeper.
     fn note_leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
+        if let Some(socket) = self.group(app, address).and_then(|group| group.socket(key).cloned()) {
+            self.hangups.remove(&socket, key);
+        }
         if let Some(group) = self.group_mut(app, address)
             && let Some((number, moved)) = group.leave(key)
         {
@@ -388,6 +423,34 @@ impl Listeners {
             let numbers = group.numbers(|known| picked.contains(known));
             self.steer(app, address, numbers);
         }
+    }
+
+    /// Looks at the members that were shut down. One that new connections are led
+    /// to listens again at once: its worker is about to be followed by another.
+    pub(crate) fn look_after_hangups(&mut self, link: &Link) {
+        for Watched { app, address, key } in self.hangups.take() {
+            self.look_for_leavers(&app, &address, link);
+            let socket = self.group(&app, &address).and_then(|group| group.socket(&key).cloned());
+            // Nobody knows its group's order any more.
+            if let Some(socket) = socket {
+                self.hangups.remove(&socket, &key);
+            }
+            self.revive(&app, &key, link);
+        }
+    }
+
+    fn revive(&mut self, app: &str, key: &str, link: &Link) {
+        let Some(seats) = self.rotations.get(app).cloned() else { return };
+        for seat in &seats {
+            let Some(members) = self.members.remove(seat) else { continue };
+            if let Some(member) = members.iter().find(|member| member.key == key)
+                && let Err(error) = self.listen(member, app, BACKLOG, link)
+            {
+                tracing::warn!("{app}: {} was shut down: {error}", address_text(&member.address));
+            }
+            self.members.insert(*seat, members);
+        }
+        self.rotate(app, &seats, link);
     }
 
     /// Lets a program pick among these numbers.

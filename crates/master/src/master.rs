@@ -28,6 +28,7 @@ use crate::cgroups::Cgroups;
 use crate::checks::Checks;
 use crate::drains::Drains;
 use crate::events::Events;
+use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
@@ -64,6 +65,7 @@ pub(crate) struct Master {
     pub(crate) drains: Drains,
     pub(crate) checks: Checks,
     pub(crate) observer: Observer,
+    pub(crate) hangs: Hangs,
     pub(crate) listeners: Listeners,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
@@ -135,7 +137,8 @@ impl Master {
             drains: Drains::default(),
             checks: Checks::default(),
             observer: Observer::default(),
-            listeners: Listeners::default(),
+            hangs: Hangs::default(),
+            listeners: Listeners::new()?,
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
@@ -177,6 +180,7 @@ impl Master {
                 | Action::Drain(_)
                 | Action::Revert(_)
                 | Action::Terminate(_)
+                | Action::Abort(_)
                 | Action::Kill(_) => {
                     self.queue.push_back(action);
                 }
@@ -249,6 +253,7 @@ impl Master {
                 self.handle(event);
             }
             Action::Terminate(worker) => self.workers.terminate(worker),
+            Action::Abort(worker) => self.workers.abort(worker),
             Action::Kill(worker) => {
                 let mut killed = vec![worker];
                 while let Some(Action::Kill(worker)) =
@@ -427,7 +432,11 @@ impl Master {
     pub(crate) fn hear(&mut self, news: News) {
         match news {
             News::Said(id) => {
-                for event in self.workers.hear(id) {
+                let (events, alive) = self.workers.hear(id);
+                if alive {
+                    self.hangs.alive(id);
+                }
+                for event in events {
                     self.handle(event);
                 }
             }
@@ -472,6 +481,8 @@ impl Master {
         let (slot, state, detail) = match notice {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
             Notice::Ready { slot, after, .. } => {
+                let watchdog = self.workers.get(worker).and_then(|worker| worker.settings.app.watchdog);
+                self.hangs.begin(worker, watchdog);
                 (slot, WorkerState::Ready, format!("ready after {}{process}", words::duration(after)))
             }
             Notice::Switched(slot, _) => (slot, WorkerState::Ready, format!("takes over{process}")),
@@ -480,11 +491,16 @@ impl Master {
                 self.end_check(worker);
                 (slot, WorkerState::Stopping, format!("stopping{process}"))
             }
+            Notice::Hung { slot, hang, next, .. } => {
+                let state = next.map_or(WorkerState::Stopping, words::state_after);
+                (slot, state, words::hung(hang, next, &process))
+            }
             Notice::Killing(slot, _) => {
                 (slot, WorkerState::Stopping, format!("did not end in time, killing it{process}"))
             }
             Notice::Ended { slot, ending, next, .. } => {
                 self.sampler.remove(worker);
+                self.hangs.forget(worker);
                 self.ended.push((slot.app, worker));
                 self.link.delete(&records::worker_key(worker));
                 (slot, words::state_after(next), words::ended(&ending, next))

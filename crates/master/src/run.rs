@@ -37,8 +37,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 const REQUESTS: usize = 64;
 /// Descriptors that the table has room for from the start: about 2,000 workers.
 const DESCRIPTORS: u64 = 1 << 14;
-/// The poller's token of the keeper; workers' tokens are far below.
+/// The poller's token of the keeper; those of workers are far below.
 const KEEPER: u64 = u64::MAX;
+/// That of the listeners that were shut down.
+const HANGUPS: u64 = KEEPER - 1;
 
 /// Runs the master until everything has ended as ordered.
 ///
@@ -79,6 +81,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
 
     master.poller.add(master.link.socket(), KEEPER, Interest::Read)?;
+    master.poller.add(master.listeners.hangups(), HANGUPS, Interest::Read)?;
     #[expect(
         deprecated,
         reason = "the successor is unsafe; an owned descriptor stays open for as long as it is watched"
@@ -124,6 +127,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 for event in &events {
                     match event.token {
                         KEEPER => hear_keeper(&mut master, &mut ending),
+                        HANGUPS => master.listeners.look_after_hangups(&master.link),
                         token => master.hear(News::from_token(token)),
                     }
                 }
@@ -138,6 +142,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
+                master.look_after_hangs();
+                master.look_after_closed();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {

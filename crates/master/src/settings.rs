@@ -157,6 +157,9 @@ impl Settings {
         env.insert("SUPERVISOR_GENERATION", self.generation.to_string());
         env.insert(&app.instance_var, place.slot.to_string());
         env.insert("NOTIFY_SOCKET", place.notify_socket.to_owned());
+        if let Some(interval) = app.watchdog {
+            env.insert("WATCHDOG_USEC", interval.as_micros().to_string());
+        }
         if !place.listeners.is_empty() {
             env.insert("LISTEN_FDS", place.listeners.len().to_string());
             env.insert("LISTEN_FDNAMES", place.listeners.join(":"));

@@ -96,7 +96,7 @@ fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<Work
         ..occupant(seat, snapshot.worker, snapshot.generation, snapshot.state, snapshot.since, facts)
     };
     let beside = snapshot.beside.map(|beside| {
-        let seat = SeatId { slot, side: snapshot.side.other() };
+        let seat = SeatId { slot, side: beside.side };
         occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
     });
     [Some(worker), beside].into_iter().flatten().collect()

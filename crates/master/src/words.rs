@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use supervisor_config::ranges;
-use supervisor_core::{Cause, Ending, Exit, Next, Refusal};
+use supervisor_core::{Cause, Ending, Exit, Hang, Next, Refusal};
 use supervisor_protocol::control::WorkerState;
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::signal::Signal;
@@ -72,6 +72,8 @@ pub(crate) fn ending(ending: &Ending) -> String {
         (Cause::Memory { used, limit }, Some(how)) => {
             format!("used {} of memory, more than {}; {how}", size(*used), size(*limit))
         }
+        (Cause::Hung(how), Some(exit)) => format!("hung: {}; {exit}", hang(*how)),
+        (Cause::Hung(how), None) => format!("hung: {}", hang(*how)),
         (Cause::NotStarted(detail), _) => detail.clone(),
         (Cause::Itself | Cause::Asked | Cause::NotReady { .. } | Cause::Memory { .. }, None) => {
             "ended".to_owned()
@@ -79,9 +81,26 @@ pub(crate) fn ending(ending: &Ending) -> String {
     }
 }
 
+/// How it was seen that a worker does nothing any more.
+fn hang(hang: Hang) -> String {
+    match hang {
+        Hang::Queue(limit) => format!("took no connection from its queue for {}", duration(limit)),
+        Hang::Watchdog(interval) => format!("no WATCHDOG=1 for {}", duration(interval)),
+    }
+}
+
+/// That a worker hangs, and what becomes of its slot.
+pub(crate) fn hung(how: Hang, next: Option<Next>, process: &str) -> String {
+    let what = format!("hangs, aborting it: {}{process}", hang(how));
+    next.map_or_else(|| what.clone(), |next| with_next(&what, next))
+}
+
 /// Why a life ended, and what becomes of its slot.
 pub(crate) fn ended(life: &Ending, next: Next) -> String {
-    let why = ending(life);
+    with_next(&ending(life), next)
+}
+
+fn with_next(why: &str, next: Next) -> String {
     match next {
         Next::AtOnce => format!("{why}; starting again at once"),
         Next::After(pause) => format!("{why}; starting again in {}", duration(pause)),

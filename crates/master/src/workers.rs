@@ -168,6 +168,17 @@ impl Worker {
         populated.unwrap_or_else(|| pidfd::group_exists(self.pid))
     }
 
+    /// Asks it to end.
+    fn ask(&mut self, signal: Signal) {
+        self.asked = true;
+        if self.left.is_some() {
+            self.signal_others(signal);
+        } else {
+            // The only failure is that it has just ended.
+            let _ = pidfd::send_signal(&self.pidfd, signal);
+        }
+    }
+
     /// Signals those that its main process has left behind.
     fn signal_others(&self, signal: Signal) {
         match &self.cgroup {
@@ -241,14 +252,15 @@ impl Workers {
 
     /// Asks a worker to end, with its app's signal.
     pub(crate) fn terminate(&mut self, id: WorkerId) {
-        let Some(worker) = self.alive.get_mut(&id) else { return };
-        worker.asked = true;
-        let signal = worker.settings.kill_signal();
-        if worker.left.is_some() {
-            worker.signal_others(signal);
-        } else {
-            // The only failure is that it has just ended.
-            let _ = pidfd::send_signal(&worker.pidfd, signal);
+        if let Some(worker) = self.alive.get_mut(&id) {
+            worker.ask(worker.settings.kill_signal());
+        }
+    }
+
+    /// Asks a worker that hangs to end with a core dump.
+    pub(crate) fn abort(&mut self, id: WorkerId) {
+        if let Some(worker) = self.alive.get_mut(&id) {
+            worker.ask(Signal::ABRT);
         }
     }
 
@@ -372,9 +384,10 @@ impl Workers {
     }
 
     /// Reads what a worker says. Only itself, root and the daemon's user are
-    /// believed.
-    pub(crate) fn hear(&mut self, id: WorkerId) -> Vec<Event> {
-        let Some(worker) = self.alive.get_mut(&id) else { return Vec::new() };
+    /// believed. Returns the events, and whether it said that it is alive.
+    pub(crate) fn hear(&mut self, id: WorkerId) -> (Vec<Event>, bool) {
+        let mut alive = false;
+        let Some(worker) = self.alive.get_mut(&id) else { return (Vec::new(), alive) };
         let own = rustix::process::getuid().as_raw();
         let its = worker.settings.identity().ok().flatten().map_or(own, |identity| identity.credentials.uid);
         let mut events = Vec::new();
@@ -392,11 +405,10 @@ impl Workers {
                     Word::Stopping => events.push(Event::WorkerLeaving(id)),
                     Word::Extend(by) => events.push(Event::WorkerDelayed { worker: id, by }),
                     Word::Status(status) => worker.message = Some(status),
-                    // Accepted; hangs are not looked for yet.
-                    Word::Watchdog => {}
+                    Word::Watchdog => alive = true,
                 }
             }
         }
-        events
+        (events, alive)
     }
 }

@@ -11,8 +11,18 @@ use supervisor_core::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<(&'static str, &'static str), u64>);
 
-const EVENTS: [&str; 9] =
-    ["spawned", "spawn-failed", "ready", "unready", "leaving", "delayed", "drained", "memory", "exit"];
+const EVENTS: [&str; 10] = [
+    "spawned",
+    "spawn-failed",
+    "ready",
+    "unready",
+    "leaving",
+    "delayed",
+    "drained",
+    "memory",
+    "hung",
+    "exit",
+];
 const WORKERS: [&str; 8] =
     ["starting", "ready", "draining", "stopping", "starting beside", "ready beside", "ending beside", "gone"];
 const ORDERS: [&str; 6] = ["declare", "start", "stop", "restart", "scale", "delete"];
@@ -40,6 +50,7 @@ impl Coverage {
             Event::WorkerDelayed { .. } => (worker_state(supervisor, place), "delayed"),
             Event::WorkerDrained(_) => (worker_state(supervisor, place), "drained"),
             Event::MemoryExceeded { .. } => (worker_state(supervisor, place), "memory"),
+            Event::WorkerHung { .. } => (worker_state(supervisor, place), "hung"),
             Event::WorkerExited { .. } => (worker_state(supervisor, place), "exit"),
             Event::TimePassed | Event::ShutdownOrdered { .. } => return,
         };
@@ -62,6 +73,7 @@ impl Coverage {
             | Action::Spawn { .. }
             | Action::Drain(_)
             | Action::Terminate(_)
+            | Action::Abort(_)
             | Action::Kill(_)
             | Action::Forget(_)
             | Action::Announce(_) => return,

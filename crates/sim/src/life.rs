@@ -16,13 +16,15 @@ pub(crate) struct Life {
     pub(crate) served: bool,
     /// Its end was begun by Drain.
     pub(crate) drained: bool,
-    /// Its end was ordered by Terminate.
+    /// Its end was ordered by Terminate or Abort.
     pub(crate) terminated: bool,
     pub(crate) killed: bool,
     /// It may be killed at once.
     pub(crate) hurry: bool,
     /// It uses too much memory.
     pub(crate) outgrown: bool,
+    /// It does nothing any more.
+    pub(crate) hangs: bool,
     /// As a successor it may be of no use any more.
     pub(crate) vain: bool,
 }
@@ -69,6 +71,7 @@ impl Life {
             killed: false,
             hurry: false,
             outgrown: false,
+            hangs: false,
             vain: false,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use supervisor_core::{Action, AppId, Event, Exit, Generation, Timestamp, WorkerId};
+use supervisor_core::{Action, AppId, Event, Exit, Generation, Hang, Timestamp, WorkerId};
 
 use crate::agenda::Agenda;
 
@@ -93,6 +93,15 @@ impl Machine {
         }
     }
 
+    /// Somebody seems to do nothing any more.
+    pub(crate) fn hang(&mut self, now: Timestamp) {
+        if let Some(worker) = self.anybody() {
+            let time = Duration::from_secs(10);
+            let hang = if self.rng.bool() { Hang::Queue(time) } else { Hang::Watchdog(time) };
+            self.report(now, Event::WorkerHung { worker, hang });
+        }
+    }
+
     /// A stranger kills somebody.
     pub(crate) fn strike(&mut self, now: Timestamp) {
         if let Some(worker) = self.anybody() {
@@ -119,6 +128,13 @@ impl Machine {
                 if let Some(after) = self.living.get(worker).and_then(|process| process.obeys_after) {
                     let exit = if after.is_zero() { Exit::Signal(15) } else { Exit::Code(0) };
                     self.agenda.note(now + after, Happening::Dies(*worker, exit));
+                }
+            }
+            // A program may handle the signal; one that is stopped does not see it.
+            Action::Abort(worker) => {
+                if self.rng.bool() {
+                    let after = Duration::from_millis(self.rng.u64(..3_000));
+                    self.agenda.note(now + after, Happening::Dies(*worker, Exit::Signal(6)));
                 }
             }
             Action::Kill(worker) => {

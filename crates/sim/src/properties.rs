@@ -57,6 +57,10 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             ends::drain_comes_first(witness, *worker)?;
             replacing::ends_in_turn(witness, *worker)
         }
+        Action::Abort(worker) => {
+            ends::order_names_the_living(witness, *worker)?;
+            ends::abort_has_a_reason(witness, event, *worker)
+        }
         Action::Kill(worker) => {
             ends::order_names_the_living(witness, *worker)?;
             ends::kill_is_patient(witness, now, event, *worker)
@@ -77,8 +81,15 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             ends::is_told(witness, event, *worker, ending)?;
             ends::is_judged(witness, now, *slot, *worker, ending, *next)
         }
+        Action::Announce(Notice::Hung { slot, worker, hang, next: Some(next) }) => {
+            ends::hang_is_judged(witness, now, (*slot, *worker, *hang, *next))
+        }
         Action::Announce(
-            Notice::Starting(..) | Notice::Draining(..) | Notice::Stopping(..) | Notice::Killing(..),
+            Notice::Starting(..)
+            | Notice::Draining(..)
+            | Notice::Stopping(..)
+            | Notice::Hung { next: None, .. }
+            | Notice::Killing(..),
         ) => Ok(()),
         Action::Finish(id, outcome) => {
             operations::finish_once(witness, event, *id)?;

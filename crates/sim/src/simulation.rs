@@ -237,13 +237,18 @@ impl Run {
                 self.machine.strike(self.now);
                 Ok(())
             }
+            46..=50 => {
+                self.creep();
+                self.machine.hang(self.now);
+                Ok(())
+            }
             // The machine sleeps, or is busy, and everything is late.
-            46..=49 => {
+            51..=54 => {
                 let sleep = Duration::from_millis(self.rng.u64(..100_000));
                 self.advance(self.now + sleep);
                 Ok(())
             }
-            50..=255 => {
+            55..=255 => {
                 if !self.proceed(None)? {
                     self.events += 1;
                 }
@@ -350,6 +355,7 @@ impl Run {
         let ends = match event {
             Event::WorkerExited { .. }
             | Event::SpawnFailed { .. }
+            | Event::WorkerHung { .. }
             | Event::MemoryExceeded { hard: true, .. } => true,
             Event::Ordered { .. }
             | Event::WorkerSpawned(_)
@@ -387,6 +393,7 @@ const fn subject(event: &Event) -> Option<WorkerId> {
         | Event::WorkerDelayed { worker, .. }
         | Event::WorkerDrained(worker)
         | Event::MemoryExceeded { worker, .. }
+        | Event::WorkerHung { worker, .. }
         | Event::WorkerExited { worker, .. } => Some(*worker),
         Event::Ordered { .. } | Event::TimePassed | Event::ShutdownOrdered { .. } => None,
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use supervisor_core::{Action, Event, Exit, Order, Policy, ReadyWhen, Slots, Timestamp};
+use supervisor_core::{Action, Event, Exit, Hang, Order, Policy, ReadyWhen, Slots, Timestamp};
 
 use crate::narrate::{Names, Told, moment};
 
@@ -109,6 +109,12 @@ impl Trace {
             Event::WorkerDrained(worker) => format!("drained {}", worker.0),
             Event::MemoryExceeded { worker, used, limit, hard } => {
                 format!("memory {} {used} {limit}{}", worker.0, hurry(*hard))
+            }
+            Event::WorkerHung { worker, hang: Hang::Queue(stood) } => {
+                format!("hung {} queue {}", worker.0, time(*stood))
+            }
+            Event::WorkerHung { worker, hang: Hang::Watchdog(silent) } => {
+                format!("hung {} watchdog {}", worker.0, time(*silent))
             }
             Event::WorkerExited { worker, exit } => match exit {
                 Exit::Code(code) => format!("exit {} code={code}", worker.0),

@@ -55,6 +55,12 @@ impl Witness {
         self.place(self.slot_of(worker)?)?.role(worker)
     }
 
+    /// The settings of a worker that is gone or as good as gone.
+    pub(crate) fn lost(&self, worker: WorkerId) -> Option<Generation> {
+        let hangs = self.lives.get(&worker).filter(|life| life.hangs).map(|life| life.generation);
+        hangs.or_else(|| self.gone.get(&worker).copied())
+    }
+
     pub(crate) fn place(&self, slot: SlotId) -> Option<&Place> {
         self.apps.get(&slot.app)?.place(slot.index)
     }
@@ -138,6 +144,11 @@ impl Witness {
             Event::MemoryExceeded { worker, .. } => {
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.outgrown = true;
+                }
+            }
+            Event::WorkerHung { worker, .. } => {
+                if let Some(life) = self.lives.get_mut(worker).filter(|life| life.is_ready()) {
+                    life.hangs = true;
                 }
             }
             Event::ShutdownOrdered { now: hurry } => {

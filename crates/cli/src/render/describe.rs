@@ -292,6 +292,8 @@ pub(crate) mod tests {
             kill_signal: 15,
             kill_timeout: Duration::from_millis(1600),
             drain_timeout: Duration::from_secs(30),
+            hang_timeout: Duration::from_secs(10),
+            watchdog: None,
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
             user: Some("www-data".to_owned()),

@@ -28,15 +28,17 @@ const NAMES: [(&str, &str); 16] = [
 ];
 
 /// Settings in milliseconds.
-const TIMES: [&str; 8] = [
+const TIMES: [&str; 10] = [
     "breaker_retry",
     "drain_quiet",
     "drain_timeout",
+    "hang_timeout",
     "kill_timeout",
     "listen_timeout",
     "min_uptime",
     "restart_delay",
     "watch.delay",
+    "watchdog",
 ];
 
 /// Settings in bytes.

@@ -349,6 +349,22 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How long after that a worker is killed.",
     },
     Key {
+        name: "hang_timeout",
+        aliases: &[],
+        group: Restarts,
+        takes: Takes::Duration,
+        default: Value("10s"),
+        doc: "A worker that takes no connection from its queue for so long hangs, if a sibling gets on meanwhile; one without siblings only if it is idle, too. It is aborted and replaced. `0` turns this off.",
+    },
+    Key {
+        name: "watchdog",
+        aliases: &[],
+        group: Restarts,
+        takes: Takes::Duration,
+        default: Rule("off"),
+        doc: "How often a worker says `WATCHDOG=1` to `NOTIFY_SOCKET` once it is ready, at least. One that does not hangs: it is aborted and replaced.",
+    },
+    Key {
         name: "drain_timeout",
         aliases: &[],
         group: Stopping,

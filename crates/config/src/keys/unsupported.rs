@@ -53,10 +53,6 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// Keys of an app that only this program has, and not yet: errors.
-pub(crate) const LATER: &[Foreign] =
-    &[Foreign::new("hang_timeout", "remove it"), Foreign::new("watchdog", "remove it")];
-
 /// Keys of an app that PM2 honours: warnings, so that its files run as they
 /// are.
 pub(crate) const PM2: &[Foreign] = &[

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use supervisor_core::{
-    Action, AppId, Cause, Ending, Exit, Failure, Next, Notice, OperationId, Outcome, Refusal, SeatId, Side,
-    SlotId, Timestamp,
+    Action, AppId, Cause, Ending, Exit, Failure, Hang, Next, Notice, OperationId, Outcome, Refusal, SeatId,
+    Side, SlotId, Timestamp,
 };
 
 /// What people call things that are numbers in the core.
@@ -60,6 +60,7 @@ impl fmt::Display for Told<'_> {
             Action::Drain(worker) => write!(f, "drain worker {}", worker.0),
             Action::Revert(app) => write!(f, "revert {}", names.app(*app)),
             Action::Terminate(worker) => write!(f, "terminate worker {}", worker.0),
+            Action::Abort(worker) => write!(f, "abort worker {}", worker.0),
             Action::Kill(worker) => write!(f, "kill worker {}", worker.0),
             Action::Forget(app) => write!(f, "forget {}", names.app(*app)),
             Action::Announce(notice) => announce(f, names, notice),
@@ -82,16 +83,31 @@ fn announce(f: &mut fmt::Formatter<'_>, names: &Names, notice: &Notice) -> fmt::
         }
         Notice::Ended { slot, worker, ending, next } => {
             write!(f, "{} worker {} {}, ", names.slot(*slot), worker.0, Ended(ending))?;
-            match next {
-                Next::AtOnce => write!(f, "starts again at once"),
-                Next::After(pause) => write!(f, "starts again after {pause:?}"),
-                Next::Stopped => write!(f, "stays stopped"),
-                Next::Errored(Some(retry)) => write!(f, "errored, one slot tries after {retry:?}"),
-                Next::Errored(None) => write!(f, "errored"),
-                Next::Kept => write!(f, "the worker stays"),
-                Next::Replaced => write!(f, "its successor serves"),
-            }
+            f.write_str(&what_next(*next))
         }
+        Notice::Hung { slot, worker, hang, next } => {
+            write!(f, "{} worker {} hangs: {}", names.slot(*slot), worker.0, how(*hang))?;
+            next.map_or(Ok(()), |next| write!(f, ", {}", what_next(next)))
+        }
+    }
+}
+
+fn what_next(next: Next) -> String {
+    match next {
+        Next::AtOnce => "starts again at once".to_owned(),
+        Next::After(pause) => format!("starts again after {pause:?}"),
+        Next::Stopped => "stays stopped".to_owned(),
+        Next::Errored(Some(retry)) => format!("errored, one slot tries after {retry:?}"),
+        Next::Errored(None) => "errored".to_owned(),
+        Next::Kept => "the worker stays".to_owned(),
+        Next::Replaced => "its successor serves".to_owned(),
+    }
+}
+
+fn how(hang: Hang) -> String {
+    match hang {
+        Hang::Queue(time) => format!("its queue stands for {time:?}"),
+        Hang::Watchdog(time) => format!("silent for {time:?}"),
     }
 }
 
@@ -136,6 +152,7 @@ impl fmt::Display for Ended<'_> {
             Some(Exit::Signal(signal)) => write!(f, "died of signal {signal} after {uptime:?}")?,
             Some(Exit::OutOfMemory { .. }) => write!(f, "ran out of memory after {uptime:?}")?,
             Some(Exit::Unknown) => write!(f, "ended somehow after {uptime:?}")?,
+            None if matches!(cause, Cause::Hung(_)) => write!(f, "goes on after {uptime:?}")?,
             None => write!(f, "never ran")?,
         }
         match cause {
@@ -146,6 +163,7 @@ impl fmt::Display for Ended<'_> {
                 write!(f, " because it was not ready within {limit:?}{lacks}")
             }
             Cause::Memory { used, limit } => write!(f, " because it used {used} bytes of {limit}"),
+            Cause::Hung(hang) => write!(f, " because it hung: {}", how(*hang)),
             Cause::NotStarted(detail) => write!(f, " ({detail})"),
         }
     }

@@ -11,7 +11,7 @@ use supervisor_core::{AppId, SeatId, WorkerId};
 use supervisor_sys::{capture, socket};
 
 use super::keys::{CAPTURED, anchor_key, group_of, key};
-use super::{Listeners, Member, bind, write_down};
+use super::{BACKLOG, Listeners, Member, bind, write_down};
 use crate::link::Link;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
@@ -37,9 +37,6 @@ pub(crate) enum Rival {
     /// The same app, in a form that overlaps with it.
     Form(ListenAddress),
 }
-
-/// How many connections may wait until a worker says how many.
-const BACKLOG: u32 = 511;
 
 impl Listeners {
     /// Finds the captured sockets of a seat that an earlier master left.
@@ -183,6 +180,20 @@ impl Listeners {
             self.close_except(seat, |member| !is_left(member), link);
         }
         left
+    }
+
+    /// The sockets that a worker made and somebody waits at.
+    pub(crate) fn waited_at(&self, seat: SeatId, worker: WorkerId) -> Vec<(ListenAddress, Rc<OwnedFd>)> {
+        let members = self.members.get(&seat).into_iter().flatten();
+        let own = members.filter(|member| member.captured && member.holder == Some(worker));
+        own.filter(|member| socket::queue_length(&*member.socket).is_ok_and(|queue| queue.length > 0))
+            .map(|member| (member.address.clone(), Rc::clone(&member.socket)))
+            .collect()
+    }
+
+    /// Closes one socket of a seat.
+    pub(crate) fn give_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, link: &Link) {
+        self.close_except(seat, |member| !Rc::ptr_eq(&member.socket, socket), link);
     }
 
     /// The captured addresses of an app, in order.

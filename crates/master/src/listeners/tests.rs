@@ -36,7 +36,7 @@ impl Bench {
         app.listen = vec![ListenAddress::Tcp { address, dual_stack: false }];
         let (ours, keeper) = fdpass::seqpacket_pair().unwrap();
         let settings = Settings::new(app, 1);
-        let (listeners, link) = (Listeners::default(), Link::new(ours));
+        let (listeners, link) = (Listeners::new().unwrap(), Link::new(ours));
         let mut bench = Self { listeners, settings, address, link, _keeper: keeper };
         seats.iter().for_each(|seat| bench.open(*seat));
         bench
@@ -121,6 +121,23 @@ fn a_socket_that_was_shut_down_makes_no_room_in_the_rotation() {
 }
 
 #[test]
+fn one_in_rotation_that_was_shut_down_listens_again() {
+    let mut bench = Bench::new(&A[..3]);
+    bench.rotate(&A[..2]);
+    bench.shut_down(A[0]);
+    bench.listeners.look_after_hangups(&bench.link);
+    let got = bench.connect(&A[..3]);
+    assert!(got[0] > 0 && got[1] > 0 && got[2] == 0, "{got:?}");
+    // One that gets no connections does not.
+    bench.shut_down(A[2]);
+    bench.listeners.look_after_hangups(&bench.link);
+    assert!(!socket::is_listening(&*bench.socket(A[2])).unwrap());
+    assert_eq!(bench.policy(), "random");
+    // Nothing is left to be told.
+    assert_eq!(bench.listeners.hangups.take(), []);
+}
+
+#[test]
 fn an_unknown_order_is_left_to_the_kernel() {
     let mut bench = Bench::new(&A);
     bench.rotate(&A[..2]);
@@ -134,7 +151,7 @@ fn an_unknown_order_is_left_to_the_kernel() {
 
 /// A new master's listeners, with the sockets and numbers of the one before.
 fn next_master(bench: &mut Bench, numbers: [u32; 3]) {
-    let mut next = Listeners::default();
+    let mut next = Listeners::new().unwrap();
     for (seat, number) in A.into_iter().zip(numbers) {
         let socket = bench.socket(seat).try_clone().unwrap();
         let key = key(KEY_PREFIX, "web", seat, &bench.settings.app.listen[0]);

@@ -1,6 +1,6 @@
 //! Lives and their ends.
 
-use supervisor_core::{Cause, Ending, Event, Exit, Next, ReadyWhen, SlotId, Timestamp, WorkerId};
+use supervisor_core::{Cause, Ending, Event, Exit, Hang, Next, ReadyWhen, SlotId, Timestamp, WorkerId};
 
 use super::{Check, hold};
 use crate::book::{AppBook, Place, Wish, pause};
@@ -103,6 +103,27 @@ pub(super) fn kill_is_patient(witness: &Witness, now: Timestamp, event: &Event, 
     hold(right, "a kill is patient", || format!("worker {} {life:?}", worker.0))
 }
 
+/// A worker is aborted because it hangs, though it was ready, and once.
+pub(super) fn abort_has_a_reason(witness: &Witness, event: &Event, worker: WorkerId) -> Check {
+    let hangs = matches!(event, Event::WorkerHung { worker: told, .. } if *told == worker);
+    let right = hangs && witness.lives.get(&worker).is_some_and(Life::is_ready);
+    hold(right, "an abort has a reason", || format!("worker {}", worker.0))
+}
+
+/// What becomes of a slot whose worker hangs is judged as if that had ended.
+pub(super) fn hang_is_judged(
+    witness: &Witness,
+    now: Timestamp,
+    notice: (SlotId, WorkerId, Hang, Next),
+) -> Check {
+    let (slot, worker, hang, next) = notice;
+    let alone = witness.role(worker) == Some(Role::Own)
+        && witness.place(slot).is_some_and(|place| place.beside().is_none());
+    hold(alone, "a hung worker makes room", || format!("slot {slot} worker {}", worker.0))?;
+    let ending = Ending { exit: None, cause: Cause::Hung(hang), at: now, uptime: Default::default() };
+    is_judged(witness, now, slot, worker, &ending, next)
+}
+
 /// Ready means that the worker said so, or lived for `min_uptime`.
 pub(super) fn ready_is_true(witness: &Witness, now: Timestamp, event: &Event, worker: WorkerId) -> Check {
     let Some(life) = witness.lives.get(&worker) else {
@@ -131,6 +152,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
         | Event::MemoryExceeded { .. }
+        | Event::WorkerHung { .. }
         | Event::TimePassed
         | Event::ShutdownOrdered { .. } => false,
     };
@@ -144,6 +166,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
         Cause::Asked => asked,
         Cause::NotReady { .. } => asked && !over.ready,
         Cause::Memory { .. } => asked && life.outgrown,
+        Cause::Hung(_) => asked && life.hangs,
         Cause::NotStarted(_) => ending.exit.is_none(),
     };
     hold(told && cause, "an end is told", || format!("worker {} {ending:?}, {life:?}", worker.0))

@@ -36,7 +36,7 @@ pub(super) fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId,
         }
         (Outcome::RolledBack(failure), Some((book, operation))) => {
             operation.reverted.is_some()
-                && operation.reverted.as_ref() == witness.gone.get(&failure.worker)
+                && operation.reverted == witness.lost(failure.worker)
                 && is_as_before(witness, book)
         }
         (Outcome::Done, Some((book, operation))) => is_done(book, operation),
@@ -45,7 +45,7 @@ pub(super) fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId,
 }
 
 fn failure_is_true(witness: &Witness, operation: &OperationBook, failure: &Failure) -> bool {
-    operation.slots.contains(&failure.slot.index) && witness.gone.contains_key(&failure.worker)
+    operation.slots.contains(&failure.slot.index) && witness.lost(failure.worker).is_some()
 }
 
 /// After going back every slot that runs does so with the settings from before,
@@ -99,6 +99,7 @@ pub(crate) fn refusal_is_right(expected: [Option<Refusal>; 2], id: OperationId, 
         | Action::Drain(_)
         | Action::Revert(_)
         | Action::Terminate(_)
+        | Action::Abort(_)
         | Action::Kill(_)
         | Action::Forget(_)
         | Action::Announce(_) => None,

@@ -78,7 +78,9 @@ fn one_after_another(witness: &Witness, slot: SlotId) -> Check {
         return Ok(());
     };
     let open = |index: &&u32| {
-        let settled = |place: &Place| place.wish != Wish::Yes || place.retired.is_none();
+        // One that hangs keeps nobody waiting.
+        let hangs = |worker| witness.lives.get(&worker).is_some_and(|life| life.hangs);
+        let settled = |place: &Place| place.wish != Wish::Yes || place.retired.is_none_or(hangs);
         let proved = book.has_proved(**index, operation) && book.place(**index).is_none_or(settled);
         **index != slot.index && !proved && book.wish(**index) == Wish::Yes
     };
@@ -117,7 +119,9 @@ pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, 
 /// An app goes back once, when a worker of the new settings has failed.
 pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) -> Check {
     let failed = match event {
-        Event::WorkerExited { worker, .. } | Event::SpawnFailed { worker, .. } => witness.gone.get(worker),
+        Event::WorkerExited { worker, .. }
+        | Event::SpawnFailed { worker, .. }
+        | Event::WorkerHung { worker, .. } => witness.lost(*worker),
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::WorkerReady(_)
@@ -132,7 +136,7 @@ pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) 
     let reason = witness.apps.get(&app).is_some_and(|book| {
         let operation = book.operation.as_ref();
         operation.is_some_and(|operation| operation.before.is_some() && operation.reverted.is_none())
-            && failed == Some(&book.generation)
+            && failed == Some(book.generation)
     });
     hold(reason, "a revert has a reason", || format!("app {}: {failed:?}", app.0))
 }
@@ -153,7 +157,7 @@ pub(super) fn reload_keeps_the_ready(witness: &Witness, event: &Event, before: &
         Event::WorkerExited { worker, .. } | Event::MemoryExceeded { worker, hard: true, .. } => {
             Some(*worker)
         }
-        Event::WorkerLeaving(worker) => Some(*worker),
+        Event::WorkerLeaving(worker) | Event::WorkerHung { worker, .. } => Some(*worker),
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::SpawnFailed { .. }

@@ -26,15 +26,17 @@ pub(super) fn close_is_harmless(witness: &Witness, seat: SeatId) -> Check {
 pub(super) fn fit(witness: &Witness, id: AppId, book: &AppBook) -> Check {
     for (index, place) in book.slots() {
         let slot = SlotId { app: id, index };
-        let own = match (place.worker, witness.wish(slot), place.rest) {
-            (Some(_), _, _) => Some(true),
-            (None, Wish::No, _) | (None, Wish::Yes, Rest::Errored) => Some(false),
-            (None, Wish::Yes, Rest::From(_)) => Some(true),
-            (None, Wish::Maybe, _) => None,
+        let sits = |worker, side| witness.lives.get(&worker).is_some_and(|life| life.seat.side == side);
+        let taken = |side| place.workers().any(|worker| sits(worker, side));
+        let own = match (taken(place.side), witness.wish(slot), place.rest) {
+            (true, _, _) => Some(true),
+            (false, Wish::No, _) | (false, Wish::Yes, Rest::Errored) => Some(false),
+            (false, Wish::Yes, Rest::From(_)) => Some(true),
+            (false, Wish::Maybe, _) => None,
         };
         let is = |side| place.open.contains(&side);
-        let fits = own.is_none_or(|open| open == is(place.side))
-            && is(place.side.other()) == place.beside().is_some();
+        let other = place.side.other();
+        let fits = own.is_none_or(|open| open == is(place.side)) && is(other) == taken(other);
         hold(fits, "sockets fit", || format!("slot {slot}: {place:?}"))?;
     }
     Ok(())

@@ -25,12 +25,12 @@ pub(super) fn is_wanted(witness: &Witness, seat: SeatId, generation: Generation)
     hold(wanted, "spawn is wanted", || format!("{seat:?} generation {}", generation.0))
 }
 
-/// Two processes in one seat would answer for the same sockets, and a slot has
-/// no room for three.
+/// Two processes in one seat would answer for the same sockets, unless one of
+/// them hangs; and a slot has no room for three.
 pub(super) fn is_alone(witness: &Witness, seat: SeatId) -> Check {
     let here = |life: &&crate::life::Life| life.seat.slot == seat.slot;
-    let others: Vec<_> = witness.lives.values().filter(here).map(|life| life.seat.side).collect();
-    let alone = others.len() < 2 && !others.contains(&seat.side);
+    let others: Vec<_> = witness.lives.values().filter(here).collect();
+    let alone = others.len() < 2 && others.iter().all(|other| other.seat.side != seat.side || other.hangs);
     hold(alone, "spawn is alone", || format!("{seat:?}, others in {others:?}"))
 }
 

@@ -44,6 +44,12 @@ impl Witness {
                     life.terminated = true;
                 }
             }
+            Action::Abort(worker) => {
+                if let Some(life) = self.lives.get_mut(worker) {
+                    life.begin_ending(now);
+                    life.terminated = true;
+                }
+            }
             Action::Kill(worker) => {
                 if let Some(life) = self.lives.get_mut(worker) {
                     life.begin_ending(now);
@@ -56,11 +62,18 @@ impl Witness {
             }
             Action::Announce(Notice::Ready { worker, .. }) => self.note_ready(now, *worker),
             Action::Announce(Notice::Switched(slot, worker)) => self.note_switch(now, *slot, *worker),
+            Action::Announce(Notice::Hung { slot, worker, next: Some(next), .. }) => {
+                self.note_aside(now, *slot, *worker, *next);
+            }
             Action::Announce(Notice::Ended { slot, worker, ending, next }) => {
                 self.note_end(now, *slot, *worker, ending, *next);
             }
             Action::Announce(
-                Notice::Starting(..) | Notice::Draining(..) | Notice::Stopping(..) | Notice::Killing(..),
+                Notice::Starting(..)
+                | Notice::Draining(..)
+                | Notice::Stopping(..)
+                | Notice::Hung { next: None, .. }
+                | Notice::Killing(..),
             ) => {}
             Action::Finish(id, outcome) => {
                 self.finished.insert(*id);
@@ -167,6 +180,23 @@ impl Witness {
         place.last_stable = Some((worker, generation));
     }
 
+    /// A worker that hangs makes room before it has ended.
+    fn note_aside(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, next: Next) {
+        let over = self.over(now, worker, None);
+        if let Some(place) = self.place_mut(slot) {
+            place.retired = place.worker.take();
+            place.outdated = false;
+        }
+        let Some(life) = self.lives.remove(&worker) else { return };
+        self.note_rest(now, (slot, worker), &life, next);
+        self.lives.insert(worker, life);
+        if over.is_some_and(|over| over.stable)
+            && let Some(place) = self.place_mut(slot)
+        {
+            place.streak = (0, 0);
+        }
+    }
+
     fn note_end(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId, ending: &Ending, next: Next) {
         let over = self.over(now, worker, ending.exit);
         let Some(life) = self.lives.remove(&worker) else { return };
@@ -190,7 +220,7 @@ impl Witness {
             }
             None => return,
         }
-        self.note_rest(now, slot, (worker, &life), next);
+        self.note_rest(now, (slot, worker), &life, next);
         let stable = over.is_some_and(|over| over.stable);
         if let Some(place) = self.place_mut(slot)
             && stable
@@ -201,8 +231,7 @@ impl Witness {
     }
 
     /// Takes note of what becomes of a slot whose own worker ended.
-    fn note_rest(&mut self, now: Timestamp, slot: SlotId, ended: (WorkerId, &Life), next: Next) {
-        let (worker, life) = ended;
+    fn note_rest(&mut self, now: Timestamp, (slot, worker): (SlotId, WorkerId), life: &Life, next: Next) {
         let Some(book) = self.apps.get_mut(&slot.app) else { return };
         let forgiving = book.may_renew(slot.index);
         let proved = book.proved;
