@@ -20,6 +20,7 @@ mod wait;
 
 mod capture;
 mod cgroup;
+mod checks;
 mod config;
 mod control;
 mod crash;

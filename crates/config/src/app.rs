@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuAffinity, CronRestart, LogOptions, Watch};
+use crate::{CpuAffinity, CronRestart, LogOptions, Ready, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -140,21 +140,6 @@ pub enum ExecMode {
     Cluster,
     /// Workers stand alone.
     Fork,
-}
-
-/// When a worker counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ready {
-    /// As [`Ready::Listen`] once a worker of the app was seen to listen, as
-    /// [`Ready::Started`] until then.
-    Auto,
-    /// When its program listens on an address.
-    Listen,
-    /// When it has lived for `min_uptime`.
-    Started,
-    /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
-    Notify,
 }
 
 /// An address that the daemon binds.

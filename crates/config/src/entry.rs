@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
-    path, signal, watch,
+    App, Context, ExecMode, ListenAddress, cpu_affinity, cron, environment, limits, logs, memory, path,
+    ready, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -63,13 +63,7 @@ pub(crate) fn read(
     // they share it.
     let shares = exec_mode == ExecMode::Cluster;
     let max_surge = u32::from(shares || !listen.is_empty());
-    // Who is given its sockets does not bind any.
-    let default_ready = if shares && listen.is_empty() { Ready::Auto } else { Ready::Started };
-    let ready = fields.optional("ready", ready);
-    if let Some(entry) = fields.given("ready").filter(|_| ready == Some(Ready::Listen) && !shares) {
-        let problem = Problem::new("cannot be `listen` with `exec_mode: fork`");
-        fields.wrong(entry, &entry.value, problem.help("use `started` or `notify`"));
-    }
+    let ready = ready::read(fields, base, shares, !listen.is_empty());
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
@@ -88,7 +82,7 @@ pub(crate) fn read(
         instance_var: fields.value("instance_var", variable_name),
         listen,
         backlog: fields.value("backlog", integer(1..=65_535)),
-        ready: ready.unwrap_or(default_ready),
+        ready,
         listen_timeout: fields.value("listen_timeout", positive_duration),
         min_uptime: fields.value("min_uptime", positive_duration),
         max_restarts: fields.value("max_restarts", max_restarts),
@@ -239,23 +233,6 @@ fn listen(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (Vec<ListenAddress>, 
         places.push(node.span);
     }
     (addresses, places)
-}
-
-fn ready(node: &Node) -> Result<Ready, Problem> {
-    if let Value::Text(text) = &node.value
-        && matches!(text.as_str(), "ipc" | "http" | "tcp" | "exec")
-    {
-        return Err(
-            Problem::new(format!("cannot be `{text}` yet")).help("use `listen`, `started` or `notify`")
-        );
-    }
-    let names = [
-        ("auto", Ready::Auto),
-        ("listen", Ready::Listen),
-        ("started", Ready::Started),
-        ("notify", Ready::Notify),
-    ];
-    one_of(&names)(node)
 }
 
 fn variable_name(node: &Node) -> Result<String, Problem> {

@@ -189,18 +189,21 @@ fn stem(program: &str) -> String {
 
 /// The words of a key that takes a list or one string.
 fn word_list(fields: &mut Fields<'_, '_, '_>, name: &str) -> Vec<String> {
-    let one_string = |node: &Node| match &node.value {
-        Value::Text(_) => words::split(word(node)?),
-        Value::Number(number) => Ok(vec![number.clone()]),
-        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => {
-            Err(expected("a list of words or one string", node))
-        }
-    };
     match fields.given(name).map(|entry| &entry.value.value) {
         Some(Value::List(_)) => fields.list(name, |node| word(node).map(str::to_owned)),
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Map(_)) => {
-            fields.optional(name, one_string).unwrap_or_default()
+            fields.optional(name, words).unwrap_or_default()
         }
         None => Vec::new(),
+    }
+}
+
+/// The words of a list or of one string.
+pub(crate) fn words(node: &Node) -> Result<Vec<String>, Problem> {
+    match &node.value {
+        Value::Text(_) => words::split(word(node)?),
+        Value::Number(number) => Ok(vec![number.clone()]),
+        Value::List(nodes) => nodes.iter().map(|node| word(node).map(str::to_owned)).collect(),
+        Value::Null | Value::Bool(_) | Value::Map(_) => Err(expected("a list of words or one string", node)),
     }
 }

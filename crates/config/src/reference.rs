@@ -6,6 +6,7 @@ use crate::daemon;
 use crate::keys::{Foreign, GROUPS, KEYS, Key, MEANINGLESS, PM2, Preset};
 use crate::limits::{self, Unit};
 use crate::program::INTERPRETERS;
+use crate::ready;
 
 /// Rewrites the parts of the reference page that come from tables: those
 /// between `<!-- generated: NAME -->` and `<!-- end -->`.
@@ -32,6 +33,13 @@ pub fn update_reference(page: &str) -> String {
 fn generate(name: &str) -> String {
     match name {
         "keys" => keys(),
+        "ready_check" => table(
+            "Field | Takes | Default | Meaning",
+            ready::FIELDS.iter().map(|field| {
+                let default = field.default.map_or_else(str::to_owned, |value| format!("`{value}`"));
+                [format!("`{}`", field.name), field.takes.words(), default, field.doc.to_owned()]
+            }),
+        ),
         "daemon" => table(
             "Key | Takes | Default | Meaning",
             daemon::KEYS.iter().map(|(name, takes, default, doc)| {

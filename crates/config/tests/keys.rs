@@ -287,7 +287,7 @@ fn sockets() {
         &["0", "65536", "-1", "'511'", "1e3", ""],
     );
     let good = ["auto", "listen", "started", "notify"].map(|when| (when, json!(when)));
-    check("ready", "ready", &good, &["ipc", "http", "tcp", "exec", "other", "true", "", "{http: /}"]);
+    check("ready", "ready", &good, &["ipc", "exec", "other", "true", "", "{http: /}"]);
     assert_eq!(app("command: a\nlisten: 80").ready, Ready::Started);
     assert_eq!(app("command: a\nexec_mode: fork").ready, Ready::Started);
     assert!(mistake("command: a\nexec_mode: fork\nready: listen").contains("cannot be `listen`"));
@@ -297,6 +297,58 @@ fn sockets() {
         &[("3000", json!(3000)), ("1m", json!(60_000))],
         &["0", "0s", "-1", "'5'", "1 m", ""],
     );
+}
+
+#[test]
+fn readiness_checks() {
+    let http = |path: &str, status: serde_json::Value| {
+        let attempt = json!({"http": {"address": null, "path": path, "status": status}});
+        json!({"check": {"attempt": attempt, "interval": 250, "timeout": 1000}})
+    };
+    let range = |start: u16, end: u16| json!({"start": start, "end": end});
+    let of = |lines: &str| serde_json::to_value(app(&format!("command: a\n{lines}")).ready).unwrap();
+    assert_eq!(of("ready: http"), http("/", json!([range(200, 399)])));
+    assert_eq!(of("ready_check: {path: /health?deep=1}"), http("/health?deep=1", json!([range(200, 399)])));
+    let several = json!([range(200, 200), range(300, 308), range(404, 404)]);
+    assert_eq!(of("ready_check: {status: [200, 300-308, '404']}"), http("/", several));
+    let tcp = json!({"tcp": {"address": {"tcp": {"address": "127.0.0.1:80", "dual_stack": false}}}});
+    let expected = json!({"check": {"attempt": tcp, "interval": 1000, "timeout": 60_000}});
+    assert_eq!(of("ready_check: {address: '127.0.0.1:80', interval: 1s, timeout: 1m}"), expected);
+    let tcp = json!({"tcp": {"address": {"unix": "/srv/a.sock"}}});
+    let expected = json!({"check": {"attempt": tcp, "interval": 250, "timeout": 1000}});
+    assert_eq!(of("exec_mode: fork\nready: tcp\nready_check: {address: ./a.sock}"), expected);
+    let exec = json!({"exec": {"command": ["curl", "-f", "a b"]}});
+    let expected = json!({"check": {"attempt": exec, "interval": 250, "timeout": 1000}});
+    assert_eq!(of("ready_check: {command: curl -f 'a b'}"), expected);
+    assert_eq!(of("ready: exec\nready_check: {command: [curl, -f, a b]}"), expected);
+    // Who is given its sockets is known to have an address.
+    assert_eq!(of("exec_mode: fork\nlisten: 80\nready: http"), http("/", json!([range(200, 399)])));
+    for (lines, expected) in [
+        ("ready: exec", "needs a command"),
+        ("ready: exec\nready_check: {interval: 1s}", "needs a command"),
+        ("ready_check: {command: []}", "names no program"),
+        ("ready_check: {command: 5 'a}", "quote"),
+        ("ready_check: {interval: 1s}", "does not say what is checked"),
+        ("ready_check: /health", "must be a mapping"),
+        ("ready: http\nready_check: [1]", "must be a mapping"),
+        ("ready: http\nready_check: {pth: /}", "unknown key `pth`"),
+        ("ready: tcp\nready_check: {path: /}", "has no meaning for `ready: tcp`"),
+        ("ready_check: {command: a, address: 80}", "has no meaning for `ready: exec`"),
+        ("ready: notify\nready_check: {path: /}", "belongs to `ready: http`"),
+        ("ready: http\nexec_mode: fork", "needs an address"),
+        ("ready_check: {path: health}", "begins with `/`"),
+        ("ready_check: {path: /a b}", "contains ` `"),
+        ("ready_check: {path: '/a\\r\\nb'}", "contains `\\\\`"),
+        ("ready_check: {status: 600}", "from 100 to 599"),
+        ("ready_check: {status: 399-200}", "must be a status"),
+        ("ready_check: {status: 2xx}", "must be a status"),
+        ("ready_check: {status: []}", "names no status"),
+        ("ready_check: {path: /, timeout: 0}", "longer than zero"),
+        ("ready_check: {address: localhost:80}", "must be a port"),
+    ] {
+        let mistake = mistake(&format!("command: a\n{lines}"));
+        assert!(mistake.contains(expected), "{lines}: {mistake}");
+    }
 }
 
 #[test]

@@ -34,6 +34,13 @@ pub enum Event {
     },
     /// A worker said that it may take connections.
     WorkerReady(WorkerId),
+    /// A worker was looked at that is not ready yet.
+    WorkerUnready {
+        /// Who.
+        worker: WorkerId,
+        /// What it lacks, in words.
+        lacks: String,
+    },
     /// A worker said that it is about to end by its own choice.
     WorkerLeaving(WorkerId),
     /// A worker asked for more time to become ready or to end.

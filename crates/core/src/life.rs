@@ -1,6 +1,7 @@
 //! News of an app's workers, and what it makes of their lives.
 
 use alloc::rc::Rc;
+use alloc::string::String;
 
 use crate::action::{Action, Failure, Next, Notice};
 use crate::app::{App, Turn};
@@ -22,7 +23,7 @@ impl App {
         };
         if worker.stage == Stage::Spawning {
             worker.since = now;
-            worker.stage = Stage::Starting { deadline: now + patience };
+            worker.stage = Stage::Starting { deadline: now + patience, lacks: None };
         }
     }
 
@@ -37,6 +38,15 @@ impl App {
         {
             worker.stage = Stage::Ready { stable_at: Some(worker.since + worker.version.policy.min_uptime) };
             worker.announce_ready(slot, turn);
+        }
+    }
+
+    /// Records what a worker lacks to be ready.
+    pub(crate) fn lacking(&mut self, index: u32, id: WorkerId, what: String) {
+        if let Some(worker) = self.worker(index, id)
+            && let Stage::Starting { lacks, .. } = &mut worker.stage
+        {
+            *lacks = Some(what);
         }
     }
 
@@ -61,7 +71,7 @@ impl App {
         let Some(worker) = self.worker(index, id) else { return };
         let reported = worker.version.policy.ready == ReadyWhen::Reported;
         match &mut worker.stage {
-            Stage::Starting { deadline } if reported => *deadline = until.max(*deadline),
+            Stage::Starting { deadline, .. } if reported => *deadline = until.max(*deadline),
             Stage::Stopping { kill_at: Some(kill_at), .. } => *kill_at = until.max(*kill_at),
             Stage::Spawning
             | Stage::Starting { .. }
@@ -136,7 +146,7 @@ impl App {
         let policy = Rc::clone(&worker.version.policy);
         // The clock may be late: what made it ready was living that long.
         let ripe = policy.ready == ReadyWhen::Started
-            && matches!(worker.stage, Stage::Starting { deadline } if deadline <= now);
+            && matches!(worker.stage, Stage::Starting { deadline, .. } if deadline <= now);
         let stable = ripe || worker.was_stable(now);
         let cause = match (not_started, worker.stage) {
             (Some(cause), _) | (None, Stage::Stopping { cause, .. } | Stage::Draining { cause, .. }) => cause,
@@ -253,13 +263,14 @@ impl Worker {
     pub(crate) fn pass_time(&mut self, slot: SlotId, turn: &mut Turn<'_>) {
         let now = turn.now;
         match &mut self.stage {
-            Stage::Starting { deadline } if *deadline <= now => match self.version.policy.ready {
+            Stage::Starting { deadline, lacks } if *deadline <= now => match self.version.policy.ready {
                 ReadyWhen::Started => {
                     self.stage = Stage::Ready { stable_at: Some(now) };
                     self.announce_ready(slot, turn);
                 }
                 ReadyWhen::Reported => {
-                    self.terminate(slot, Cause::NotReady(self.version.policy.listen_timeout), turn);
+                    let (limit, lacks) = (self.version.policy.listen_timeout, lacks.take());
+                    self.terminate(slot, Cause::NotReady { limit, lacks }, turn);
                 }
             },
             Stage::Draining { cause, deadline, .. } if *deadline <= now => {

@@ -119,8 +119,8 @@ pub(crate) enum Stage {
     /// Ordered; the outcome is not known yet.
     Spawning,
     /// It runs. At the deadline it counts as ready (`ready: started`) or as
-    /// failed (otherwise).
-    Starting { deadline: Timestamp },
+    /// failed (otherwise). What it `lacks` to be ready, in words, if known.
+    Starting { deadline: Timestamp, lacks: Option<String> },
     /// It may take connections. `stable_at` is `None` once it is stable.
     Ready { stable_at: Option<Timestamp> },
     /// It gets no new connections; it is asked to end when it has taken those
@@ -151,7 +151,12 @@ pub enum Cause {
     /// It was asked to end by an order.
     Asked,
     /// It was asked to end because it was not ready in time.
-    NotReady(Duration),
+    NotReady {
+        /// How much time it had.
+        limit: Duration,
+        /// What was missing at last, in words, if that is known.
+        lacks: Option<String>,
+    },
     /// It was asked to end, or killed, because of the memory that it used.
     Memory {
         /// How much it used, in bytes.
@@ -259,7 +264,7 @@ impl Worker {
     pub(crate) const fn deadline(&self) -> Option<Timestamp> {
         match &self.stage {
             Stage::Spawning => None,
-            Stage::Starting { deadline } | Stage::Draining { deadline, .. } => Some(*deadline),
+            Stage::Starting { deadline, .. } | Stage::Draining { deadline, .. } => Some(*deadline),
             Stage::Ready { stable_at } => *stable_at,
             Stage::Stopping { kill_at, .. } => *kill_at,
         }

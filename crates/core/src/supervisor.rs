@@ -84,6 +84,9 @@ impl Supervisor {
             Event::WorkerReady(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
                 app.ready(index, worker, turn);
             }),
+            Event::WorkerUnready { worker, lacks } => tell(apps, worker, &mut turn, |app, index, _| {
+                app.lacking(index, worker, lacks);
+            }),
             Event::WorkerLeaving(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
                 app.leaving(index, worker, turn);
             }),

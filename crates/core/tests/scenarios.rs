@@ -15,6 +15,7 @@
 //! | `reset NAME[:0,1]` | count restarts anew |
 //! | `scale NAME N [start=all\|none\|0,1]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
+//! | `unready N WHY` | worker N was looked at and is not ready yet |
 //! | `ready N`, `leaving N`, `delayed N TIME` | worker N speaks |
 //! | `drained N` | nothing waits for worker N any more |
 //! | `memory N USED LIMIT [--now]` | worker N uses too much; with `--now` by far |
@@ -177,6 +178,9 @@ impl Stage {
             ("spawned", [worker]) => self.handle(Event::WorkerSpawned(id(worker)?)),
             ("spawn-failed", [worker, detail @ ..]) => {
                 self.handle(Event::SpawnFailed { worker: id(worker)?, detail: detail.join(" ") });
+            }
+            ("unready", [worker, lacks @ ..]) => {
+                self.handle(Event::WorkerUnready { worker: id(worker)?, lacks: lacks.join(" ") })
             }
             ("ready", [worker]) => self.handle(Event::WorkerReady(id(worker)?)),
             ("leaving", [worker]) => self.handle(Event::WorkerLeaving(id(worker)?)),

@@ -336,6 +336,7 @@ impl Master {
         if let Some(entry) = self.registry.by_id_mut(seat.slot.app) {
             entry.listened = true;
         }
+        self.checks.hasten(id);
         if settings.ready_by_listening() {
             self.handle(Event::WorkerReady(id));
         }

@@ -85,6 +85,11 @@ impl WorkerCgroup {
         format!("/{}", self.cgroup.path().display())
     }
 
+    /// Its folder, for another process that is to be born in it.
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        self.cgroup.open()
+    }
+
     /// Kills all in it. Returns whether the kernel took the order.
     pub(crate) fn kill(&self) -> bool {
         self.cgroup.kill().is_ok()

@@ -6,6 +6,8 @@
 //! any instruction: a member that does not listen has not joined, or has left;
 //! and a hole in the numbers means that the last one was moved there.
 
+use std::net::SocketAddr;
+
 use supervisor_config::ListenAddress;
 
 /// One app's address: its members in the kernel's order, each with its socket.
@@ -15,8 +17,19 @@ pub(crate) struct Group<S> {
     members: Vec<Member<S>>,
     /// The numbers that the attached program picks from.
     pub(crate) picked: Vec<u32>,
+    /// The clients that it sends to a certain member.
+    pub(crate) leads: Vec<Lead>,
     /// The order is not known, or the kernel takes no program: its hash chooses.
     pub(crate) unsteered: bool,
+}
+
+/// A client whose connections go to a certain member.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    /// The address and port that it has bound.
+    pub(crate) client: SocketAddr,
+    /// The key of the member.
+    pub(crate) key: String,
 }
 
 /// A socket that listens.
@@ -38,7 +51,7 @@ pub(crate) struct Found<S> {
 
 impl<S> Group<S> {
     pub(crate) const fn new(address: ListenAddress) -> Self {
-        Self { address, members: Vec::new(), picked: Vec::new(), unsteered: false }
+        Self { address, members: Vec::new(), picked: Vec::new(), leads: Vec::new(), unsteered: false }
     }
 
     /// The group as an earlier master left it.
@@ -55,7 +68,7 @@ impl<S> Group<S> {
         }
         let unsteered = (0..).zip(&found).any(|(number, member)| member.number != Some(number));
         let members = found.into_iter().map(|Found { key, socket, .. }| Member { key, socket }).collect();
-        Self { address, members, picked: Vec::new(), unsteered }
+        Self { address, members, picked: Vec::new(), leads: Vec::new(), unsteered }
     }
 
     /// The members by their numbers.

@@ -11,6 +11,7 @@ mod captured;
 mod hangups;
 mod keys;
 mod paths;
+mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,7 @@ use hangups::{Hangups, Watched};
 pub(crate) use keys::is_member;
 use keys::{KEY_PREFIX, anchor_key, group_of, key};
 pub(crate) use paths::AtPath;
+pub(crate) use probes::{Endpoint, Reach};
 
 use crate::control::to_json;
 use crate::group::{Found, Group};
@@ -368,7 +370,12 @@ impl Listeners {
         let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
         if picked.contains(&last) || picked.contains(key) {
             let others = group.numbers(|known| picked.contains(known) && known != key && known != last);
+            self.drop_leads(app, address, &[key, &last]);
             self.steer(app, address, others);
+        } else if self.drop_leads(app, address, &[key, &last])
+            && let Err(error) = self.attach(app, address)
+        {
+            tracing::debug!("{app}: a check's connections are led on: {error}");
         }
         // The only failure is that it did not listen any more.
         let _ = socket::stop_listening(&*socket);
@@ -409,6 +416,12 @@ impl Listeners {
         let left = group.members().iter().filter(|member| !listens(&member.socket));
         let left: Vec<String> = left.map(|member| member.key.clone()).collect();
         let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
+        if !left.is_empty()
+            && let Some(group) = self.group_mut(app, address)
+        {
+            // They may have led somewhere else since.
+            group.leads.clear();
+        }
         for key in &left {
             self.note_leave(app, address, key, link);
         }
@@ -458,12 +471,10 @@ impl Listeners {
         if numbers.is_empty() || numbers == group.picked {
             return;
         }
-        let anchor = anchor_key(app, address);
-        let members = group.members();
-        let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
+        if group.members().is_empty() {
             return;
-        };
-        match steering::steer(&*any.socket, &numbers) {
+        }
+        match self.attach_with(app, address, &numbers) {
             Ok(()) => {
                 if let Some(group) = self.group_mut(app, address) {
                     group.picked = numbers;
@@ -483,6 +494,7 @@ impl Listeners {
         }
         group.unsteered = true;
         group.picked.clear();
+        group.leads.clear();
     }
 
     fn close_except(&mut self, seat: SeatId, stays: impl Fn(&Member) -> bool, link: &Link) {

@@ -26,6 +26,7 @@ use supervisor_sys::{fdpass, process, socket};
 use crate::automatic::Automatic;
 use crate::capture::Later;
 use crate::cgroups::Cgroups;
+use crate::checks::Checks;
 use crate::drains::Drains;
 use crate::events::Events;
 use crate::hangs::Hangs;
@@ -63,6 +64,7 @@ pub(crate) struct Master {
     pub(crate) events: Events,
     pub(crate) workers: Workers,
     pub(crate) drains: Drains,
+    pub(crate) checks: Checks,
     pub(crate) observer: Observer,
     pub(crate) hangs: Hangs,
     pub(crate) listeners: Listeners,
@@ -81,15 +83,15 @@ pub(crate) struct Master {
     pub(crate) started: Instant,
     pub(crate) log_dir: PathBuf,
     /// What workers are given as standard input.
-    null: OwnedFd,
-    launcher: Launcher,
+    pub(crate) null: OwnedFd,
+    pub(crate) launcher: Launcher,
     /// Whether the sockets that workers bind can be captured here.
     pub(crate) captures: bool,
     /// The limit of open files that workers get: the one the daemon had before
     /// it was raised.
-    open_files: Limit,
+    pub(crate) open_files: Limit,
     /// The score that workers get unless their app says otherwise.
-    oom_score_adj: Option<i32>,
+    pub(crate) oom_score_adj: Option<i32>,
     /// Workers that ended: their output's tail may still be asked for until the
     /// turn is over, and while an order about their app is under way, whose
     /// failure may be told at its end.
@@ -136,6 +138,7 @@ impl Master {
             events: Events::default(),
             workers: Workers::new(cgroups),
             drains: Drains::default(),
+            checks: Checks::default(),
             observer: Observer::default(),
             hangs: Hangs::default(),
             listeners: Listeners::new()?,
@@ -262,6 +265,7 @@ impl Master {
                 {
                     killed.push(worker);
                 }
+                killed.iter().for_each(|worker| self.end_check(*worker));
                 self.workers.kill(&killed);
             }
             Action::Forget(app) => {
@@ -422,6 +426,9 @@ impl Master {
         self.sampler.add(id, child.pid, settings.ceilings());
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
+        if settings.is_checked() {
+            self.checks.add(id);
+        }
         Ok(())
     }
 
@@ -439,6 +446,7 @@ impl Master {
             }
             News::Calls(id) => self.hear_calls(id),
             News::Ended(id) => {
+                self.end_check(id);
                 if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
                     // Many programs remove their path when they end.
                     self.listeners.restore_paths();
@@ -485,7 +493,10 @@ impl Master {
             }
             Notice::Switched(slot, _) => (slot, WorkerState::Ready, format!("takes over{process}")),
             Notice::Draining(slot, _) => (slot, WorkerState::Draining, format!("draining{process}")),
-            Notice::Stopping(slot, _) => (slot, WorkerState::Stopping, format!("stopping{process}")),
+            Notice::Stopping(slot, _) => {
+                self.end_check(worker);
+                (slot, WorkerState::Stopping, format!("stopping{process}"))
+            }
             Notice::Hung { slot, hang, next, .. } => {
                 let state = next.map_or(WorkerState::Stopping, words::state_after);
                 (slot, state, words::hung(hang, next, &process))

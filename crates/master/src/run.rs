@@ -118,6 +118,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let look = master.workers.next_look();
         let drain = master.drains.next_look();
         let later = master.later.next_look();
+        let check = master.checks.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -135,6 +136,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
+            Some(outcome) = master.checks.outcome() => master.hear_check(outcome),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
                 master.beat(ending.is_begun());
@@ -154,6 +156,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(later.unwrap_or_else(Instant::now).into()), if later.is_some() => {
                 master.hear_later_calls();
+            }
+            () = sleep_until(check.unwrap_or_else(Instant::now).into()), if check.is_some() => {
+                master.look_after_checks();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }

@@ -61,7 +61,7 @@ impl Settings {
         let captures = capture && self.wants_capture();
         Policy {
             ready: match app.ready {
-                Ready::Notify => ReadyWhen::Reported,
+                Ready::Notify | Ready::Check(_) => ReadyWhen::Reported,
                 Ready::Listen if captures => ReadyWhen::Reported,
                 Ready::Auto if captures && listened => ReadyWhen::Reported,
                 Ready::Started | Ready::Listen | Ready::Auto => ReadyWhen::Started,
@@ -85,6 +85,11 @@ impl Settings {
     /// Whether a worker that listens is ready, unless its app is new to that.
     pub(crate) fn ready_by_listening(&self) -> bool {
         matches!(self.app.ready, Ready::Listen | Ready::Auto)
+    }
+
+    /// Whether a check from outside tells when a worker is ready.
+    pub(crate) fn is_checked(&self) -> bool {
+        matches!(self.app.ready, Ready::Check(_))
     }
 
     /// Whether the sockets that its workers bind are to be captured.

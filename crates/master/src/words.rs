@@ -63,14 +63,19 @@ pub(crate) fn ending(ending: &Ending) -> String {
     match (&ending.cause, how) {
         (Cause::Itself, Some(how)) => how,
         (Cause::Asked, Some(how)) => format!("stopped as ordered, {how}"),
-        (Cause::NotReady(limit), Some(how)) => format!("not ready within {}, {how}", duration(*limit)),
+        (Cause::NotReady { limit, lacks: Some(lacks) }, Some(how)) => {
+            format!("not ready within {}: {lacks}; {how}", duration(*limit))
+        }
+        (Cause::NotReady { limit, lacks: None }, Some(how)) => {
+            format!("not ready within {}, {how}", duration(*limit))
+        }
         (Cause::Memory { used, limit }, Some(how)) => {
             format!("used {} of memory, more than {}; {how}", size(*used), size(*limit))
         }
         (Cause::Hung(how), Some(exit)) => format!("hung: {}; {exit}", hang(*how)),
         (Cause::Hung(how), None) => format!("hung: {}", hang(*how)),
         (Cause::NotStarted(detail), _) => detail.clone(),
-        (Cause::Itself | Cause::Asked | Cause::NotReady(_) | Cause::Memory { .. }, None) => {
+        (Cause::Itself | Cause::Asked | Cause::NotReady { .. } | Cause::Memory { .. }, None) => {
             "ended".to_owned()
         }
     }

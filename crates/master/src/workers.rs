@@ -399,6 +399,8 @@ impl Workers {
             }
             for word in notify::parse(buffer.get(..datagram.len).unwrap_or_default()) {
                 match word {
+                    // Then a check decides, and nobody else.
+                    Word::Ready if worker.settings.is_checked() => {}
                     Word::Ready => events.push(Event::WorkerReady(id)),
                     Word::Stopping => events.push(Event::WorkerLeaving(id)),
                     Word::Extend(by) => events.push(Event::WorkerDelayed { worker: id, by }),

@@ -11,8 +11,18 @@ use supervisor_core::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<(&'static str, &'static str), u64>);
 
-const EVENTS: [&str; 9] =
-    ["spawned", "spawn-failed", "ready", "leaving", "delayed", "drained", "memory", "hung", "exit"];
+const EVENTS: [&str; 10] = [
+    "spawned",
+    "spawn-failed",
+    "ready",
+    "unready",
+    "leaving",
+    "delayed",
+    "drained",
+    "memory",
+    "hung",
+    "exit",
+];
 const WORKERS: [&str; 8] =
     ["starting", "ready", "draining", "stopping", "starting beside", "ready beside", "ending beside", "gone"];
 const ORDERS: [&str; 6] = ["declare", "start", "stop", "restart", "scale", "delete"];
@@ -35,6 +45,7 @@ impl Coverage {
             Event::WorkerSpawned(_) => (worker_state(supervisor, place), "spawned"),
             Event::SpawnFailed { .. } => (worker_state(supervisor, place), "spawn-failed"),
             Event::WorkerReady(_) => (worker_state(supervisor, place), "ready"),
+            Event::WorkerUnready { .. } => (worker_state(supervisor, place), "unready"),
             Event::WorkerLeaving(_) => (worker_state(supervisor, place), "leaving"),
             Event::WorkerDelayed { .. } => (worker_state(supervisor, place), "delayed"),
             Event::WorkerDrained(_) => (worker_state(supervisor, place), "drained"),

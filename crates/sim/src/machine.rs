@@ -181,6 +181,10 @@ impl Machine {
         // A word may overtake the news of the spawn by a hair.
         let early = if self.chaotic && rng.u8(..) < 10 { now } else { begin };
         if let Some(after) = fate.ready {
+            if worker.0.is_multiple_of(8) {
+                let unready = Event::WorkerUnready { worker, lacks: "no answer".to_owned() };
+                self.agenda.note(begin + after / 2, Happening::Says(worker, unready));
+            }
             self.agenda.note(early + after, Happening::Says(worker, Event::WorkerReady(worker)));
         }
         if let Some((after, by)) = fate.wants_more {

@@ -360,6 +360,7 @@ impl Run {
             Event::Ordered { .. }
             | Event::WorkerSpawned(_)
             | Event::WorkerReady(_)
+            | Event::WorkerUnready { .. }
             | Event::WorkerLeaving(_)
             | Event::WorkerDelayed { .. }
             | Event::WorkerDrained(_)
@@ -386,6 +387,7 @@ const fn subject(event: &Event) -> Option<WorkerId> {
     match event {
         Event::WorkerSpawned(worker)
         | Event::WorkerReady(worker)
+        | Event::WorkerUnready { worker, .. }
         | Event::WorkerLeaving(worker)
         | Event::SpawnFailed { worker, .. }
         | Event::WorkerDelayed { worker, .. }

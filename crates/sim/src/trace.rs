@@ -103,6 +103,7 @@ impl Trace {
             Event::WorkerSpawned(worker) => format!("spawned {}", worker.0),
             Event::SpawnFailed { worker, detail } => format!("spawn-failed {} {detail}", worker.0),
             Event::WorkerReady(worker) => format!("ready {}", worker.0),
+            Event::WorkerUnready { worker, lacks } => format!("unready {} {lacks}", worker.0),
             Event::WorkerLeaving(worker) => format!("leaving {}", worker.0),
             Event::WorkerDelayed { worker, by } => format!("delayed {} {}", worker.0, time(*by)),
             Event::WorkerDrained(worker) => format!("drained {}", worker.0),

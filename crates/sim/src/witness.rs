@@ -156,8 +156,10 @@ impl Witness {
                 self.shutdown = Some(Shutdown { hurry: *hurry || before });
                 self.lives.values_mut().for_each(|life| life.hurry |= *hurry);
             }
-            // The ends of lives are noted with the notice that tells of them.
+            // The ends of lives are noted with the notice that tells of them, and
+            // what a worker lacks decides nothing.
             Event::SpawnFailed { .. }
+            | Event::WorkerUnready { .. }
             | Event::WorkerExited { .. }
             | Event::WorkerDrained(_)
             | Event::TimePassed => {}

@@ -6,25 +6,32 @@
 //! (`SO_ATTACH_REUSEPORT_CBPF` in `socket(7)`); a number that nobody has falls back to the kernel's
 //! hash over all members. A program takes effect at once, for all members, and needs no privilege.
 
+mod probes;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{sock_filter, sock_fprog};
 
+pub use probes::{MAX_PROBES, Probe};
+
 /// The longest program that the kernel takes, in instructions.
 const MAX_PROGRAM: usize = libc::BPF_MAXINSNS as usize;
 
-/// Lets only these members of a group get new connections, chosen at random for each of them.
+/// Lets only these members of a group get new connections, chosen at random for each of them; those of
+/// `probes` go where these say.
 ///
 /// `socket` is any member that listens; one that is bound only would keep others from listening.
-/// `indexes` are numbers of members, ascending.
+/// `indexes` are numbers of members, ascending; without one, all members get the connections of others than
+/// the probes.
 ///
 /// # Errors
 ///
-/// `InvalidInput` without an index, for indexes out of order, and for more than about 1,360 separate
-/// runs of them; `EINVAL` for a socket without `SO_REUSEPORT`; `EPERM` where a filter forbids it.
-pub fn steer(socket: impl AsFd, indexes: &[u32]) -> io::Result<()> {
-    let mut program = pick_one_of(indexes).ok_or(io::ErrorKind::InvalidInput)?;
+/// `InvalidInput` without an index or a probe, for more than [`MAX_PROBES`] of these, for indexes out of
+/// order, and for more than about 1,000 separate runs of them; `EINVAL` for a socket without `SO_REUSEPORT`;
+/// `EPERM` where a filter forbids it.
+pub fn steer(socket: impl AsFd, probes: &[Probe], indexes: &[u32]) -> io::Result<()> {
+    let mut program = program(probes, indexes).ok_or(io::ErrorKind::InvalidInput)?;
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: `program` points to `len` instructions that live until the call is over; the kernel
@@ -64,6 +71,17 @@ pub fn unsteer(socket: impl AsFd) -> io::Result<()> {
             error => Err(error),
         },
     }
+}
+
+/// The whole program; `None` if it would be too long, or without meaning.
+fn program(probes: &[Probe], indexes: &[u32]) -> Option<Vec<sock_filter>> {
+    let policy = match indexes {
+        // A number that nobody has.
+        [] if !probes.is_empty() => vec![statement(libc::BPF_RET | libc::BPF_K, u32::MAX)],
+        _ => pick_one_of(indexes)?,
+    };
+    let program = [probes::prefix(probes), policy].concat();
+    (probes.len() <= MAX_PROBES && program.len() <= MAX_PROGRAM).then_some(program)
 }
 
 /// A program that returns one of the numbers, at random; `None` if there is none or they are too many.

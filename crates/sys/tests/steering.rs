@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use supervisor_sys::socket::{self, TcpOptions};
-use supervisor_sys::steering::{steer, unsteer};
+use supervisor_sys::steering::{MAX_PROBES, Probe, steer, unsteer};
 
 /// Members of one group, in the order of their numbers.
 struct Group {
@@ -16,7 +16,11 @@ struct Group {
 
 impl Group {
     fn new(count: usize) -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self::at(Ipv4Addr::LOCALHOST.into(), count)
+    }
+
+    fn at(ip: IpAddr, count: usize) -> Self {
+        let any = SocketAddr::from((ip, 0));
         let first = bind(any);
         let address = socket::local_address(&first).unwrap();
         let mut group = Self { address, members: Vec::new() };
@@ -55,7 +59,7 @@ fn bind(address: SocketAddr) -> OwnedFd {
 #[test]
 fn only_the_named_get_connections() {
     let mut group = Group::new(4);
-    steer(&group.members[2], &[1, 3]).unwrap();
+    steer(&group.members[2], &[], &[1, 3]).unwrap();
     let got = group.connect(100);
     assert_eq!((got[0], got[2], got[1] + got[3]), (0, 0, 100));
     assert!(got[1] > 10 && got[3] > 10, "{got:?}");
@@ -63,7 +67,7 @@ fn only_the_named_get_connections() {
     // Who joins later gets none until its number is named.
     group.join(bind(group.address));
     assert_eq!(group.connect(50)[4], 0);
-    steer(&group.members[0], &[4]).unwrap();
+    steer(&group.members[0], &[], &[4]).unwrap();
     assert_eq!(group.connect(50), [0, 0, 0, 0, 50]);
 
     unsteer(&group.members[0]).unwrap();
@@ -81,12 +85,12 @@ fn the_last_one_takes_the_number_of_one_that_leaves() {
     socket::stop_listening(&group.members[1]).unwrap();
     assert!(!socket::is_listening(held).unwrap());
     let left = group.members.swap_remove(1);
-    steer(&group.members[0], &[1]).unwrap();
+    steer(&group.members[0], &[], &[1]).unwrap();
     assert_eq!(group.connect(50), [0, 50, 0]);
 
     // It can come back, as the last one.
     group.join(left);
-    steer(&group.members[0], &[3]).unwrap();
+    steer(&group.members[0], &[], &[3]).unwrap();
     assert_eq!(group.connect(50), [0, 0, 0, 50]);
 }
 
@@ -96,6 +100,41 @@ fn one_address_alone_cannot_be_steered() {
         socket::bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), TcpOptions { reuse_port: false, v6only: None })
             .unwrap();
     socket::listen(&alone, 1).unwrap();
-    steer(&alone, &[0]).unwrap_err();
-    steer(&alone, &[]).unwrap_err();
+    steer(&alone, &[], &[0]).unwrap_err();
+    steer(&alone, &[], &[]).unwrap_err();
+}
+
+/// A client that is known before it connects, and the connection that it makes.
+fn client(to: SocketAddr) -> (OwnedFd, SocketAddr) {
+    let socket =
+        socket::bind_tcp((to.ip(), 0).into(), TcpOptions { reuse_port: false, v6only: None }).unwrap();
+    let own = socket::local_address(&socket).unwrap();
+    (socket, own)
+}
+
+#[test]
+fn a_probe_reaches_its_member_and_nobody_else_does() {
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let group = Group::at(ip, 4);
+        // Out of the rotation, in it, and with no rotation at all.
+        for (index, policy) in [(0, &[1, 2][..]), (1, &[1, 2]), (3, &[])] {
+            let (socket, client) = client(group.address);
+            let decoy = Probe { client: "192.0.2.1:1".parse().unwrap(), index: 2 };
+            steer(&group.members[0], &[decoy, Probe { client, index }], policy).unwrap();
+            let before = group.waiting();
+            rustix::net::connect(&socket, &group.address).unwrap();
+            let got: Vec<u32> =
+                group.waiting().iter().zip(&before).map(|(after, before)| after - before).collect();
+            let expected: Vec<u32> = (0..4).map(|number| u32::from(number == index)).collect();
+            assert_eq!(got, expected);
+            let others = group.connect(50);
+            if !policy.is_empty() {
+                assert_eq!((others[0], others[3]), (0, 0));
+            }
+        }
+    }
+    let alone = Group::new(1);
+    let probe = Probe { client: alone.address, index: 0 };
+    steer(&alone.members[0], &[probe; MAX_PROBES], &[0]).unwrap();
+    steer(&alone.members[0], &[probe; MAX_PROBES + 1], &[0]).unwrap_err();
 }

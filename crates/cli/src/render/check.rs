@@ -1,6 +1,6 @@
 //! `check`: what a file's apps resolve to.
 
-use supervisor_config::{App, ListenAddress, Ready};
+use supervisor_config::{App, ListenAddress};
 
 use super::Canvas;
 use super::describe::{command_line, mode};
@@ -23,17 +23,11 @@ pub(crate) fn render(apps: &[App], canvas: Canvas) -> String {
     let mut table = Table::new(COLUMNS, COLUMNS.len() - 1);
     for app in apps {
         let listen: Vec<String> = app.listen.iter().map(address).collect();
-        let ready = match app.ready {
-            Ready::Auto => "auto",
-            Ready::Listen => "listen",
-            Ready::Started => "started",
-            Ready::Notify => "notify",
-        };
         table.row([
             Cell::new(one_line(&app.name), STRONG),
             app.instances.to_string().into(),
             mode(app.exec_mode).into(),
-            ready.into(),
+            app.ready.name().into(),
             one_line(&listen.join(" ")).into(),
             one_line(&command_line(&app.command)).into(),
         ]);

@@ -148,7 +148,7 @@ pub(crate) const fn mode(mode: ExecMode) -> &'static str {
 }
 
 fn ready(app: &App) -> String {
-    match app.ready {
+    match &app.ready {
         Ready::Auto => format!(
             "when it listens, within {}; if it never does, after living for {}",
             units::setting(app.listen_timeout),
@@ -156,6 +156,12 @@ fn ready(app: &App) -> String {
         ),
         Ready::Listen => format!(
             "when it listens, within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
+        Ready::Check(check) => format!(
+            "when it passes its {} check, within {}; stable after {}",
+            check.attempt.name(),
             units::setting(app.listen_timeout),
             units::setting(app.min_uptime)
         ),

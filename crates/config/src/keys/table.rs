@@ -182,9 +182,19 @@ pub(crate) const KEYS: &[Key] = &[
         name: "ready",
         aliases: &[],
         group: Sockets,
-        takes: Takes::OneOf(&["auto", "listen", "started", "notify"], &[]),
-        default: Rule("`started` with `listen` or `exec_mode: fork`, otherwise `auto`"),
-        doc: "When a worker counts as ready: when its program listens on an address (`listen`, with `exec_mode: cluster`), once it has lived for `min_uptime` (`started`), or when it sends `READY=1` to `NOTIFY_SOCKET` (`notify`, `sd_notify`). `auto` is `started` until a worker of the app was seen to listen, and `listen` from its next generation on.",
+        takes: Takes::OneOf(&["auto", "listen", "started", "notify", "http", "tcp", "exec"], &[]),
+        default: Rule(
+            "what `ready_check` says; `started` with `listen` or `exec_mode: fork`, otherwise `auto`",
+        ),
+        doc: "When a worker counts as ready: when its program listens on an address (`listen`, with `exec_mode: cluster`), once it has lived for `min_uptime` (`started`), when it sends `READY=1` to `NOTIFY_SOCKET` (`notify`, `sd_notify`), or when it passes a check (`http`, `tcp`, `exec`). `auto` is `started` until a worker of the app was seen to listen, and `listen` from its next generation on.",
+    },
+    Key {
+        name: "ready_check",
+        aliases: &[],
+        group: Sockets,
+        takes: Takes::ReadyCheck,
+        default: Rule("its own defaults"),
+        doc: "The check of `ready: http`, `tcp` or `exec`. Without `ready` its fields tell which one is meant.",
     },
     Key {
         name: "listen_timeout",

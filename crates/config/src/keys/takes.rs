@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::limits;
+use crate::{limits, ready};
 
 /// What a key takes. The readers know it too, and are stricter: a schema cannot
 /// say everything.
@@ -42,6 +42,12 @@ pub(crate) enum Takes {
     AllOrTexts,
     /// Addresses to serve.
     Addresses,
+    /// One of these.
+    Address,
+    /// A check from outside.
+    ReadyCheck,
+    /// Statuses of HTTP.
+    Statuses,
     /// Exit codes.
     ExitCodes,
     /// A signal.
@@ -96,6 +102,9 @@ impl Takes {
             Takes::AllOrNames => "`true`, `false`, or a list of names".to_owned(),
             Takes::AllOrTexts => "`true`, `false`, a text or a list of them".to_owned(),
             Takes::Addresses => "address, or a list of at most 64".to_owned(),
+            Takes::Address => "address".to_owned(),
+            Takes::ReadyCheck => "mapping, see [below](#readiness-checks)".to_owned(),
+            Takes::Statuses => "status, range as `200-399`, or a list of them".to_owned(),
             Takes::ExitCodes => "exit code from 0 to 255, or a list of them".to_owned(),
             Takes::Signal => "signal, as `SIGTERM`, `TERM` or `15`".to_owned(),
             Takes::Account => "name or number".to_owned(),
@@ -146,6 +155,13 @@ impl Takes {
                 {"type": "array", "items": {"type": "string"}},
             ]}),
             Takes::Addresses => one_or_list(json!({"type": ["integer", "string"]})),
+            Takes::Address => json!({"type": ["integer", "string"]}),
+            Takes::ReadyCheck => {
+                let fields: serde_json::Map<String, Value> =
+                    ready::FIELDS.iter().map(|field| (field.name.to_owned(), field.schema())).collect();
+                json!({"type": "object", "properties": fields, "additionalProperties": false})
+            }
+            Takes::Statuses => one_or_list(json!({"type": ["integer", "string"]})),
             Takes::ExitCodes => one_or_list(json!({"type": "integer", "minimum": 0, "maximum": 255})),
             Takes::Signal => json!({"type": ["string", "integer"]}),
             // YAML reads `0022` as a number.

@@ -158,7 +158,10 @@ impl fmt::Display for Ended<'_> {
         match cause {
             Cause::Itself => Ok(()),
             Cause::Asked => write!(f, " as asked"),
-            Cause::NotReady(limit) => write!(f, " because it was not ready within {limit:?}"),
+            Cause::NotReady { limit, lacks } => {
+                let lacks = lacks.as_ref().map_or_else(String::new, |lacks| format!(": {lacks}"));
+                write!(f, " because it was not ready within {limit:?}{lacks}")
+            }
             Cause::Memory { used, limit } => write!(f, " because it used {used} bytes of {limit}"),
             Cause::Hung(hang) => write!(f, " because it hung: {}", how(*hang)),
             Cause::NotStarted(detail) => write!(f, " ({detail})"),

@@ -180,3 +180,77 @@ fn a_program_of_former_times_does_not_stay() {
     let got = bench.connect(&A[..3]);
     assert!(got.iter().all(|got| *got > 0), "{got:?}");
 }
+
+/// A client that is led to a seat's member, and its address.
+fn led(bench: &mut Bench, to: SeatId) -> (OwnedFd, SocketAddr) {
+    let options = TcpOptions { reuse_port: false, v6only: None };
+    let socket = socket::bind_tcp((bench.address.ip(), 0).into(), options).unwrap();
+    let own = socket::local_address(&socket).unwrap();
+    let (group, key) = (bench.settings.app.listen[0].clone(), bench.listeners.members[&to][0].key.clone());
+    bench.listeners.lead("web", &group, &key, own, &bench.link).unwrap();
+    (socket, own)
+}
+
+impl Bench {
+    fn release(&mut self, client: SocketAddr) -> bool {
+        let group = self.settings.app.listen[0].clone();
+        self.listeners.release("web", &group, client, &self.link)
+    }
+}
+
+#[test]
+fn who_is_led_reaches_one_member() {
+    let mut bench = Bench::new(&A);
+    bench.rotate(&A[..1]);
+    let clients: Vec<_> = A.iter().map(|seat| led(&mut bench, *seat)).collect();
+    // Nothing that happens to the rotation changes that.
+    bench.rotate(&A[1..3]);
+    for (socket, own) in &clients {
+        rustix::net::connect(socket, &bench.address).unwrap();
+        assert!(bench.release(*own));
+        assert!(!bench.release(*own));
+    }
+    assert_eq!(A.map(|seat| bench.listeners.queue(seat)), [Some(1); 4]);
+    let got = bench.connect(&A);
+    assert_eq!((got[0], got[1] + got[2], got[3]), (0, 60, 0));
+}
+
+#[test]
+fn who_may_have_been_led_astray_is_told() {
+    let mut bench = Bench::new(&A);
+    bench.rotate(&A[..2]);
+    let [(_, first), (stays, third), (_, last)] = [0, 2, 3].map(|seat| led(&mut bench, A[seat]));
+    // The last one gets the number of one that leaves.
+    bench.listeners.close(A[0], &bench.link);
+    rustix::net::connect(&stays, &bench.address).unwrap();
+    assert_eq!(bench.listeners.queue(A[2]), Some(1));
+    assert_eq!([first, third, last].map(|client| bench.release(client)), [false, true, false]);
+
+    let (_, client) = led(&mut bench, A[2]);
+    bench.shut_down(A[1]);
+    assert!(!bench.release(client));
+}
+
+#[test]
+fn a_worker_is_reached_through_its_own_socket() {
+    let bench = Bench::new(&A);
+    let reach = |address: Option<&str>, captured| {
+        let address = address.map(|address| ListenAddress::Tcp {
+            address: address.parse().unwrap(),
+            dual_stack: address.starts_with("[::]"),
+        });
+        bench.listeners.reach(A[1], WorkerId(1), &bench.settings, address.as_ref(), captured)
+    };
+    let port = bench.address.port();
+    for address in [None, Some(bench.address.to_string()), Some(format!("[::]:{port}"))] {
+        let own = reach(address.as_deref(), true);
+        let expected = bench.listeners.members[&A[1]][0].key.clone();
+        assert!(
+            matches!(&own, Reach::Own { to, key, .. } if (*to, key) == (bench.address, &expected)),
+            "{own:?}"
+        );
+    }
+    // What nobody of the app listens on.
+    let open = reach(Some("127.0.0.1:1"), true);
+    assert!(matches!(&open, Reach::Open(Endpoint::Tcp(to)) if to.port() == 1), "{open:?}");
+}

@@ -147,6 +147,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::WorkerReady(_)
+        | Event::WorkerUnready { .. }
         | Event::WorkerLeaving(_)
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
@@ -163,7 +164,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
     let cause = match &ending.cause {
         Cause::Itself => !life.terminated && !life.drained,
         Cause::Asked => asked,
-        Cause::NotReady(_) => asked && !over.ready,
+        Cause::NotReady { .. } => asked && !over.ready,
         Cause::Memory { .. } => asked && life.outgrown,
         Cause::Hung(_) => asked && life.hangs,
         Cause::NotStarted(_) => ending.exit.is_none(),

@@ -125,6 +125,7 @@ pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) 
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::WorkerReady(_)
+        | Event::WorkerUnready { .. }
         | Event::WorkerLeaving(_)
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
@@ -161,6 +162,7 @@ pub(super) fn reload_keeps_the_ready(witness: &Witness, event: &Event, before: &
         | Event::WorkerSpawned(_)
         | Event::SpawnFailed { .. }
         | Event::WorkerReady(_)
+        | Event::WorkerUnready { .. }
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
         | Event::MemoryExceeded { hard: false, .. }
