@@ -34,6 +34,7 @@ mod logs;
 mod memory;
 mod monit;
 mod notify;
+mod paths;
 mod reload;
 mod run;
 mod scale;

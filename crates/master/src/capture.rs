@@ -6,6 +6,8 @@
 //! replacement's `bind` puts the held one in place of the one that it made, so
 //! that what waits in the queue is answered. Nothing here waits.
 
+mod paths;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use supervisor_config::ListenAddress;
 use supervisor_core::{AppId, Event, SeatId, WorkerId};
-use supervisor_sys::capture::{self, Call, Request, Traits};
+use supervisor_sys::capture::{self, Address, Call, Request, Standing, Traits};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
 use supervisor_sys::{fdpass, pidfd, socket};
@@ -33,6 +35,8 @@ const CALLS: usize = 16;
 /// How long after it listens a worker may take to bind all that the one before
 /// it had.
 const REBIND: Duration = Duration::from_secs(1);
+/// How soon a call that had to wait is looked at again.
+const LATER: Duration = Duration::from_millis(2);
 /// Sockets that one worker may have bound and not let listen yet.
 const BOUND: usize = 256;
 
@@ -49,6 +53,24 @@ pub(crate) struct Captured {
     listens: bool,
     /// It was said that its calls cannot be looked at.
     complained: bool,
+}
+
+/// Calls that wait for another worker's: one a thread at most.
+#[derive(Debug)]
+pub(crate) struct Later {
+    calls: Vec<(WorkerId, Request)>,
+    look_at: Instant,
+}
+
+impl Later {
+    pub(crate) fn new() -> Self {
+        Self { calls: Vec::new(), look_at: Instant::now() }
+    }
+
+    /// When [`Master::hear_later_calls`] must be called.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        (!self.calls.is_empty()).then_some(self.look_at)
+    }
 }
 
 impl Captured {
@@ -112,15 +134,30 @@ impl Master {
         }
     }
 
+    /// Answers the calls that had to wait for another worker's.
+    pub(crate) fn hear_later_calls(&mut self) {
+        self.later.look_at = Instant::now() + LATER;
+        for (id, request) in std::mem::take(&mut self.later.calls) {
+            self.hear_call(id, &request);
+        }
+    }
+
     fn hear_call(&mut self, id: WorkerId, request: &Request) {
-        let result = match request.call {
-            Call::Bind(Some(address)) if address.port() != 0 => self.bind(id, request, address),
-            Call::Listen(backlog) => self.listen(id, request, backlog),
+        let result = match &request.call {
+            Call::Bind(Some(Address::Inet(address))) if address.port() != 0 => {
+                self.bind(id, request, *address)
+            }
+            Call::Bind(Some(Address::Unix(path))) => self.bind_path(id, request, path),
+            Call::Listen(backlog) => self.listen(id, request, *backlog),
             Call::Bind(_) | Call::Other => Ok(Verdict::LetGo),
         };
         let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else { return };
         let (notify, call) = (&captured.notify, request.id);
         let answered = match result {
+            Ok(Verdict::Later) => {
+                self.later.calls.push((id, request.clone()));
+                return;
+            }
             Ok(Verdict::Done) => capture::answer(notify, call, Ok(())),
             Ok(Verdict::LetGo) => capture::let_go(notify, call),
             Err(error) => {
@@ -137,7 +174,9 @@ impl Master {
     fn subject(&mut self, id: WorkerId, request: &Request) -> io::Result<Option<Subject>> {
         let Some(socket) = self.socket_of(id, request) else { return Ok(None) };
         let traits = capture::traits(&socket)?;
-        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp) else { return Ok(None) };
+        let Some(worker) = self.workers.get(id).filter(|_| traits.is_tcp || traits.is_unix) else {
+            return Ok(None);
+        };
         let Some(captured) = &worker.captured else { return Ok(None) };
         if !capture::is_waiting(&captured.notify, request.id) {
             return Ok(None);
@@ -172,6 +211,9 @@ impl Master {
     fn bind(&mut self, id: WorkerId, request: &Request, address: SocketAddr) -> io::Result<Verdict> {
         let Some(subject) = self.subject(id, request)? else { return Ok(Verdict::LetGo) };
         let Subject { socket: own, traits, seat, cookie, known } = subject;
+        if !traits.is_tcp {
+            return Ok(Verdict::LetGo);
+        }
         let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
         if let Some(known) = known {
             // A signal may have broken the call off after it was done.
@@ -191,10 +233,7 @@ impl Master {
             } else {
                 // Nobody living has it, so its flags may be those of the new one.
                 socket::set_nonblocking(&*parked, socket::is_nonblocking(&own)?)?;
-                let Some(captured) = self.workers.captured_mut(id) else { return Ok(Verdict::LetGo) };
-                for fd in standing.others.iter().chain([&request.fd]) {
-                    capture::place(&captured.notify, request, &*parked, *fd, standing.cloexec)?;
-                }
+                self.put_in_place(id, request, &standing, &parked)?;
                 self.listeners.take_up(seat, &parked, id);
                 return Ok(Verdict::Done);
             }
@@ -202,23 +241,47 @@ impl Master {
         if !held.is_empty() && !traits.reuse_port {
             return Err(Errno::ADDRINUSE.into());
         }
-        if let Some(line) = self.rival(seat.slot.app, &at) {
-            tracing::error!("{}: {line}", self.place(seat.slot));
-            self.refused.insert(id, line);
-            return Err(Errno::ADDRINUSE.into());
-        }
+        self.look_for_rival(id, seat, &at)?;
         capture::bind(&own, address).inspect_err(|error| {
             let place = self.place(seat.slot);
             tracing::warn!("{place}: bind {}: {}", address_text(&at), words::errno(error));
         })?;
         tracing::debug!("{}: {} is bound", self.place(seat.slot), address_text(&at));
+        self.note_bound(id, cookie, at);
+        Ok(Verdict::Done)
+    }
+
+    /// Puts a socket in place of the one that a worker made, wherever it has it.
+    fn put_in_place(
+        &self,
+        id: WorkerId,
+        request: &Request,
+        standing: &Standing,
+        socket: &OwnedFd,
+    ) -> io::Result<()> {
+        let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else {
+            return Ok(());
+        };
+        let mut all = standing.others.iter().chain([&request.fd]);
+        all.try_for_each(|fd| capture::place(&captured.notify, request, socket, *fd, standing.cloexec))
+    }
+
+    /// Notes what a worker has bound and may let listen.
+    fn note_bound(&mut self, id: WorkerId, cookie: u64, at: ListenAddress) {
         if let Some(captured) = self.workers.captured_mut(id) {
             if captured.bound.len() >= BOUND {
                 captured.bound.pop_first();
             }
             captured.bound.insert(cookie, at);
         }
-        Ok(Verdict::Done)
+    }
+
+    /// Refuses a worker an address that somebody else has.
+    fn look_for_rival(&mut self, id: WorkerId, seat: SeatId, at: &ListenAddress) -> io::Result<()> {
+        let Some(line) = self.rival(seat.slot.app, at) else { return Ok(()) };
+        tracing::error!("{}: {line}", self.place(seat.slot));
+        self.refused.insert(id, line);
+        Err(Errno::ADDRINUSE.into())
     }
 
     /// Who else has an address, in words.
@@ -252,14 +315,20 @@ impl Master {
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
         let Some(subject) = self.subject(id, request)? else { return Ok(Verdict::LetGo) };
-        let Subject { socket, traits, seat, cookie, known } = subject;
+        let Subject { socket: own, traits, seat, cookie, known } = subject;
         let settings = self.workers.get(id).map(|worker| Rc::clone(&worker.settings));
         // Without an address it is a port that the kernel chose.
         let (Some(address), Some(settings)) = (known, settings) else { return Ok(Verdict::LetGo) };
-        // A negative one means the largest.
-        let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
-        let caught = Caught { address, socket, backlog, is_multipath: traits.is_multipath };
-        self.listeners.capture(seat, &settings, id, caught, &self.link)?;
+        if let ListenAddress::Unix(path) = &address {
+            // Where its bind has failed, so does this.
+            socket::listen(&own, backlog)?;
+            self.listeners.note_path(seat, &settings.app.name, path, &self.link);
+        } else {
+            // A negative one means the largest.
+            let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
+            let caught = Caught { address, socket: own, backlog, is_multipath: traits.is_multipath };
+            self.listeners.capture(seat, &settings, id, caught, &self.link)?;
+        }
         if let Some(captured) = self.workers.captured_mut(id) {
             captured.bound.remove(&cookie);
             (captured.listened, captured.listens) = (Instant::now(), true);
@@ -331,4 +400,6 @@ enum Verdict {
     Done,
     /// The kernel does it.
     LetGo,
+    /// It waits for another worker's.
+    Later,
 }

@@ -37,6 +37,7 @@ mod requests;
 mod run;
 mod sampler;
 mod schedule;
+mod second_name;
 mod service;
 mod settings;
 mod sight;

@@ -10,12 +10,14 @@
 mod captured;
 mod hangups;
 mod keys;
+mod paths;
 mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Instant;
 use std::{fs, io};
 
 use supervisor_config::ListenAddress;
@@ -28,6 +30,7 @@ pub(crate) use captured::{Caught, Rival};
 use hangups::{Hangups, Watched};
 pub(crate) use keys::is_member;
 use keys::{KEY_PREFIX, anchor_key, group_of, key};
+pub(crate) use paths::AtPath;
 pub(crate) use probes::{Endpoint, Reach};
 
 use crate::control::to_json;
@@ -36,6 +39,7 @@ use crate::link::Link;
 use crate::passed::Passed;
 use crate::records;
 use crate::registry::overlap;
+use crate::second_name::SecondName;
 use crate::settings::{Settings, address_text};
 use crate::words;
 
@@ -68,6 +72,10 @@ pub(crate) struct Listeners {
     passed: Vec<Passed>,
     /// Tells of members that their program shuts down.
     hangups: Hangups,
+    /// The paths that workers made, and let listen.
+    paths: BTreeMap<PathBuf, Option<SecondName>>,
+    /// Since when a worker is about to bind a path.
+    binding: BTreeMap<PathBuf, Instant>,
 }
 
 /// A socket of an earlier master.
@@ -76,6 +84,8 @@ struct Inherited {
     socket: Rc<OwnedFd>,
     /// Its number in its group.
     number: Option<u32>,
+    /// Its path, if a worker made it.
+    path: Option<PathBuf>,
 }
 
 /// How many connections may wait at a socket until a worker says how many.
@@ -98,6 +108,8 @@ impl Listeners {
             inherited: BTreeMap::new(),
             passed: Vec::new(),
             hangups: Hangups::new()?,
+            paths: BTreeMap::new(),
+            binding: BTreeMap::new(),
         })
     }
 
@@ -108,8 +120,8 @@ impl Listeners {
 
     /// Keeps a socket of an earlier master for the seat that asks for it.
     pub(crate) fn inherit(&mut self, key: String, record: &[u8], socket: OwnedFd) {
-        let number = records::read(record).ok();
-        self.inherited.insert(key, Inherited { socket: Rc::new(socket), number });
+        let (number, path) = (records::read(record).ok(), records::read(record).ok());
+        self.inherited.insert(key, Inherited { socket: Rc::new(socket), number, path });
     }
 
     /// Uses a socket of the service manager for its address.
@@ -504,8 +516,10 @@ impl Listeners {
                 self.leave(&app, &address, &member.key, link);
             }
             link.delete(&member.key);
-            if let ListenAddress::Unix(path) = &member.address {
-                unlink(path);
+            match &member.address {
+                ListenAddress::Unix(path) if member.captured => self.drop_path(path),
+                ListenAddress::Unix(path) => unlink(path),
+                ListenAddress::Tcp { .. } => {}
             }
         }
     }

@@ -24,6 +24,7 @@ use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolv
 use supervisor_sys::{fdpass, process, socket};
 
 use crate::automatic::Automatic;
+use crate::capture::Later;
 use crate::cgroups::Cgroups;
 use crate::checks::Checks;
 use crate::drains::Drains;
@@ -95,6 +96,8 @@ pub(crate) struct Master {
     /// turn is over, and while an order about their app is under way, whose
     /// failure may be told at its end.
     ended: Vec<(AppId, WorkerId)>,
+    /// Calls of workers that wait.
+    pub(crate) later: Later,
     /// Why workers were refused an address, for whoever is told of their end.
     pub(crate) refused: BTreeMap<WorkerId, String>,
 }
@@ -155,6 +158,7 @@ impl Master {
             open_files,
             oom_score_adj,
             ended: Vec::new(),
+            later: Later::new(),
             refused: BTreeMap::new(),
         })
     }
@@ -444,6 +448,8 @@ impl Master {
             News::Ended(id) => {
                 self.end_check(id);
                 if let Some(event) = self.workers.take_exit(id, &self.poller, &self.link) {
+                    // Many programs remove their path when they end.
+                    self.listeners.restore_paths();
                     self.handle(event);
                 }
             }

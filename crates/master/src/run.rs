@@ -118,6 +118,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let look = master.workers.next_look();
         let drain = master.drains.next_look();
         let check = master.checks.next_look();
+        let later = master.later.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -142,6 +143,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
+                master.listeners.restore_paths();
                 master.look_after_hangs();
                 master.look_after_closed();
             }
@@ -154,6 +156,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(check.unwrap_or_else(Instant::now).into()), if check.is_some() => {
                 master.look_after_checks();
+            }
+            () = sleep_until(later.unwrap_or_else(Instant::now).into()), if later.is_some() => {
+                master.hear_later_calls();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }

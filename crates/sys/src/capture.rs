@@ -19,10 +19,14 @@
 mod filter;
 mod place;
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
@@ -32,7 +36,7 @@ pub(crate) use filter::install;
 pub use place::{Standing, has_socket, place, standing};
 
 /// A call that waits for its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// What answers refer to. Another call has another one.
     pub id: u64,
@@ -45,14 +49,23 @@ pub struct Request {
 }
 
 /// What a program asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// `bind(2)` to this address; `None` for one of another family than IPv4 and IPv6.
-    Bind(Option<SocketAddr>),
+    /// `bind(2)` to this address; `None` for one of another kind.
+    Bind(Option<Address>),
     /// `listen(2)` with this backlog, as the program gave it.
     Listen(i32),
     /// Another call, which no filter of ours reports.
     Other,
+}
+
+/// Where a program wants to bind a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A path as the program gave it, which may be relative.
+    Unix(PathBuf),
 }
 
 /// What is said about a socket by itself.
@@ -60,6 +73,8 @@ pub enum Call {
 pub struct Traits {
     /// A stream of TCP, or of several paths of it (`MPTCP`).
     pub is_tcp: bool,
+    /// A stream of Unix sockets.
+    pub is_unix: bool,
     /// Several paths of TCP: no steering program can be attached through it.
     pub is_multipath: bool,
     /// An IPv6 socket does not take IPv4 connections; `false` for IPv4.
@@ -166,6 +181,23 @@ impl Request {
         }
         copy_descriptor(open_thread(self.thread)?, self.fd)
     }
+
+    /// A path of the program as everybody here sees it: absolute, its folder without links.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a program that sees other files than this process (`chroot(2)`,
+    /// `mount_namespaces(7)`), `NotFound` without the folder, `EACCES` where it may not be traced.
+    pub fn path(&self, path: &Path) -> io::Result<PathBuf> {
+        let of = |who: &str, what: &str| fs::read_link(format!("/proc/{who}/{what}"));
+        let thread = self.thread.as_raw_pid().to_string();
+        if of(&thread, "root")? != of("self", "root")? || of(&thread, "ns/mnt")? != of("self", "ns/mnt")? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let path = of(&thread, "cwd")?.join(path);
+        let (folder, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(fs::canonicalize(folder)?.join(name))
+    }
 }
 
 /// A duplicate of a descriptor that another process has, close-on-exec (`pidfd_getfd(2)`).
@@ -209,6 +241,7 @@ pub fn traits(socket: impl AsFd) -> io::Result<Traits> {
     let is_multipath = protocol == Some(ipproto::MPTCP);
     let is_stream = sockopt::socket_type(socket)? == SocketType::STREAM;
     Ok(Traits {
+        is_unix: domain == AddressFamily::UNIX && is_stream,
         is_tcp: inet && is_stream && (is_multipath || protocol == Some(ipproto::TCP)),
         is_multipath,
         v6only: domain == AddressFamily::INET6 && sockopt::ipv6_v6only(socket)?,
@@ -279,21 +312,26 @@ fn read_memory(thread: Pid, address: u64, length: usize) -> io::Result<Vec<u8>> 
     }
 }
 
-/// An IPv4 or IPv6 address from the bytes of a `sockaddr`.
-fn address(bytes: &[u8]) -> Option<SocketAddr> {
+/// An address from the bytes of a `sockaddr`.
+fn address(bytes: &[u8]) -> Option<Address> {
     let part = |from: usize, to: usize| bytes.get(from..to);
     let family = u16::from_ne_bytes(part(0, 2)?.try_into().ok()?);
-    let port = u16::from_be_bytes(part(2, 4)?.try_into().ok()?);
+    let port = || Some(u16::from_be_bytes(part(2, 4)?.try_into().ok()?));
     match i32::from(family) {
         libc::AF_INET => {
             let ip: [u8; 4] = part(4, 8)?.try_into().ok()?;
-            Some(SocketAddrV4::new(Ipv4Addr::from(ip), port).into())
+            Some(Address::Inet(SocketAddrV4::new(Ipv4Addr::from(ip), port()?).into()))
         }
         libc::AF_INET6 => {
             let flow = u32::from_be_bytes(part(4, 8)?.try_into().ok()?);
             let ip: [u8; 16] = part(8, 24)?.try_into().ok()?;
             let scope = u32::from_ne_bytes(part(24, 28)?.try_into().ok()?);
-            Some(SocketAddrV6::new(Ipv6Addr::from(ip), port, flow, scope).into())
+            Some(Address::Inet(SocketAddrV6::new(Ipv6Addr::from(ip), port()?, flow, scope).into()))
+        }
+        // Without a path the kernel chooses a name; with a zero first it is an abstract one.
+        libc::AF_UNIX => {
+            let path = bytes.get(2..)?.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+            Some(Address::Unix(OsStr::from_bytes(path).into()))
         }
         _ => None,
     }

@@ -237,6 +237,12 @@ pub fn listening_at(socket: impl AsFd) -> io::Result<Option<Endpoint>> {
     Ok(name.path_bytes().map(|path| Endpoint::Unix(OsStr::from_bytes(path).into())))
 }
 
+/// Whether a Unix socket is bound to a path.
+pub fn has_path(socket: impl AsFd) -> bool {
+    let name = getsockname(socket).ok().and_then(|name| SocketAddrUnix::try_from(name).ok());
+    name.is_some_and(|name| name.path_bytes().is_some())
+}
+
 /// A datagram socket on an abstract name that the kernel chooses, for `NOTIFY_SOCKET=@name`; and that
 /// name. Nobody can take it first, as it is not known before. The socket passes on its senders'
 /// credentials, see [`receive_from`](crate::fdpass::receive_from). Non-blocking and close-on-exec.

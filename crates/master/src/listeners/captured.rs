@@ -41,6 +41,7 @@ pub(crate) enum Rival {
 impl Listeners {
     /// Finds the captured sockets of a seat that an earlier master left.
     pub(super) fn find_again(&mut self, seat: SeatId, app: &str, link: &Link) {
+        self.find_paths_again(seat, app);
         let prefix = format!("{CAPTURED}{app}:{}:{:?}:", seat.slot.index, seat.side);
         let keys: Vec<String> =
             self.inherited.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
@@ -198,7 +199,15 @@ impl Listeners {
 
     /// The captured addresses of an app, in order.
     pub(crate) fn captured(&self, app: AppId) -> BTreeSet<&ListenAddress> {
-        self.of_app(app).filter(|member| member.captured).map(|member| &member.address).collect()
+        let is_listening = |member: &&Member| match &member.address {
+            ListenAddress::Unix(path) => self.paths.contains_key(path),
+            ListenAddress::Tcp { .. } => true,
+        };
+        self.of_app(app)
+            .filter(|member| member.captured)
+            .filter(is_listening)
+            .map(|member| &member.address)
+            .collect()
     }
 
     /// Who has an address that an app's worker wants to bind, as far as it is one

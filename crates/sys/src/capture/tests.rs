@@ -51,7 +51,7 @@ impl<T> Program<T> {
     #[track_caller]
     fn bind(&self) -> (Request, OwnedFd) {
         let request = self.next();
-        let Call::Bind(Some(address)) = request.call else { panic!("{request:?}") };
+        let Call::Bind(Some(Address::Inet(address))) = request.call else { panic!("{request:?}") };
         let own = request.socket().unwrap();
         super::bind(&own, address).unwrap();
         answer(&self.notify, request.id, Ok(())).unwrap();
@@ -100,7 +100,7 @@ fn calls_are_done_on_a_duplicate() {
     let (_, own) = program.bind();
     assert_eq!(
         traits(&own).unwrap(),
-        Traits { is_tcp: true, is_multipath: false, v6only: false, reuse_port: true }
+        Traits { is_tcp: true, is_unix: false, is_multipath: false, v6only: false, reuse_port: true }
     );
     let request = program.next();
     assert_eq!(request.call, Call::Listen(5));
@@ -126,7 +126,7 @@ fn refusals_and_what_is_let_go() {
     // Nobody waits for it any more.
     answer(&program.notify, request.id, Ok(())).unwrap();
     let request = program.next();
-    assert!(matches!(request.call, Call::Bind(Some(address)) if address.port() == 0));
+    assert!(matches!(request.call, Call::Bind(Some(Address::Inet(address))) if address.port() == 0));
     let_go(&program.notify, request.id).unwrap();
     let (refused, port) = program.end();
     assert_eq!(refused, Some(libc::EADDRINUSE));
@@ -192,4 +192,39 @@ fn who_has_a_socket() {
 #[test]
 fn this_kernel_can_do_it() {
     available().unwrap();
+}
+
+#[test]
+fn paths_are_reported_and_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = fs::canonicalize(folder.path()).unwrap().join("s");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(".", &link).unwrap();
+    let asked = link.join("s");
+    let program = run({
+        let asked = asked.clone();
+        move || std::os::unix::net::UnixListener::bind(asked)
+    });
+    let request = program.next();
+    assert_eq!(request.call, Call::Bind(Some(Address::Unix(asked.clone()))));
+    assert_eq!(request.path(&asked).unwrap(), place);
+    assert_eq!(request.path(Path::new("x")).unwrap(), std::env::current_dir().unwrap().join("x"));
+    assert!(traits(request.socket().unwrap()).unwrap().is_unix);
+    let_go(&program.notify, request.id).unwrap();
+    let request = program.next();
+    assert!(matches!(request.call, Call::Listen(_)));
+    let_go(&program.notify, request.id).unwrap();
+    program.end().unwrap();
+}
+
+#[test]
+fn names_that_are_no_paths_are_none() {
+    let check = |bytes: &[u8], expected: Option<&str>| {
+        let bytes = [&1_u16.to_ne_bytes()[..], bytes].concat();
+        assert_eq!(address(&bytes), expected.map(|path| Address::Unix(path.into())), "{bytes:?}");
+    };
+    check(b"/a", Some("/a"));
+    check(b"/a\0rest", Some("/a"));
+    check(b"\0abstract", None);
+    check(b"", None);
 }

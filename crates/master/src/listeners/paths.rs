@@ -1,0 +1,149 @@
+//! Unix sockets that workers made: one for all workers of an app.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use supervisor_config::ListenAddress;
+use supervisor_core::{AppId, SeatId, WorkerId};
+use supervisor_protocol::keeper::FdRole;
+use supervisor_sys::socket;
+
+use super::keys::{CAPTURED, key};
+use super::{Listeners, Member};
+use crate::control::to_json;
+use crate::link::Link;
+use crate::second_name::SecondName;
+
+/// How long a bind may take that was left to the kernel.
+const BIND: Duration = Duration::from_millis(200);
+
+/// Sockets that a seat may have.
+const PATHS: usize = 256;
+
+/// What an app has at a path.
+#[derive(Debug)]
+pub(crate) enum AtPath {
+    /// A socket for all of its workers.
+    Socket(Rc<OwnedFd>),
+    /// A worker is about to bind one.
+    Soon,
+    Nothing,
+}
+
+impl Listeners {
+    /// What an app has at a path.
+    pub(crate) fn at_path(&mut self, app: AppId, path: &Path) -> AtPath {
+        let is_it = |member: &Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
+        let Some(member) = self.of_app(app).find(|member| is_it(member)) else { return AtPath::Nothing };
+        if !member.captured || socket::has_path(&*member.socket) {
+            return AtPath::Socket(Rc::clone(&member.socket));
+        }
+        // It was left to the kernel, when the worker's turn comes.
+        if self.binding.get(path).is_some_and(|since| since.elapsed() < BIND) {
+            return AtPath::Soon;
+        }
+        let of_app = self.members.iter_mut().filter(|(seat, _)| seat.slot.app == app);
+        of_app.for_each(|(_, members)| members.retain(|member| !is_it(member)));
+        AtPath::Nothing
+    }
+
+    /// Notes that a worker has the socket at a path, which is its seat's from
+    /// then on, too.
+    pub(crate) fn share(&mut self, seat: SeatId, path: &Path, worker: WorkerId) {
+        let address = ListenAddress::Unix(path.to_owned());
+        let own = self.members.get_mut(&seat).into_iter().flatten().find(|member| member.address == address);
+        if let Some(member) = own {
+            member.holder = Some(worker);
+            return;
+        }
+        let shared = self.of_app(seat.slot.app).find(|member| member.address == address);
+        let Some((socket, key)) = shared.map(|member| (Rc::clone(&member.socket), member.key.clone())) else {
+            return;
+        };
+        let member = Member { address, socket, key, captured: true, holder: Some(worker) };
+        self.members.entry(seat).or_default().push(member);
+    }
+
+    /// Holds a socket that a worker is about to bind to a path: a sibling may ask
+    /// for the same before it listens.
+    pub(crate) fn hold_path(
+        &mut self,
+        seat: SeatId,
+        app: &str,
+        path: PathBuf,
+        socket: OwnedFd,
+        worker: WorkerId,
+    ) {
+        if self.members.get(&seat).is_some_and(|members| members.len() >= PATHS) {
+            return;
+        }
+        self.binding.insert(path.clone(), Instant::now());
+        let address = ListenAddress::Unix(path);
+        let key = key(CAPTURED, app, seat, &address);
+        let member = Member { address, socket: Rc::new(socket), key, captured: true, holder: Some(worker) };
+        self.members.entry(seat).or_default().push(member);
+    }
+
+    /// Notes that a socket at a path listens.
+    pub(crate) fn note_path(&mut self, seat: SeatId, app: &str, path: &Path, link: &Link) {
+        self.binding.remove(path);
+        let is_it = |member: &&Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
+        let member = self.members.get(&seat).into_iter().flatten().find(is_it);
+        if let Some(member) = member.filter(|member| member.captured && !self.paths.contains_key(path)) {
+            link.put(&member.key, &to_json(&path), &[(FdRole::Hold, member.socket.as_fd())]);
+            self.name_twice(app, path);
+        }
+    }
+
+    /// Finds the sockets at paths that an earlier master left.
+    pub(super) fn find_paths_again(&mut self, seat: SeatId, app: &str) {
+        let prefix = format!("{CAPTURED}{app}:unix:");
+        let found: Vec<_> = self
+            .inherited
+            .extract_if(.., |key, left| left.path.is_some() && key.starts_with(&prefix))
+            .collect();
+        for (key, left) in found {
+            let Some(path) = left.path else { continue };
+            self.name_twice(app, &path);
+            let member = Member {
+                address: ListenAddress::Unix(path),
+                socket: left.socket,
+                key,
+                captured: true,
+                holder: None,
+            };
+            self.members.entry(seat).or_default().push(member);
+        }
+    }
+
+    fn name_twice(&mut self, app: &str, path: &Path) {
+        let second = SecondName::new(path).inspect_err(|error| {
+            let path = path.display();
+            tracing::warn!("{app}: {path} cannot be restored when a worker removes it: {error}");
+        });
+        self.paths.insert(path.to_owned(), second.ok());
+    }
+
+    /// Restores the paths that workers have removed.
+    pub(crate) fn restore_paths(&self) {
+        let named = self.paths.iter().filter_map(|(path, second)| Some((path, second.as_ref()?)));
+        for (path, second) in named {
+            match second.restore() {
+                Ok(true) => tracing::debug!("{} was removed by a worker and is restored", path.display()),
+                Ok(false) => {}
+                Err(error) => tracing::debug!("{} cannot be restored: {error}", path.display()),
+            }
+        }
+    }
+
+    /// Forgets a path that nobody listens at any more, and removes it if it is
+    /// still the worker's.
+    pub(super) fn drop_path(&mut self, path: &Path) {
+        self.binding.remove(path);
+        if let Some(Some(second)) = self.paths.remove(path) {
+            second.remove();
+        }
+    }
+}

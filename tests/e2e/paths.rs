@@ -1,0 +1,118 @@
+//! Programs that bind a Unix socket for themselves, unmodified: they share it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use supervisor_sys::signal::Signal;
+
+use crate::harness::{Home, text};
+use crate::http;
+use crate::process::{self, Number};
+use crate::programs::{fixture, in_python_environment, installed};
+use crate::wait::{eventually, until};
+
+/// The process that answers.
+fn asked(socket: &Path) -> Option<Number> {
+    http::ask(socket, "GET", "/", "").ok()?.body.trim().parse().ok()
+}
+
+/// Waits until each worker has answered.
+#[track_caller]
+fn all_answer(home: &Home, socket: &Path) {
+    let mut missing: BTreeSet<Number> = home.pids("web").into_iter().collect();
+    until("every worker has answered", || {
+        // It may be a child of the worker.
+        let pid = asked(socket);
+        missing.retain(|one| pid.is_none_or(|pid| *one != pid && *one != process::parent(pid)));
+        missing.is_empty()
+    });
+}
+
+/// Two workers at one path, one of them killed, all replaced, all stopped.
+#[track_caller]
+fn check(home: &Home, command: &str) {
+    let socket = home.path("web.sock");
+    let settings = format!(
+        "command: {command}\ninstances: 2\nmin_uptime: 100ms\nready: listen\nenv: {{SOCKET: web.sock}}"
+    );
+    home.start_app("web", &settings);
+    all_answer(home, &socket);
+    let listener = &home.app("web")["listeners"][0];
+    assert_eq!(listener["address"], text(&std::fs::canonicalize(&socket).unwrap()));
+    assert_eq!((&listener["origin"], &listener["policy"]), (&"captured".into(), &"shared".into()));
+
+    let pids = home.pids("web");
+    process::signal(pids[0], Signal::KILL);
+    home.app_when("web", "has a replacement", |app| {
+        app["state"] == "online" && app["workers"][0]["pid"] != pids[0]
+    });
+    all_answer(home, &socket);
+
+    home.ok(&["reload", "web"]);
+    assert!(home.pids("web").iter().all(|pid| !pids.contains(pid)));
+    all_answer(home, &socket);
+
+    home.ok(&["stop", "web"]);
+    until("the path is gone", || !socket.exists());
+    home.ok(&["start", "web"]);
+    all_answer(home, &socket);
+    home.ok(&["delete", "web"]);
+    let left = |name: &std::ffi::OsStr| name.to_string_lossy().contains("web.sock");
+    until("nothing is left", || {
+        !std::fs::read_dir(home.path(".")).unwrap().any(|entry| left(&entry.unwrap().file_name()))
+    });
+}
+
+#[test]
+fn a_node_server() {
+    let home = Home::new();
+    let script =
+        "require(`http`).createServer((q, a) => a.end(`${process.pid}\\n`)).listen(process.env.SOCKET)";
+    let program = home.write("server.js", &script.replace("\\\\n", "\\n"));
+    check(&home, &format!("[{}, {}]", text(&installed("node")), text(&program)));
+}
+
+#[test]
+fn a_server_that_removes_its_path() {
+    let home = Home::new();
+    let python = in_python_environment("python");
+    check(&home, &format!("[{}, {}]", text(&python), text(&fixture("bind/path.py"))));
+}
+
+#[test]
+fn a_server_that_does_not_say_that_it_listens() {
+    let home = Home::new();
+    let (gunicorn, folder) = (in_python_environment("gunicorn"), fixture("."));
+    check(
+        &home,
+        &format!(
+            "[{}, --chdir, {}, --bind, 'unix:{}', wsgi]",
+            text(&gunicorn),
+            text(&folder),
+            text(&home.path("web.sock"))
+        ),
+    );
+}
+
+#[test]
+fn a_path_that_a_worker_removes_comes_back() {
+    let home = Home::new();
+    let socket = home.path("web.sock");
+    let python = in_python_environment("python");
+    let settings = format!(
+        "command: [{}, {}]\ninstances: 2\nready: listen\nenv: {{SOCKET: {}}}",
+        text(&python),
+        text(&fixture("bind/path.py")),
+        text(&socket)
+    );
+    home.start_app("web", &settings);
+    all_answer(&home, &socket);
+    std::fs::remove_file(&socket).unwrap();
+    eventually("an answer", || asked(&socket));
+    // Another app cannot have it.
+    home.write_app("other", &settings.replace("instances: 2", "instances: 1\nlisten_timeout: 5s"));
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("app web has this address already"), "{failed:?}");
+    home.ok(&["delete", "--now", "other"]);
+    all_answer(&home, &socket);
+}
