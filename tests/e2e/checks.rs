@@ -159,7 +159,7 @@ fn nobody_listens() {
             format!("GET http://{address}/: connection refused"),
         ),
         (format!("ready_check: {{address: '{address}'}}"), format!("connect {address}: connection refused")),
-        ("ready: tcp".to_owned(), "it does not listen yet".to_owned()),
+        ("ready: tcp".to_owned(), "it does not listen on a port yet".to_owned()),
     ] {
         home.write_app(
             "web",

@@ -48,7 +48,7 @@ pub struct ReadyCheck {
 }
 
 /// One try of a check. Without an address it is the first one of `listen`, or
-/// else the first that the worker listens on.
+/// else the first of TCP that the worker listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Attempt {
@@ -115,7 +115,7 @@ pub(crate) const FIELDS: &[Field] = &[
     Field {
         name: "address",
         takes: Takes::Address,
-        default: Err("the first of `listen`; else the first that the worker listens on"),
+        default: Err("the first of `listen`; else the first of TCP that the worker listens on"),
         doc: "Whom `http` and `tcp` ask, in the forms of `listen`.",
         only: &[Kind::Http, Kind::Tcp],
     },

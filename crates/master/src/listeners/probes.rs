@@ -64,7 +64,7 @@ impl Reach {
 
 impl Listeners {
     /// How a worker can be reached at an address; without one, at the first that
-    /// its app declares, or else the first that it listens on. `captured` tells
+    /// its app declares, or else the first of TCP that it listens on. `captured` tells
     /// whether what it binds is seen.
     pub(crate) fn reach(
         &self,
@@ -79,9 +79,10 @@ impl Listeners {
         // A captured one of an earlier worker is not served yet.
         let own = || members.iter().filter(|member| !member.captured || member.holder == Some(worker));
         let Some(wanted) = wanted else {
-            return match own().next() {
+            // A program's own business is often at a path.
+            return match own().find(|member| matches!(member.address, ListenAddress::Tcp { .. })) {
                 Some(member) => self.through(member, &member.address, settings),
-                None if captured => Reach::No("it does not listen yet".to_owned()),
+                None if captured => Reach::No("it does not listen on a port yet".to_owned()),
                 None => {
                     Reach::No("nobody can see where it listens: give `ready_check` an `address`".to_owned())
                 }
