@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
-    path, signal, watch,
+    App, Context, ExecMode, ListenAddress, Ready, balance, cpu_affinity, cron, environment, limits, logs,
+    memory, path, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -70,6 +70,7 @@ pub(crate) fn read(
         let problem = Problem::new("cannot be `listen` with `exec_mode: fork`");
         fields.wrong(entry, &entry.value, problem.help("use `started` or `notify`"));
     }
+    let (balance, weights) = balance::read(fields, shares || !listen.is_empty());
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
@@ -88,6 +89,8 @@ pub(crate) fn read(
         instance_var: fields.value("instance_var", variable_name),
         listen,
         backlog: fields.value("backlog", integer(1..=65_535)),
+        balance,
+        weights,
         ready: ready.unwrap_or(default_ready),
         listen_timeout: fields.value("listen_timeout", positive_duration),
         min_uptime: fields.value("min_uptime", positive_duration),

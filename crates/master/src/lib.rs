@@ -39,6 +39,7 @@ mod service;
 mod settings;
 mod sight;
 mod snapshot;
+mod spread;
 mod state;
 mod store;
 mod watcher;

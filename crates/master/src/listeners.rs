@@ -9,22 +9,23 @@
 
 mod captured;
 mod keys;
+mod steered;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::{fs, io};
 
-use supervisor_config::ListenAddress;
+use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, SeatId, Side, SlotId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
-use supervisor_sys::steering;
 
 pub(crate) use captured::{Caught, Rival};
 pub(crate) use keys::is_member;
-use keys::{KEY_PREFIX, anchor_key, group_of, key};
+use keys::{KEY_PREFIX, common_key, group_of, key};
 
 use crate::control::to_json;
 use crate::group::{Found, Group};
@@ -33,6 +34,7 @@ use crate::passed::Passed;
 use crate::records;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
+use crate::spread::Spread;
 use crate::words;
 
 /// One worker's socket in a listener's group.
@@ -45,17 +47,29 @@ struct Member {
     key: String,
     /// A worker made it.
     captured: bool,
+    /// It is one for several seats, in a group all the same.
+    common: bool,
     /// The last worker whose own it became: by listening, or by taking it up
     /// in place of a socket that it made.
     holder: Option<WorkerId>,
+}
+
+impl Member {
+    fn declared(address: &ListenAddress, socket: Rc<OwnedFd>, key: String) -> Self {
+        Self { address: address.clone(), socket, key, captured: false, common: false, holder: None }
+    }
 }
 
 /// All sockets that listen for workers.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
-    /// The seats in rotation, by the name of their app.
-    rotations: BTreeMap<String, Vec<SeatId>>,
+    /// The seats in rotation with their shares, by the name of their app.
+    rotations: BTreeMap<String, Vec<(SeatId, u32)>>,
+    /// How their connections are spread, by the name of the app.
+    spreads: BTreeMap<String, Spread>,
+    /// The groups that have changed since they were looked at.
+    changed: BTreeSet<(String, ListenAddress)>,
     /// The groups of each app, by its name.
     groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.
@@ -97,19 +111,6 @@ impl Listeners {
         matches!(address, ListenAddress::Unix(_)) || self.passed(address).is_some()
     }
 
-    /// How new connections find their worker, for the status.
-    pub(crate) fn policy(&self, app: &str, address: &ListenAddress) -> &'static str {
-        let steered =
-            || self.group(app, address).is_some_and(|group| !group.unsteered && !group.picked.is_empty());
-        if self.is_shared(address) {
-            "shared"
-        } else if steered() {
-            "random"
-        } else {
-            "kernel"
-        }
-    }
-
     /// Closes what an earlier master left and no seat has asked for.
     pub(crate) fn drop_inherited(&mut self, link: &Link) {
         while let Some((key, _)) = self.inherited.pop_first() {
@@ -128,8 +129,11 @@ impl Listeners {
     /// The first address that cannot be bound; the ones before it stay open.
     pub(crate) fn open(&mut self, seat: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
         let app = &settings.app;
+        let one_for_all = app.balance == Balance::Shared;
+        let grouped: Vec<_> = app.listen.iter().filter(|address| !self.is_shared(address)).collect();
         let stays = |member: &Member| match member.captured {
             true => settings.wants_capture(),
+            false if grouped.contains(&&member.address) => member.common == one_for_all,
             false => app.listen.contains(&member.address),
         };
         self.close_except(seat, stays, link);
@@ -140,10 +144,8 @@ impl Listeners {
             }
             let error = |source| ListenError { address: address_text(address), source };
             let member = match self.shared(seat.slot.app, address) {
-                Some((socket, key)) => {
-                    Member { address: address.clone(), socket, key, captured: false, holder: None }
-                }
-                None => self.make(seat, &app.name, address).map_err(error)?,
+                Some((socket, key)) => Member::declared(address, socket, key),
+                None => self.make(seat, &app.name, address, one_for_all).map_err(error)?,
             };
             self.listen(&member, &app.name, app.backlog, link).map_err(error)?;
             self.members.entry(seat).or_default().push(member);
@@ -174,7 +176,7 @@ impl Listeners {
             // The flag sits in the open file. A shared socket's is that of
             // siblings that are at work, so it is left alone.
             // That of a captured one is set when a worker takes it up.
-            let own = !member.captured && !self.is_shared(&member.address);
+            let own = !member.captured && !member.common && !self.is_shared(&member.address);
             let cleared = if own { socket::set_nonblocking(&*member.socket, false) } else { Ok(()) };
             cleared
                 .and_then(|()| self.listen(member, &app.name, app.backlog, link))
@@ -186,31 +188,11 @@ impl Listeners {
         Ok(app.listen.iter().filter_map(member).map(|member| member.socket.as_fd()).collect())
     }
 
-    /// Lets the members of these seats get new connections, and no others. An
-    /// address that none of them serves stays as it is.
-    pub(crate) fn rotate(&mut self, app: &str, seats: &[SeatId], link: &Link) {
-        if seats.is_empty() {
-            self.rotations.remove(app);
-        } else {
-            self.rotations.insert(app.to_owned(), seats.to_vec());
-        }
-        let in_rotation = seats.iter().filter_map(|seat| self.members.get(seat)).flatten();
-        let keys: BTreeSet<String> = in_rotation.map(|member| member.key.clone()).collect();
-        let addresses: Vec<_> =
-            self.groups.get(app).into_iter().flatten().map(|group| group.address.clone()).collect();
-        for address in addresses {
-            self.look_for_leavers(app, &address, link);
-            let Some(group) = self.group(app, &address) else { continue };
-            let numbers = group.numbers(|key| keys.contains(key));
-            self.steer(app, &address, numbers);
-        }
-    }
-
     /// Connections that wait in the seat's own accept queues; `None` when it
     /// has no queue of its own.
     pub(crate) fn queue(&self, seat: SeatId) -> Option<u64> {
         let members = self.members.get(&seat)?;
-        let own = members.iter().filter(|member| !self.is_shared(&member.address));
+        let own = members.iter().filter(|member| !member.common && !self.is_shared(&member.address));
         own.filter_map(|member| socket::queue_length(member.socket.as_fd()).ok())
             .map(|queue| u64::from(queue.length))
             .reduce(u64::saturating_add)
@@ -240,18 +222,28 @@ impl Listeners {
 
     /// A socket of the seat's own, which does not listen yet unless an earlier
     /// master had it.
-    fn make(&mut self, seat: SeatId, app: &str, address: &ListenAddress) -> io::Result<Member> {
-        let key = key(KEY_PREFIX, app, seat, address);
+    fn make(
+        &mut self,
+        seat: SeatId,
+        app: &str,
+        address: &ListenAddress,
+        one_for_all: bool,
+    ) -> io::Result<Member> {
+        let key = if one_for_all { common_key(app, address) } else { key(KEY_PREFIX, app, seat, address) };
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
         self.meet(app, address);
-        let socket = match self.inherited.remove(&key) {
-            Some(left) => left.socket,
+        let left = self.inherited.remove(&key).map(|left| left.socket);
+        let group = self.group(app, address);
+        let members = group.into_iter().flat_map(Group::members);
+        let known = || members.filter(|member| member.key == key).map(|one| Rc::clone(&one.socket)).next();
+        let socket = match left.or_else(known) {
+            Some(socket) => socket,
             None => {
-                let alone = self.group(app, address).is_none_or(|group| group.members().is_empty());
+                let alone = group.is_none_or(|group| group.members().is_empty());
                 Rc::new(bind(address, first && alone)?)
             }
         };
-        Ok(Member { address: address.clone(), socket, key, captured: false, holder: None })
+        Ok(Member { common: one_for_all, ..Member::declared(address, socket, key) })
     }
 
     /// Makes the group of an address, with what an earlier master left of it.
@@ -291,10 +283,7 @@ impl Listeners {
             link.put(&member.key, &[], &[(FdRole::Hold, socket)]);
             return Ok(());
         }
-        // Nobody but us has had the sockets of a group that was never steered.
-        if self.group(app, &member.address).is_some_and(|group| !group.picked.is_empty()) {
-            self.look_for_leavers(app, &member.address, link);
-        }
+        self.make_way(app, &member.address, &member.key, link);
         let groups = self.groups.entry(app.to_owned()).or_default();
         let place = groups.iter().position(|group| group.address == member.address);
         let place = place.unwrap_or_else(|| {
@@ -308,106 +297,8 @@ impl Listeners {
         write_down(&member.key, group.next(), socket, link);
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
+        self.changed.insert((app.to_owned(), member.address.clone()));
         Ok(())
-    }
-
-    /// Takes a member out of its group, so that what waits in its queue is
-    /// reset and nobody is led there any more.
-    fn leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
-        let Some(group) = self.group(app, address) else { return };
-        let Some(leaver) = group.members().iter().find(|member| member.key == key) else { return };
-        let socket = Rc::clone(&leaver.socket);
-        // The last member gets the number of the one that leaves. Until the
-        // program knows, it must pick neither: a number that nobody has would
-        // lead a connection anywhere.
-        let last = group.members().last().map(|last| last.key.clone()).unwrap_or_default();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
-        if picked.contains(&last) || picked.contains(key) {
-            let others = group.numbers(|known| picked.contains(known) && known != key && known != last);
-            self.steer(app, address, others);
-        }
-        // The only failure is that it did not listen any more.
-        let _ = socket::stop_listening(&*socket);
-        self.note_leave(app, address, key, link);
-        let anchor = anchor_key(app, address);
-        let Some(group) = self.group(app, address) else { return };
-        if group.members().iter().all(|member| member.key == anchor) {
-            for member in group.members() {
-                let _ = socket::stop_listening(&*member.socket);
-                link.delete(&member.key);
-            }
-            if let Some(groups) = self.groups.get_mut(app) {
-                groups.retain(|group| group.address != *address);
-            }
-            return;
-        }
-        let numbers = group.numbers(|known| picked.contains(known));
-        self.steer(app, address, numbers);
-    }
-
-    /// Notes that a member has left its group, here and with the keeper.
-    fn note_leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
-        if let Some(group) = self.group_mut(app, address)
-            && let Some((number, moved)) = group.leave(key)
-        {
-            write_down(&moved.key, number, moved.socket.as_fd(), link);
-        }
-    }
-
-    /// A worker may have shut its socket down: it has left the group then, and
-    /// another one has its number.
-    fn look_for_leavers(&mut self, app: &str, address: &ListenAddress, link: &Link) {
-        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
-        let listens = |socket: &OwnedFd| socket::is_listening(socket).unwrap_or(true);
-        let left = group.members().iter().filter(|member| !listens(&member.socket));
-        let left: Vec<String> = left.map(|member| member.key.clone()).collect();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
-        for key in &left {
-            self.note_leave(app, address, key, link);
-        }
-        if left.len() > 1 {
-            self.give_up_steering(app, address, "several of its sockets were shut down at once");
-        } else if let [_] = *left
-            && let Some(group) = self.group(app, address)
-        {
-            // The program may still name the number that was the last one's,
-            // which the next to join gets.
-            let numbers = group.numbers(|known| picked.contains(known));
-            self.steer(app, address, numbers);
-        }
-    }
-
-    /// Lets a program pick among these numbers.
-    fn steer(&mut self, app: &str, address: &ListenAddress, numbers: Vec<u32>) {
-        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
-        if numbers.is_empty() || numbers == group.picked {
-            return;
-        }
-        let anchor = anchor_key(app, address);
-        let members = group.members();
-        let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
-            return;
-        };
-        match steering::steer(&*any.socket, &numbers) {
-            Ok(()) => {
-                if let Some(group) = self.group_mut(app, address) {
-                    group.picked = numbers;
-                }
-            }
-            Err(error) => self.give_up_steering(app, address, &words::errno(&error)),
-        }
-    }
-
-    /// Leaves the choice to the kernel for as long as the group lives.
-    fn give_up_steering(&mut self, app: &str, address: &ListenAddress, why: &str) {
-        tracing::warn!("{app}: connections to {} cannot be steered: {why}", address_text(address));
-        let Some(group) = self.group_mut(app, address) else { return };
-        if let Some(any) = group.members().first() {
-            // What it could fail of is what it is given up for.
-            let _ = steering::unsteer(&*any.socket);
-        }
-        group.unsteered = true;
-        group.picked.clear();
     }
 
     fn close_except(&mut self, seat: SeatId, stays: impl Fn(&Member) -> bool, link: &Link) {
@@ -423,6 +314,9 @@ impl Listeners {
             // service manager never.
             let shared = self.is_shared(&member.address);
             if shared && Rc::strong_count(&member.socket) > 1 {
+                continue;
+            }
+            if member.common && self.of_app(seat.slot.app).any(|other| other.key == member.key) {
                 continue;
             }
             if !shared && let Some((app, address)) = group_of(&member.key) {
@@ -453,8 +347,12 @@ impl Listeners {
     }
 
     fn of_app(&self, app: AppId) -> impl Iterator<Item = &Member> {
+        self.members.range(Self::seats(app)).flat_map(|(_, members)| members)
+    }
+
+    fn seats(app: AppId) -> RangeInclusive<SeatId> {
         let seat = |index, side| SeatId { slot: SlotId { app, index }, side };
-        self.members.range(seat(0, Side::A)..=seat(u32::MAX, Side::B)).flat_map(|(_, members)| members)
+        seat(0, Side::A)..=seat(u32::MAX, Side::B)
     }
 }
 

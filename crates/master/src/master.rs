@@ -39,6 +39,7 @@ use crate::service::{self, Service};
 use crate::settings::{Place, listener_name};
 use crate::sight::Observer;
 use crate::snapshot::Facts;
+use crate::spread::Spread;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
 use crate::{capture, clock, requests, words};
@@ -230,6 +231,7 @@ impl Master {
             }
             Action::Close(seat) => self.listeners.close(seat, &self.link),
             Action::Rotate(app, seats) => {
+                let seats: Vec<(SeatId, u32)> = seats.into_iter().map(|seat| (seat, 1)).collect();
                 self.listeners.rotate(self.registry.name(app), &seats, &self.link);
             }
             Action::Drain(worker) => self.drains.add(worker),
@@ -237,6 +239,7 @@ impl Master {
                 if let Some(entry) = self.registry.by_id_mut(app) {
                     entry.revert();
                 }
+                self.spread_out(app);
             }
             Action::Spawn { worker, seat, generation } => {
                 let event = match self.spawn(worker, seat, generation) {
@@ -257,6 +260,7 @@ impl Master {
             }
             Action::Forget(app) => {
                 if let Some(entry) = self.registry.remove(app) {
+                    self.listeners.forget(&entry.settings.app.name);
                     self.link.delete(&records::app_key(&entry.settings.app.name));
                 }
             }
@@ -584,8 +588,16 @@ impl Master {
         self.store_app(app);
     }
 
+    /// Spreads an app's connections as its settings say now.
+    fn spread_out(&mut self, app: AppId) {
+        if let Some(entry) = self.registry.by_id(app) {
+            self.listeners.spread_out(&entry.settings.app.name, Spread::new(entry), &self.link);
+        }
+    }
+
     /// Lets the keeper know what a person wants of an app.
     pub(crate) fn store_app(&mut self, app: AppId) {
+        self.spread_out(app);
         let Some(entry) = self.registry.by_id(app).filter(|entry| !entry.deleted) else { return };
         let (settings, record) = entry.lasting();
         let name = &settings.app.name;

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use supervisor_sys::socket::{self, TcpOptions};
-use supervisor_sys::steering::{steer, unsteer};
+use supervisor_sys::steering::{self, By, Pick, Share, unsteer};
 
 /// Members of one group, in the order of their numbers.
 struct Group {
@@ -46,6 +46,12 @@ impl Group {
         let length = |member| socket::queue_length(member).map_or(0, |queue| queue.length);
         self.members.iter().map(length).collect()
     }
+}
+
+/// Lets chance choose among these.
+fn steer(socket: impl AsFd, numbers: &[u32]) -> std::io::Result<()> {
+    let shares = numbers.iter().map(|number| Share { number: *number, weight: 1, home: 0 }).collect();
+    steering::steer(socket, &Pick { by: By::Chance, homes: 0, shares })
 }
 
 fn bind(address: SocketAddr) -> OwnedFd {
@@ -98,4 +104,33 @@ fn one_address_alone_cannot_be_steered() {
     socket::listen(&alone, 1).unwrap();
     steer(&alone, &[0]).unwrap_err();
     steer(&alone, &[]).unwrap_err();
+}
+
+/// The members that connections from these addresses come to.
+fn homes(group: &Group, clients: &[SocketAddr]) -> Vec<usize> {
+    let member = |client: &SocketAddr| {
+        let before = group.waiting();
+        let socket = socket::bind_tcp(*client, TcpOptions::default()).unwrap();
+        rustix::net::connect(&socket, &group.address).unwrap();
+        group.waiting().iter().zip(before).position(|(after, before)| *after > before).unwrap()
+    };
+    clients.iter().map(member).collect()
+}
+
+#[test]
+fn clients_have_a_home() {
+    let group = Group::new(4);
+    let clients: Vec<SocketAddr> = (1..=100).map(|last| SocketAddr::from(([127, 3, 0, last], 0))).collect();
+    let steer = |lost: Option<u32>| {
+        let shares = (0..4).filter(|number| Some(*number) != lost);
+        let shares = shares.map(|number| Share { number, weight: 1, home: number }).collect();
+        steering::steer(&group.members[0], &Pick { by: By::Source, homes: 4, shares }).unwrap();
+        homes(&group, &clients)
+    };
+    let all = steer(None);
+    assert!((0..4).all(|number| all.contains(&number)), "{all:?}");
+    let others = steer(Some(2));
+    assert!(!others.contains(&2));
+    assert!(all.iter().zip(&others).all(|(before, after)| before == after || *before == 2));
+    assert_eq!(steer(None), all);
 }

@@ -42,6 +42,8 @@ pub(crate) enum Takes {
     AllOrTexts,
     /// Addresses to serve.
     Addresses,
+    /// A number for each slot.
+    Weights,
     /// Exit codes.
     ExitCodes,
     /// A signal.
@@ -96,6 +98,7 @@ impl Takes {
             Takes::AllOrNames => "`true`, `false`, or a list of names".to_owned(),
             Takes::AllOrTexts => "`true`, `false`, a text or a list of them".to_owned(),
             Takes::Addresses => "address, or a list of at most 64".to_owned(),
+            Takes::Weights => "list of numbers from 0 to 1000".to_owned(),
             Takes::ExitCodes => "exit code from 0 to 255, or a list of them".to_owned(),
             Takes::Signal => "signal, as `SIGTERM`, `TERM` or `15`".to_owned(),
             Takes::Account => "name or number".to_owned(),
@@ -146,6 +149,9 @@ impl Takes {
                 {"type": "array", "items": {"type": "string"}},
             ]}),
             Takes::Addresses => one_or_list(json!({"type": ["integer", "string"]})),
+            Takes::Weights => {
+                json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1000}})
+            }
             Takes::ExitCodes => one_or_list(json!({"type": "integer", "minimum": 0, "maximum": 255})),
             Takes::Signal => json!({"type": ["string", "integer"]}),
             // YAML reads `0022` as a number.
