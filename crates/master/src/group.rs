@@ -149,6 +149,26 @@ impl<S> Group<S> {
         self.chosen.get(place)
     }
 
+    /// Prefers those of the chosen whose queues are short. Returns the longest
+    /// queue, and whether that changes anything.
+    pub(crate) fn ease(&mut self, queue: impl Fn(&S) -> u32) -> (u32, bool) {
+        /// The weight of a member with the shortest queue; one that has a
+        /// connection more has half of it, one that has two more a third.
+        const MOST: u32 = 60;
+        let own = self.members.iter().filter(|member| self.chosen(&member.key).is_some());
+        let queues: BTreeMap<String, u32> =
+            own.map(|member| (member.key.clone(), queue(&member.socket))).collect();
+        let shortest = queues.values().min().copied().unwrap_or(0);
+        let mut changed = false;
+        for chosen in &mut self.chosen {
+            let more = queues.get(&chosen.key).map_or(0, |queue| queue - shortest);
+            let ease = (MOST / more.saturating_add(1)).max(1);
+            changed |= ease != chosen.ease;
+            chosen.ease = ease;
+        }
+        (queues.into_values().max().unwrap_or(0), changed)
+    }
+
     /// What the kernel should be told, while `without` are to get nothing; `None`
     /// if nobody would get anything.
     pub(crate) fn pick(&mut self, spread: &Spread, without: &[&str]) -> Option<Pick> {
@@ -210,6 +230,21 @@ mod tests {
         assert_eq!(picked(&mut group, &[]), Some(vec![(1, 3)]));
         group.choose(vec![]);
         assert_eq!(picked(&mut group, &[]), Some(vec![(1, 3)]), "it stays as it is");
+    }
+
+    #[test]
+    fn short_queues_are_preferred() {
+        let mut group = Group::new(ListenAddress::Unix("/unused".into()));
+        for (key, queue) in [("a", 3), ("b", 2), ("c", 500), ("parked", 0)] {
+            group.join(key.to_owned(), queue);
+        }
+        let chosen = |key: &str| Chosen { key: key.to_owned(), slot: 0, share: 1, ease: 1, weight: 0 };
+        group.choose(["a", "b", "c"].map(chosen).to_vec());
+        assert_eq!(group.ease(|queue| *queue), (500, true));
+        assert_eq!(group.chosen.iter().map(|one| one.ease).collect::<Vec<_>>(), [30, 60, 1]);
+        assert_eq!(group.ease(|queue| *queue), (500, false));
+        assert_eq!(group.ease(|_| 0), (0, true));
+        assert!(group.chosen.iter().all(|one| one.ease == 60));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod operations;
 mod output;
 mod own;
 mod passed;
+mod queues;
 mod records;
 mod registry;
 mod requests;

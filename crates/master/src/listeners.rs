@@ -8,6 +8,7 @@
 //! socket is one for all seats of its app.
 
 mod captured;
+mod checked;
 mod keys;
 mod steered;
 
@@ -70,6 +71,8 @@ pub(crate) struct Listeners {
     spreads: BTreeMap<String, Spread>,
     /// The groups that have changed since they were looked at.
     changed: BTreeSet<(String, ListenAddress)>,
+    /// The sockets whose queues count have changed.
+    other_queues: bool,
     /// The groups of each app, by its name.
     groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.

@@ -32,6 +32,7 @@ use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
+use crate::queues::Queues;
 use crate::records::{self, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
@@ -64,6 +65,7 @@ pub(crate) struct Master {
     pub(crate) drains: Drains,
     pub(crate) observer: Observer,
     pub(crate) listeners: Listeners,
+    pub(crate) queues: Queues,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
@@ -134,6 +136,7 @@ impl Master {
             drains: Drains::default(),
             observer: Observer::default(),
             listeners: Listeners::default(),
+            queues: Queues::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
@@ -457,6 +460,19 @@ impl Master {
         for worker in drained {
             self.handle(Event::WorkerDrained(worker));
         }
+    }
+
+    /// Looks at the queues that decide who gets connections.
+    pub(crate) fn look_at_queues(&mut self) {
+        self.queues.look(&mut self.listeners, &self.poller);
+    }
+
+    /// Looks whether groups that have changed are ours alone. To be called once
+    /// a second.
+    pub(crate) fn look_at_groups(&mut self) {
+        let Self { listeners, observer, queues, poller, link, .. } = self;
+        listeners.check(|port| observer.listeners(port), link);
+        queues.follow(listeners, poller);
     }
 
     /// Tells people what happened to a worker: in the log, and those who wait

@@ -24,7 +24,7 @@ use crate::output::Echo;
 use crate::requests::answer;
 use crate::store::Store;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log};
+use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log, queues};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -114,6 +114,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
         let drain = master.drains.next_look();
+        let queue = master.queues.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -123,6 +124,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 for event in &events {
                     match event.token {
                         KEEPER => hear_keeper(&mut master, &mut ending),
+                        queues::TOKEN => master.queues.begin(&master.poller),
                         token => master.hear(News::from_token(token)),
                     }
                 }
@@ -136,6 +138,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
                 master.look_after_parked();
+                master.look_at_groups();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
@@ -143,6 +146,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(drain.unwrap_or_else(Instant::now).into()), if drain.is_some() => {
                 master.look_after_drains();
+            }
+            () = sleep_until(queue.unwrap_or_else(Instant::now).into()), if queue.is_some() => {
+                master.look_at_queues();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }

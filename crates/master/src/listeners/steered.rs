@@ -51,6 +51,7 @@ impl Listeners {
             return;
         }
         self.spreads.insert(app.to_owned(), spread);
+        self.other_queues = true;
         for group in self.groups.get_mut(app).into_iter().flatten() {
             group.simple = false;
             group.chosen.iter_mut().for_each(|chosen| chosen.ease = 1);
@@ -61,6 +62,7 @@ impl Listeners {
     /// Forgets how an app's connections are spread.
     pub(crate) fn forget(&mut self, app: &str) {
         self.spreads.remove(app);
+        self.other_queues = true;
     }
 
     /// Lets the members of these seats get new connections, by their shares, and
@@ -71,6 +73,7 @@ impl Listeners {
         } else {
             self.rotations.insert(app.to_owned(), seats.to_vec());
         }
+        self.other_queues |= self.spread(app).balance == Balance::LeastQueue;
         let addresses: Vec<_> =
             self.groups.get(app).into_iter().flatten().map(|group| group.address.clone()).collect();
         for address in addresses {
@@ -80,6 +83,7 @@ impl Listeners {
                 group.choose(chosen);
             }
             self.steer(app, &address, &[]);
+            self.changed.insert((app.to_owned(), address));
         }
     }
 
@@ -208,7 +212,6 @@ impl Listeners {
         match result {
             Ok(()) => {
                 group.attached = wanted;
-                self.changed.insert((app.to_owned(), address.clone()));
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidInput && !group.simple => {
                 let at = address_text(address);
@@ -221,6 +224,41 @@ impl Listeners {
             }
             Err(error) => self.give_up_steering(app, address, &words::errno(&error)),
         }
+    }
+
+    /// The sockets whose queues are to be looked at, if they are others than
+    /// before.
+    pub(crate) fn renewed_queues(&mut self) -> Option<Vec<Rc<OwnedFd>>> {
+        if !std::mem::take(&mut self.other_queues) {
+            return None;
+        }
+        let groups = self.groups.iter().filter(|(app, _)| self.spread(app).balance == Balance::LeastQueue);
+        let members = groups
+            .flat_map(|(_, groups)| groups)
+            .flat_map(|group| group.members().iter().filter(|member| group.chosen(&member.key).is_some()));
+        Some(members.map(|member| Rc::clone(&member.socket)).collect())
+    }
+
+    /// Gives those with short queues more of the new connections, where that is
+    /// wanted. Returns whether anybody waits in any.
+    pub(crate) fn look_at_queues(&mut self) -> bool {
+        let (mut waits, mut changed) = (false, Vec::new());
+        let spreads = &self.spreads;
+        let least = |app: &str| spreads.get(app).is_some_and(|one| one.balance == Balance::LeastQueue);
+        for (app, groups) in self.groups.iter_mut().filter(|(app, _)| least(app)) {
+            for group in groups {
+                let (longest, eased) =
+                    group.ease(|socket| socket::queue_length(&**socket).map_or(0, |queue| queue.length));
+                waits |= longest > 0;
+                if eased {
+                    changed.push((app.clone(), group.address.clone()));
+                }
+            }
+        }
+        for (app, address) in changed {
+            self.steer(&app, &address, &[]);
+        }
+        waits
     }
 
     /// Leaves the choice to the kernel for as long as the group lives.
@@ -238,7 +276,7 @@ impl Listeners {
 }
 
 /// Leaves the choice to the kernel.
-fn let_go(group: &mut Group<Rc<OwnedFd>>) {
+pub(super) fn let_go(group: &mut Group<Rc<OwnedFd>>) {
     if let Some(any) = group.members().first() {
         // What it could fail of is what it is given up for.
         let _ = steering::unsteer(&*any.socket);
