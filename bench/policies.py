@@ -61,7 +61,7 @@ def wrk(port, flags, seconds):
     """Requests a second, median latency and its 99th percentile in ms."""
     command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "--latency", *flags, f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    latency = {name: milliseconds(value) for name, value in re.findall(r"(?m)^\s+(50|99)%\s+(\S+)$", text)}
+    latency = {name: milliseconds(value) for name, value in re.findall(r"(?m)^\s+(50|99)%\s+(\S+)", text)}
     return float(re.search(r"Requests/sec:\s+(\S+)", text)[1]), latency["50"], latency["99"]
 
 
