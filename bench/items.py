@@ -5,24 +5,11 @@ import signal
 import statistics
 import subprocess
 import time
-from typing import NamedTuple
 
 import machine
 from contenders import Cat, Daemon, Floor
-
-
-class Row(NamedTuple):
-    """One figure. `floor`, `ratio` and `aim` are None where there is none."""
-
-    what: str
-    unit: str
-    value: float
-    floor: float | None = None
-    ratio: float | None = None
-    aim: str = ""
-    met: bool | None = None
-    notes: str = ""
-    samples: dict = {}
+from policies import policies
+from report import Row
 
 
 def p95(values):
@@ -235,4 +222,4 @@ def log_rate(contender, lines, per_write, how):
     return lines * 200 / ((end - begin) / 1e9) / 1e6
 
 
-ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs)}
+ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs, policies)}

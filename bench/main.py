@@ -19,7 +19,7 @@ OUTPUT = ROOT / "target" / "bench"
 def build(supervisor):
     """Builds the C parts, and the program unless one is given."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    for name in ("worker", "reaper", "writer"):
+    for name in ("worker", "reaper", "writer", "server"):
         source = ROOT / "bench" / "c" / f"{name}.c"
         flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static"]
         subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", OUTPUT / name, source], check=True)
@@ -28,7 +28,7 @@ def build(supervisor):
         subprocess.run(cargo, cwd=ROOT, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         supervisor = target / "release" / "supervisor"
-    return Tools(OUTPUT / "worker", OUTPUT / "reaper", OUTPUT / "writer", supervisor)
+    return Tools(OUTPUT / "worker", OUTPUT / "reaper", OUTPUT / "writer", OUTPUT / "server", supervisor)
 
 
 def main():
@@ -47,6 +47,7 @@ def main():
         "--patience", type=float, default=0, help="seconds that a turn waits for others to leave the CPUs alone (0)"
     )
     parser.add_argument("--lines", type=int, default=2_000_000, help="lines of 200 bytes that logs writes (2,000,000)")
+    parser.add_argument("--seconds", type=int, default=5, help="seconds of each turn of policies (5)")
     options = parser.parse_args()
     unknown = [name for name in options.items if name not in ITEMS]
     if unknown:

@@ -2,8 +2,23 @@
 
 import json
 import time
+from typing import NamedTuple
 
 import machine
+
+
+class Row(NamedTuple):
+    """One figure. `floor`, `ratio` and `aim` are None where there is none."""
+
+    what: str
+    unit: str
+    value: float
+    floor: float | None = None
+    ratio: float | None = None
+    aim: str = ""
+    met: bool | None = None
+    notes: str = ""
+    samples: dict = {}
 
 
 def table(rows):

@@ -18,6 +18,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod balance;
 mod capture;
 mod cgroup;
 mod checks;

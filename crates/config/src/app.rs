@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuAffinity, CronRestart, LogOptions, Ready, Watch};
+use crate::{Balance, CpuAffinity, CronRestart, LogOptions, Ready, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -43,6 +43,12 @@ pub struct App {
     pub listen: Vec<ListenAddress>,
     /// Connections that may wait in each accept queue.
     pub backlog: u32,
+    /// How new connections are spread over the workers.
+    #[serde(default)]
+    pub balance: Balance,
+    /// What each slot weighs, with [`Balance::Weighted`]; 1 for further slots.
+    #[serde(default)]
+    pub weights: Vec<u32>,
     /// When a worker counts as ready.
     pub ready: Ready,
     /// How long a worker may take to become ready.

@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, cpu_affinity, cron, environment, limits, logs, memory, path,
-    ready, signal, watch,
+    App, Context, ExecMode, ListenAddress, balance, cpu_affinity, cron, environment, limits, logs, memory,
+    path, ready, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -64,6 +64,7 @@ pub(crate) fn read(
     let shares = exec_mode == ExecMode::Cluster;
     let max_surge = u32::from(shares || !listen.is_empty());
     let ready = ready::read(fields, base, shares, !listen.is_empty());
+    let (balance, weights) = balance::read(fields, shares || !listen.is_empty());
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
@@ -82,6 +83,8 @@ pub(crate) fn read(
         instance_var: fields.value("instance_var", variable_name),
         listen,
         backlog: fields.value("backlog", integer(1..=65_535)),
+        balance,
+        weights,
         ready,
         listen_timeout: fields.value("listen_timeout", positive_duration),
         min_uptime: fields.value("min_uptime", positive_duration),

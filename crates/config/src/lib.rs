@@ -19,6 +19,7 @@
 //! and the work is linear in the file's length.
 
 mod app;
+mod balance;
 mod command_line;
 mod cpu_affinity;
 mod cron;
@@ -52,6 +53,7 @@ mod watch;
 mod words;
 
 pub use app::{App, ExecMode, Inherit, Limit, ListenAddress, LogTarget};
+pub use balance::Balance;
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
 pub use cron::{CronRestart, parse_cron};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, Inherit, ListenAddress,
-    Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
+    App, Balance, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, Inherit,
+    ListenAddress, Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
 };
 
 fn context() -> Context {
@@ -78,6 +78,8 @@ fn defaults() {
         increment_var: None,
         listen: vec![],
         backlog: 511,
+        balance: Balance::Random,
+        weights: vec![],
         ready: Ready::Auto,
         listen_timeout: Duration::from_secs(30),
         min_uptime: Duration::from_secs(1),
@@ -286,6 +288,22 @@ fn sockets() {
         &[("1", json!(1)), ("65535", json!(65_535))],
         &["0", "65536", "-1", "'511'", "1e3", ""],
     );
+    let good = ["random", "weighted", "source-ip", "cpu", "least-queue", "kernel"].map(|by| (by, json!(by)));
+    check("balance", "balance", &good, &["even", "source_ip", "1", "true", "", "[cpu]"]);
+    let warnings = |text: &str| load(text).unwrap().warnings.len();
+    assert_eq!(app("command: a\nbalance: shared").balance, Balance::Shared);
+    assert_eq!(warnings("command: a\nbalance: shared"), 1);
+    assert_eq!(warnings("command: a\nexec_mode: fork\nbalance: cpu"), 1);
+    assert_eq!(warnings("command: a\nexec_mode: fork\nlisten: 80\nbalance: cpu"), 0);
+    let weights = |text: &str| app(&format!("command: a\nbalance: weighted\nweights: {text}")).weights;
+    assert_eq!(weights("[0, 1000]"), [0, 1000]);
+    assert_eq!(weights("[]"), [0; 0]);
+    check("weights", "weights", &[], &["[1]", "3", "", "{0: 1}"]);
+    for (text, expected) in [("[-1]", "from 0 to 1000"), ("[1001]", "from 0 to 1000"), ("['1']", "text `1`")]
+    {
+        let mistake = mistake(&format!("command: a\nbalance: weighted\nweights: {text}"));
+        assert!(mistake.starts_with("file:3:") && mistake.contains(expected), "{mistake}");
+    }
     let good = ["auto", "listen", "started", "notify"].map(|when| (when, json!(when)));
     check("ready", "ready", &good, &["ipc", "exec", "other", "true", "", "{http: /}"]);
     assert_eq!(app("command: a\nlisten: 80").ready, Ready::Started);

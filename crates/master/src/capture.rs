@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use supervisor_config::ListenAddress;
+use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, Event, SeatId, WorkerId};
 use supervisor_sys::capture::{self, Address, Call, Request, Standing, Traits};
 use supervisor_sys::signal::Signal;
@@ -222,7 +222,9 @@ impl Master {
         let held = self.listeners.held(seat, &at, id);
         // A probe closes what it has bound, and binds again.
         let lost = || held.first().filter(|_| !self.has_any(id, &held)).cloned();
-        if let Some(parked) = self.listeners.parked(seat, &at, id).or_else(lost) {
+        let shares = self.workers.get(id).is_some_and(|one| one.settings.app.balance == Balance::Shared);
+        let common = || self.listeners.first(seat, &at).filter(|_| shares && held.is_empty());
+        if let Some(parked) = self.listeners.parked(seat, &at, id).or_else(lost).or_else(common) {
             let standing = capture::standing(request)?;
             if standing.in_epoll {
                 tracing::warn!(
@@ -231,7 +233,8 @@ impl Master {
                     address_text(&at)
                 );
             } else {
-                // Nobody living has it, so its flags may be those of the new one.
+                // Nobody living has it, or siblings that do it alike, so its flags may be those of the new
+                // one.
                 socket::set_nonblocking(&*parked, socket::is_nonblocking(&own)?)?;
                 self.put_in_place(id, request, &standing, &parked)?;
                 self.listeners.take_up(seat, &parked, id);

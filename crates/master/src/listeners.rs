@@ -8,28 +8,30 @@
 //! socket is one for all seats of its app.
 
 mod captured;
+mod checked;
 mod hangups;
 mod keys;
 mod paths;
 mod probes;
+mod steered;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 use std::{fs, io};
 
-use supervisor_config::ListenAddress;
+use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, SeatId, Side, SlotId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket::{self, FileAccess, TcpOptions};
-use supervisor_sys::steering;
 
 pub(crate) use captured::{Caught, Rival};
 use hangups::{Hangups, Watched};
 pub(crate) use keys::is_member;
-use keys::{KEY_PREFIX, anchor_key, group_of, key};
+use keys::{KEY_PREFIX, common_key, group_of, key};
 pub(crate) use paths::AtPath;
 pub(crate) use probes::{Endpoint, Reach};
 
@@ -41,6 +43,7 @@ use crate::records;
 use crate::registry::overlap;
 use crate::second_name::SecondName;
 use crate::settings::{Settings, address_text};
+use crate::spread::Spread;
 use crate::words;
 
 /// One worker's socket in a listener's group.
@@ -53,17 +56,31 @@ struct Member {
     key: String,
     /// A worker made it.
     captured: bool,
+    /// It is one for several seats, in a group all the same.
+    common: bool,
     /// The last worker whose own it became: by listening, or by taking it up
     /// in place of a socket that it made.
     holder: Option<WorkerId>,
+}
+
+impl Member {
+    fn declared(address: &ListenAddress, socket: Rc<OwnedFd>, key: String) -> Self {
+        Self { address: address.clone(), socket, key, captured: false, common: false, holder: None }
+    }
 }
 
 /// All sockets that listen for workers.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
-    /// The seats in rotation, by the name of their app.
-    rotations: BTreeMap<String, Vec<SeatId>>,
+    /// The seats in rotation with their shares, by the name of their app.
+    rotations: BTreeMap<String, Vec<(SeatId, u32)>>,
+    /// How their connections are spread, by the name of the app.
+    spreads: BTreeMap<String, Spread>,
+    /// The groups that have changed since they were looked at.
+    changed: BTreeSet<(String, ListenAddress)>,
+    /// The sockets whose queues count have changed.
+    other_queues: bool,
     /// The groups of each app, by its name.
     groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.
@@ -104,6 +121,9 @@ impl Listeners {
         Ok(Self {
             members: BTreeMap::new(),
             rotations: BTreeMap::new(),
+            spreads: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            other_queues: false,
             groups: BTreeMap::new(),
             inherited: BTreeMap::new(),
             passed: Vec::new(),
@@ -134,19 +154,6 @@ impl Listeners {
         matches!(address, ListenAddress::Unix(_)) || self.passed(address).is_some()
     }
 
-    /// How new connections find their worker, for the status.
-    pub(crate) fn policy(&self, app: &str, address: &ListenAddress) -> &'static str {
-        let steered =
-            || self.group(app, address).is_some_and(|group| !group.unsteered && !group.picked.is_empty());
-        if self.is_shared(address) {
-            "shared"
-        } else if steered() {
-            "random"
-        } else {
-            "kernel"
-        }
-    }
-
     /// Closes what an earlier master left and no seat has asked for.
     pub(crate) fn drop_inherited(&mut self, link: &Link) {
         while let Some((key, _)) = self.inherited.pop_first() {
@@ -165,8 +172,11 @@ impl Listeners {
     /// The first address that cannot be bound; the ones before it stay open.
     pub(crate) fn open(&mut self, seat: SeatId, settings: &Settings, link: &Link) -> Result<(), ListenError> {
         let app = &settings.app;
+        let one_for_all = app.balance == Balance::Shared;
+        let grouped: Vec<_> = app.listen.iter().filter(|address| !self.is_shared(address)).collect();
         let stays = |member: &Member| match member.captured {
             true => settings.wants_capture(),
+            false if grouped.contains(&&member.address) => member.common == one_for_all,
             false => app.listen.contains(&member.address),
         };
         self.close_except(seat, stays, link);
@@ -177,10 +187,8 @@ impl Listeners {
             }
             let error = |source| ListenError { address: address_text(address), source };
             let member = match self.shared(seat.slot.app, address) {
-                Some((socket, key)) => {
-                    Member { address: address.clone(), socket, key, captured: false, holder: None }
-                }
-                None => self.make(seat, &app.name, address).map_err(error)?,
+                Some((socket, key)) => Member::declared(address, socket, key),
+                None => self.make(seat, &app.name, address, one_for_all).map_err(error)?,
             };
             self.listen(&member, &app.name, app.backlog, link).map_err(error)?;
             self.members.entry(seat).or_default().push(member);
@@ -211,7 +219,7 @@ impl Listeners {
             // The flag sits in the open file. A shared socket's is that of
             // siblings that are at work, so it is left alone.
             // That of a captured one is set when a worker takes it up.
-            let own = !member.captured && !self.is_shared(&member.address);
+            let own = !member.captured && !member.common && !self.is_shared(&member.address);
             let cleared = if own { socket::set_nonblocking(&*member.socket, false) } else { Ok(()) };
             cleared
                 .and_then(|()| self.listen(member, &app.name, app.backlog, link))
@@ -223,31 +231,11 @@ impl Listeners {
         Ok(app.listen.iter().filter_map(member).map(|member| member.socket.as_fd()).collect())
     }
 
-    /// Lets the members of these seats get new connections, and no others. An
-    /// address that none of them serves stays as it is.
-    pub(crate) fn rotate(&mut self, app: &str, seats: &[SeatId], link: &Link) {
-        if seats.is_empty() {
-            self.rotations.remove(app);
-        } else {
-            self.rotations.insert(app.to_owned(), seats.to_vec());
-        }
-        let in_rotation = seats.iter().filter_map(|seat| self.members.get(seat)).flatten();
-        let keys: BTreeSet<String> = in_rotation.map(|member| member.key.clone()).collect();
-        let addresses: Vec<_> =
-            self.groups.get(app).into_iter().flatten().map(|group| group.address.clone()).collect();
-        for address in addresses {
-            self.look_for_leavers(app, &address, link);
-            let Some(group) = self.group(app, &address) else { continue };
-            let numbers = group.numbers(|key| keys.contains(key));
-            self.steer(app, &address, numbers);
-        }
-    }
-
     /// Connections that wait in the seat's own accept queues; `None` when it
     /// has no queue of its own.
     pub(crate) fn queue(&self, seat: SeatId) -> Option<u64> {
         let members = self.members.get(&seat)?;
-        let own = members.iter().filter(|member| !self.is_shared(&member.address));
+        let own = members.iter().filter(|member| !member.common && !self.is_shared(&member.address));
         own.filter_map(|member| socket::queue_length(member.socket.as_fd()).ok())
             .map(|queue| u64::from(queue.length))
             .reduce(u64::saturating_add)
@@ -255,7 +243,7 @@ impl Listeners {
 
     /// All seats in rotation.
     pub(crate) fn in_rotation(&self) -> impl Iterator<Item = SeatId> {
-        self.rotations.values().flatten().copied()
+        self.rotations.values().flatten().map(|(seat, _)| *seat)
     }
 
     /// The TCP ports that a seat serves, each once.
@@ -282,18 +270,28 @@ impl Listeners {
 
     /// A socket of the seat's own, which does not listen yet unless an earlier
     /// master had it.
-    fn make(&mut self, seat: SeatId, app: &str, address: &ListenAddress) -> io::Result<Member> {
-        let key = key(KEY_PREFIX, app, seat, address);
+    fn make(
+        &mut self,
+        seat: SeatId,
+        app: &str,
+        address: &ListenAddress,
+        one_for_all: bool,
+    ) -> io::Result<Member> {
+        let key = if one_for_all { common_key(app, address) } else { key(KEY_PREFIX, app, seat, address) };
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
         self.meet(app, address);
-        let socket = match self.inherited.remove(&key) {
-            Some(left) => left.socket,
+        let left = self.inherited.remove(&key).map(|left| left.socket);
+        let group = self.group(app, address);
+        let members = group.into_iter().flat_map(Group::members);
+        let known = || members.filter(|member| member.key == key).map(|one| Rc::clone(&one.socket)).next();
+        let socket = match left.or_else(known) {
+            Some(socket) => socket,
             None => {
-                let alone = self.group(app, address).is_none_or(|group| group.members().is_empty());
+                let alone = group.is_none_or(|group| group.members().is_empty());
                 Rc::new(bind(address, first && alone)?)
             }
         };
-        Ok(Member { address: address.clone(), socket, key, captured: false, holder: None })
+        Ok(Member { common: one_for_all, ..Member::declared(address, socket, key) })
     }
 
     /// Makes the group of an address, with what an earlier master left of it.
@@ -333,10 +331,7 @@ impl Listeners {
             link.put(&member.key, &[], &[(FdRole::Hold, socket)]);
             return Ok(());
         }
-        // Nobody but us has had the sockets of a group that was never steered.
-        if self.group(app, &member.address).is_some_and(|group| !group.picked.is_empty()) {
-            self.look_for_leavers(app, &member.address, link);
-        }
+        self.make_way(app, &member.address, &member.key, link);
         let groups = self.groups.entry(app.to_owned()).or_default();
         let place = groups.iter().position(|group| group.address == member.address);
         let place = place.unwrap_or_else(|| {
@@ -355,86 +350,8 @@ impl Listeners {
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
         self.hangups.add(socket, watched);
+        self.changed.insert((app.to_owned(), member.address.clone()));
         Ok(())
-    }
-
-    /// Takes a member out of its group, so that what waits in its queue is
-    /// reset and nobody is led there any more.
-    fn leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
-        let Some(group) = self.group(app, address) else { return };
-        let Some(socket) = group.socket(key).cloned() else { return };
-        // The last member gets the number of the one that leaves. Until the
-        // program knows, it must pick neither: a number that nobody has would
-        // lead a connection anywhere.
-        let last = group.members().last().map(|last| last.key.clone()).unwrap_or_default();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
-        if picked.contains(&last) || picked.contains(key) {
-            let others = group.numbers(|known| picked.contains(known) && known != key && known != last);
-            self.drop_leads(app, address, &[key, &last]);
-            self.steer(app, address, others);
-        } else if self.drop_leads(app, address, &[key, &last])
-            && let Err(error) = self.attach(app, address)
-        {
-            tracing::debug!("{app}: a check's connections are led on: {error}");
-        }
-        // The only failure is that it did not listen any more.
-        let _ = socket::stop_listening(&*socket);
-        self.note_leave(app, address, key, link);
-        let anchor = anchor_key(app, address);
-        let Some(group) = self.group(app, address) else { return };
-        if group.members().iter().all(|member| member.key == anchor) {
-            for member in group.members() {
-                let _ = socket::stop_listening(&*member.socket);
-                link.delete(&member.key);
-            }
-            if let Some(groups) = self.groups.get_mut(app) {
-                groups.retain(|group| group.address != *address);
-            }
-            return;
-        }
-        let numbers = group.numbers(|known| picked.contains(known));
-        self.steer(app, address, numbers);
-    }
-
-    /// Notes that a member has left its group, here and with the keeper.
-    fn note_leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
-        if let Some(socket) = self.group(app, address).and_then(|group| group.socket(key).cloned()) {
-            self.hangups.remove(&socket, key);
-        }
-        if let Some(group) = self.group_mut(app, address)
-            && let Some((number, moved)) = group.leave(key)
-        {
-            write_down(&moved.key, number, moved.socket.as_fd(), link);
-        }
-    }
-
-    /// A worker may have shut its socket down: it has left the group then, and
-    /// another one has its number.
-    fn look_for_leavers(&mut self, app: &str, address: &ListenAddress, link: &Link) {
-        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
-        let listens = |socket: &OwnedFd| socket::is_listening(socket).unwrap_or(true);
-        let left = group.members().iter().filter(|member| !listens(&member.socket));
-        let left: Vec<String> = left.map(|member| member.key.clone()).collect();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
-        if !left.is_empty()
-            && let Some(group) = self.group_mut(app, address)
-        {
-            // They may have led somewhere else since.
-            group.leads.clear();
-        }
-        for key in &left {
-            self.note_leave(app, address, key, link);
-        }
-        if left.len() > 1 {
-            self.give_up_steering(app, address, "several of its sockets were shut down at once");
-        } else if let [_] = *left
-            && let Some(group) = self.group(app, address)
-        {
-            // The program may still name the number that was the last one's,
-            // which the next to join gets.
-            let numbers = group.numbers(|known| picked.contains(known));
-            self.steer(app, address, numbers);
-        }
     }
 
     /// Looks at the members that were shut down. One that new connections are led
@@ -453,7 +370,7 @@ impl Listeners {
 
     fn revive(&mut self, app: &str, key: &str, link: &Link) {
         let Some(seats) = self.rotations.get(app).cloned() else { return };
-        for seat in &seats {
+        for (seat, _) in &seats {
             let Some(members) = self.members.remove(seat) else { continue };
             if let Some(member) = members.iter().find(|member| member.key == key)
                 && let Err(error) = self.listen(member, app, BACKLOG, link)
@@ -463,38 +380,6 @@ impl Listeners {
             self.members.insert(*seat, members);
         }
         self.rotate(app, &seats, link);
-    }
-
-    /// Lets a program pick among these numbers.
-    fn steer(&mut self, app: &str, address: &ListenAddress, numbers: Vec<u32>) {
-        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
-        if numbers.is_empty() || numbers == group.picked {
-            return;
-        }
-        if group.members().is_empty() {
-            return;
-        }
-        match self.attach_with(app, address, &numbers) {
-            Ok(()) => {
-                if let Some(group) = self.group_mut(app, address) {
-                    group.picked = numbers;
-                }
-            }
-            Err(error) => self.give_up_steering(app, address, &words::errno(&error)),
-        }
-    }
-
-    /// Leaves the choice to the kernel for as long as the group lives.
-    fn give_up_steering(&mut self, app: &str, address: &ListenAddress, why: &str) {
-        tracing::warn!("{app}: connections to {} cannot be steered: {why}", address_text(address));
-        let Some(group) = self.group_mut(app, address) else { return };
-        if let Some(any) = group.members().first() {
-            // What it could fail of is what it is given up for.
-            let _ = steering::unsteer(&*any.socket);
-        }
-        group.unsteered = true;
-        group.picked.clear();
-        group.leads.clear();
     }
 
     fn close_except(&mut self, seat: SeatId, stays: impl Fn(&Member) -> bool, link: &Link) {
@@ -510,6 +395,9 @@ impl Listeners {
             // service manager never.
             let shared = self.is_shared(&member.address);
             if shared && Rc::strong_count(&member.socket) > 1 {
+                continue;
+            }
+            if member.common && self.of_app(seat.slot.app).any(|other| other.key == member.key) {
                 continue;
             }
             if !shared && let Some((app, address)) = group_of(&member.key) {
@@ -542,8 +430,12 @@ impl Listeners {
     }
 
     fn of_app(&self, app: AppId) -> impl Iterator<Item = &Member> {
+        self.members.range(Self::seats(app)).flat_map(|(_, members)| members)
+    }
+
+    fn seats(app: AppId) -> RangeInclusive<SeatId> {
         let seat = |index, side| SeatId { slot: SlotId { app, index }, side };
-        self.members.range(seat(0, Side::A)..=seat(u32::MAX, Side::B)).flat_map(|(_, members)| members)
+        seat(0, Side::A)..=seat(u32::MAX, Side::B)
     }
 }
 

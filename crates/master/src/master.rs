@@ -35,6 +35,7 @@ use crate::listeners::Listeners;
 use crate::operations::{Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
+use crate::queues::Queues;
 use crate::records::{self, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
@@ -42,6 +43,7 @@ use crate::service::{self, Service};
 use crate::settings::{Place, listener_name};
 use crate::sight::Observer;
 use crate::snapshot::Facts;
+use crate::spread::Spread;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
 use crate::{capture, clock, requests, words};
@@ -68,6 +70,7 @@ pub(crate) struct Master {
     pub(crate) observer: Observer,
     pub(crate) hangs: Hangs,
     pub(crate) listeners: Listeners,
+    pub(crate) queues: Queues,
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
@@ -142,6 +145,7 @@ impl Master {
             observer: Observer::default(),
             hangs: Hangs::default(),
             listeners: Listeners::new()?,
+            queues: Queues::default(),
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
@@ -241,6 +245,7 @@ impl Master {
             }
             Action::Close(seat) => self.listeners.close(seat, &self.link),
             Action::Rotate(app, seats) => {
+                let seats: Vec<(SeatId, u32)> = seats.into_iter().map(|seat| (seat, 1)).collect();
                 self.listeners.rotate(self.registry.name(app), &seats, &self.link);
             }
             Action::Drain(worker) => self.drains.add(worker),
@@ -248,6 +253,7 @@ impl Master {
                 if let Some(entry) = self.registry.by_id_mut(app) {
                     entry.revert();
                 }
+                self.spread_out(app);
             }
             Action::Spawn { worker, seat, generation } => {
                 let event = match self.spawn(worker, seat, generation) {
@@ -270,6 +276,7 @@ impl Master {
             }
             Action::Forget(app) => {
                 if let Some(entry) = self.registry.remove(app) {
+                    self.listeners.forget(&entry.settings.app.name);
                     self.link.delete(&records::app_key(&entry.settings.app.name));
                 }
             }
@@ -478,6 +485,19 @@ impl Master {
         }
     }
 
+    /// Looks at the queues that decide who gets connections.
+    pub(crate) fn look_at_queues(&mut self) {
+        self.queues.look(&mut self.listeners, &self.poller);
+    }
+
+    /// Looks whether groups that have changed are ours alone. To be called once
+    /// a second.
+    pub(crate) fn look_at_groups(&mut self) {
+        let Self { listeners, observer, queues, poller, link, .. } = self;
+        listeners.check(|port| observer.listeners(port), link);
+        queues.follow(listeners, poller);
+    }
+
     /// Tells people what happened to a worker: in the log, and those who wait
     /// for an order about its app.
     fn announce(&mut self, notice: Notice) {
@@ -617,8 +637,16 @@ impl Master {
         self.store_app(app);
     }
 
+    /// Spreads an app's connections as its settings say now.
+    fn spread_out(&mut self, app: AppId) {
+        if let Some(entry) = self.registry.by_id(app) {
+            self.listeners.spread_out(&entry.settings.app.name, Spread::new(entry), &self.link);
+        }
+    }
+
     /// Lets the keeper know what a person wants of an app.
     pub(crate) fn store_app(&mut self, app: AppId) {
+        self.spread_out(app);
         let Some(entry) = self.registry.by_id(app).filter(|entry| !entry.deleted) else { return };
         let (settings, record) = entry.lasting();
         let name = &settings.app.name;

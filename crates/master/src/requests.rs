@@ -354,9 +354,13 @@ impl Master {
         // An earlier change may have stopped half-way.
         let outdated = now.is_some_and(|app| app.slots.iter().any(|slot| slot.generation != app.generation));
         let differs = known.settings.differ_from(&app);
+        // That takes effect at once, with the workers that there are.
+        let respread = known.settings.spreads_unlike(&app);
         // Only a person starts an app without `autostart`.
         let stays_stopped = !app.autostart && (0..known.instances).all(|slot| known.stopped.contains(&slot));
-        let change = if differs || outdated {
+        let only_respread =
+            respread && known.instances == app.instances && online && known.stopped.is_empty();
+        let change = if differs || outdated || only_respread {
             Change::Changed
         } else if known.instances != app.instances {
             Change::Scaled
@@ -366,8 +370,8 @@ impl Master {
             Change::Started
         };
         // With another number of workers, and with slots that start again, too.
-        let change =
-            if reload && change != Change::Changed && !stays_stopped { Change::Reloaded } else { change };
+        let replaces = differs || outdated;
+        let change = if reload && !replaces && !stays_stopped { Change::Reloaded } else { change };
         let renewed = differs || change == Change::Reloaded;
         let generation = known.settings.generation + u64::from(renewed);
         if let Some(entry) = self.registry.by_id_mut(id) {
@@ -377,7 +381,7 @@ impl Master {
             entry.instances = app.instances;
             entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
             entry.origin = origin;
-            if renewed {
+            if renewed || respread {
                 entry.settings = Settings::new(app, generation);
             }
         }

@@ -24,7 +24,7 @@ use crate::output::Echo;
 use crate::requests::answer;
 use crate::store::Store;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log};
+use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log, queues};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ const DESCRIPTORS: u64 = 1 << 14;
 /// The poller's token of the keeper; those of workers are far below.
 const KEEPER: u64 = u64::MAX;
 /// That of the listeners that were shut down.
-const HANGUPS: u64 = KEEPER - 1;
+const HANGUPS: u64 = queues::TOKEN - 1;
 
 /// Runs the master until everything has ended as ordered.
 ///
@@ -119,6 +119,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let drain = master.drains.next_look();
         let later = master.later.next_look();
         let check = master.checks.next_look();
+        let queue = master.queues.next_look();
         tokio::select! {
             ready = news.readable() => {
                 master.poller.wait(&mut events, Some(Duration::ZERO))?;
@@ -129,6 +130,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                     match event.token {
                         KEEPER => hear_keeper(&mut master, &mut ending),
                         HANGUPS => master.listeners.look_after_hangups(&master.link),
+                        queues::TOKEN => master.queues.begin(&master.poller),
                         token => master.hear(News::from_token(token)),
                     }
                 }
@@ -146,6 +148,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.listeners.restore_paths();
                 master.look_after_hangs();
                 master.look_after_closed();
+                master.look_at_groups();
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
@@ -159,6 +162,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             }
             () = sleep_until(check.unwrap_or_else(Instant::now).into()), if check.is_some() => {
                 master.look_after_checks();
+            }
+            () = sleep_until(queue.unwrap_or_else(Instant::now).into()), if queue.is_some() => {
+                master.look_at_queues();
             }
             () = tokio::task::yield_now(), if master.is_busy() => {}
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
-use supervisor_config::{App, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready};
+use supervisor_config::{App, Balance, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready};
 use supervisor_core::{Policy, ReadyWhen};
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::limits::{Limit, Resource};
@@ -99,13 +99,23 @@ impl Settings {
 
     /// Whether workers of these settings would differ from those of `other`.
     /// The number of workers, whether they start by themselves, and the
-    /// caller's environment do not count.
+    /// caller's environment do not count, nor does who gets connections, unless
+    /// that takes other sockets.
     pub(crate) fn differ_from(&self, other: &App) -> bool {
         let mut same = other.clone();
+        if (self.app.balance == Balance::Shared) == (other.balance == Balance::Shared) {
+            same.balance = self.app.balance;
+        }
+        same.weights.clone_from(&self.app.weights);
         same.instances = self.app.instances;
         same.inherited_env.clone_from(&self.app.inherited_env);
         same.autostart = self.app.autostart;
         same != self.app
+    }
+
+    /// Whether `other` spreads connections otherwise.
+    pub(crate) fn spreads_unlike(&self, other: &App) -> bool {
+        (self.app.balance, &self.app.weights) != (other.balance, &other.weights)
     }
 
     /// The signal that asks a worker to end.

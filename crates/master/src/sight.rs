@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, inodes_of, overlaps};
+use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, Listening, inodes_of, overlaps};
 use supervisor_sys::{Pid, capture, process};
 
 use crate::drains::Sight;
@@ -39,30 +39,47 @@ impl Observer {
     pub(crate) fn listener_at(&mut self, address: SocketAddr, v6only: bool) -> Option<String> {
         let listeners = self.ask(|diag| diag.listeners(Some(address.port())));
         let taken = *overlaps(address, v6only, &listeners).first()?;
-        // Rare enough for a look at everybody.
-        let processes = process::process_table().unwrap_or_default();
-        let owner =
-            processes.iter().find(|entry| capture::has_socket(entry.pid, taken.inode).unwrap_or(false));
-        Some(match owner {
-            Some(owner) => {
-                let name = std::fs::read_to_string(format!("/proc/{}/comm", owner.pid)).unwrap_or_default();
-                format!("another program (pid {}, {})", owner.pid, name.trim_end().escape_debug())
-            }
-            None => format!("another program of user {}", taken.uid),
-        })
+        Some(owner(taken))
+    }
+
+    /// Who listens on a port; `None` if that cannot be told.
+    pub(crate) fn listeners(&mut self, port: u16) -> Option<Vec<Listening>> {
+        self.try_ask(|diag| diag.listeners(Some(port)))
     }
 
     fn ask<T>(&mut self, question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>) -> Vec<T> {
+        self.try_ask(question).unwrap_or_default()
+    }
+
+    fn try_ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>,
+    ) -> Option<Vec<T>> {
         let result = match &mut self.diag {
             Some(diag) => question(diag),
             None => Diag::new().and_then(|diag| question(self.diag.insert(diag))),
         };
-        result.unwrap_or_else(|error| {
-            if !std::mem::replace(&mut self.complained, true) {
-                tracing::warn!("workers are drained without a look at their connections: {error}");
-            }
-            Vec::new()
-        })
+        result
+            .inspect_err(|error| {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!("workers are drained without a look at their connections: {error}");
+                }
+            })
+            .ok()
+    }
+}
+
+/// Whose a socket is that is none of ours, in words.
+pub(crate) fn owner(taken: &Listening) -> String {
+    // Rare enough for a look at everybody.
+    let processes = process::process_table().unwrap_or_default();
+    let owner = processes.iter().find(|entry| capture::has_socket(entry.pid, taken.inode).unwrap_or(false));
+    match owner {
+        Some(owner) => {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", owner.pid)).unwrap_or_default();
+            format!("another program (pid {}, {})", owner.pid, name.trim_end().escape_debug())
+        }
+        None => format!("another program of user {}", taken.uid),
     }
 }
 

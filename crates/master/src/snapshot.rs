@@ -35,7 +35,7 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
     let workers: Vec<WorkerStatus> = (0..)
         .zip(&app.slots)
         .filter(|(index, _)| slots.contains(*index))
-        .flat_map(|(index, slot)| workers(SlotId { app: entry.id, index }, slot, facts))
+        .flat_map(|(index, slot)| workers(&settings.name, SlotId { app: entry.id, index }, slot, facts))
         .collect();
     AppStatus {
         name: settings.name.clone(),
@@ -78,7 +78,7 @@ fn reason(app: &AppSnapshot, now: Timestamp) -> Option<String> {
 
 /// A slot's worker, or what the slot is without one; then the worker beside it,
 /// if there is one.
-fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<WorkerStatus> {
+fn workers(app: &str, slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<WorkerStatus> {
     let seat = SeatId { slot, side: snapshot.side };
     let worker = WorkerStatus {
         restarts: snapshot.restarts,
@@ -93,11 +93,15 @@ fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<Work
             };
             LastExit { code, signal, reason: words::ending(ending), at: clock::rfc3339(ending.at, facts.now) }
         }),
+        weight: facts.listeners.weight(app, seat),
         ..occupant(seat, snapshot.worker, snapshot.generation, snapshot.state, snapshot.since, facts)
     };
     let beside = snapshot.beside.map(|beside| {
         let seat = SeatId { slot, side: beside.side };
-        occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
+        WorkerStatus {
+            weight: facts.listeners.weight(app, seat),
+            ..occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
+        }
     });
     [Some(worker), beside].into_iter().flatten().collect()
 }

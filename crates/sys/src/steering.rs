@@ -7,6 +7,7 @@
 //! hash over all members. A program takes effect at once, for all members, and needs no privilege.
 
 mod probes;
+mod program;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,20 +19,55 @@ pub use probes::{MAX_PROBES, Probe};
 /// The longest program that the kernel takes, in instructions.
 const MAX_PROGRAM: usize = libc::BPF_MAXINSNS as usize;
 
-/// Lets only these members of a group get new connections, chosen at random for each of them; those of
-/// `probes` go where these say.
+/// Who gets new connections, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pick {
+    /// What decides.
+    pub by: By,
+    /// How many homes there are. Without any, chance alone decides.
+    pub homes: u32,
+    /// The members that get connections; all others of the group get none.
+    pub shares: Vec<Share>,
+}
+
+/// What decides who gets a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Chance.
+    Chance,
+    /// The client's address. Its hash, modulo the homes, is the client's home; the members there get
+    /// the client, for as long as there is one. Clients of a home without a member go to any
+    /// member, and stay there while the shares stay the same.
+    Source,
+    /// The CPU that takes the connection in: its number, modulo the homes, is the home. Connections
+    /// of a home without a member go to any.
+    Cpu,
+}
+
+/// What a member gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Its number in the group.
+    pub number: u32,
+    /// How much it gets, against others of which one is to be chosen.
+    pub weight: u32,
+    /// Where it is at home; looked at only where homes decide.
+    pub home: u32,
+}
+
+/// Lets only these members of a group get new connections; those of `probes` go where these say. Without
+/// a pick, all members get the connections of others than the probes.
 ///
 /// `socket` is any member that listens; one that is bound only would keep others from listening.
-/// `indexes` are numbers of members, ascending; without one, all members get the connections of others than
-/// the probes.
 ///
 /// # Errors
 ///
-/// `InvalidInput` without an index or a probe, for more than [`MAX_PROBES`] of these, for indexes out of
-/// order, and for more than about 1,000 separate runs of them; `EINVAL` for a socket without `SO_REUSEPORT`;
-/// `EPERM` where a filter forbids it.
-pub fn steer(socket: impl AsFd, probes: &[Probe], indexes: &[u32]) -> io::Result<()> {
-    let mut program = program(probes, indexes).ok_or(io::ErrorKind::InvalidInput)?;
+/// `InvalidInput` without a pick or a probe, for a pick without a share that weighs anything, for more than
+/// [`MAX_PROBES`], and for a program of more than 4,096 instructions: about 2,000 members, or as many runs
+/// of them that are not consecutive; `EINVAL` for a socket without `SO_REUSEPORT`; `EPERM` where a filter
+/// forbids it.
+pub fn steer(socket: impl AsFd, probes: &[Probe], pick: Option<&Pick>) -> io::Result<()> {
+    let mut program = program(probes, pick).ok_or(io::ErrorKind::InvalidInput)?;
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: `program` points to `len` instructions that live until the call is over; the kernel
@@ -74,115 +110,19 @@ pub fn unsteer(socket: impl AsFd) -> io::Result<()> {
 }
 
 /// The whole program; `None` if it would be too long, or without meaning.
-fn program(probes: &[Probe], indexes: &[u32]) -> Option<Vec<sock_filter>> {
-    let policy = match indexes {
+fn program(probes: &[Probe], pick: Option<&Pick>) -> Option<Vec<sock_filter>> {
+    let policy = match pick {
+        Some(pick) => program::of(pick)?,
         // A number that nobody has.
-        [] if !probes.is_empty() => vec![statement(libc::BPF_RET | libc::BPF_K, u32::MAX)],
-        _ => pick_one_of(indexes)?,
+        None if !probes.is_empty() => vec![statement(libc::BPF_RET | libc::BPF_K, u32::MAX)],
+        None => return None,
     };
     let program = [probes::prefix(probes), policy].concat();
     (probes.len() <= MAX_PROBES && program.len() <= MAX_PROGRAM).then_some(program)
 }
 
-/// A program that returns one of the numbers, at random; `None` if there is none or they are too many.
-///
-/// A random number below their count is looked up in the runs of consecutive numbers:
-///
-/// ```text
-///   A = random; A %= count
-///   if A < 2 { return A + 1 }        numbers 1 and 2
-///   return A + 3                     numbers 5, 6 and so on
-/// ```
-fn pick_one_of(indexes: &[u32]) -> Option<Vec<sock_filter>> {
-    let count = u32::try_from(indexes.len()).ok().filter(|count| *count > 0)?;
-    if !indexes.is_sorted_by(|a, b| a < b) {
-        return None;
-    }
-    let mut program = vec![
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, RANDOM),
-        statement(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
-    ];
-    let mut before: u32 = 0;
-    for run in indexes.chunk_by(|a, b| a + 1 == *b) {
-        // It is no longer than all of them.
-        let length = u32::try_from(run.len()).ok()?;
-        let after = before + length;
-        if after < count {
-            program.push(skip_two_unless_below(after));
-        }
-        // Ascending numbers are never below their position.
-        program.push(statement(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, run[0] - before));
-        program.push(statement(libc::BPF_RET | libc::BPF_A, 0));
-        before = after;
-    }
-    (program.len() <= MAX_PROGRAM).then_some(program)
-}
-
-/// Where a load finds a random number.
-#[expect(clippy::cast_sign_loss, reason = "the kernel's offsets of such values are negative")]
-const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
-
 /// The codes of instructions fit into 16 bits.
 #[expect(clippy::cast_possible_truncation, reason = "they are below 0x100")]
 const fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt: 0, jf: 0, k }
-}
-
-const fn skip_two_unless_below(limit: u32) -> sock_filter {
-    let jump = statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, limit);
-    sock_filter { jt: 2, jf: 0, ..jump }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    /// What a program returns for a random number.
-    fn run(program: &[sock_filter], random: u32) -> u32 {
-        let mut a = 0;
-        let mut at = 0;
-        loop {
-            let instruction = program[at];
-            at += 1;
-            match u32::from(instruction.code) {
-                0x20 => a = random,
-                0x94 => a %= instruction.k,
-                0x35 => at += usize::from(if a >= instruction.k { instruction.jt } else { instruction.jf }),
-                0x04 => a += instruction.k,
-                0x16 => return a,
-                code => panic!("an unknown instruction {code:#x}"),
-            }
-        }
-    }
-
-    #[track_caller]
-    fn check(indexes: &[u32], instructions: usize) {
-        let program = pick_one_of(indexes).unwrap();
-        assert_eq!(program.len(), instructions, "{indexes:?}");
-        let picked: BTreeSet<u32> =
-            (0..5 * u32::try_from(indexes.len()).unwrap()).map(|random| run(&program, random)).collect();
-        assert!(picked.iter().eq(indexes), "{picked:?} of {indexes:?}");
-    }
-
-    #[test]
-    fn every_number_is_picked() {
-        check(&[0], 4);
-        check(&[7], 4);
-        check(&[0, 1, 2, 3], 4);
-        check(&[1, 2, 5, 6, 7], 7);
-        check(&[0, 2, 4, 9], 13);
-        let many: Vec<u32> = (0..1000).filter(|number| number % 7 != 0).collect();
-        check(&many, 2 + 143 * 3 - 1);
-    }
-
-    #[test]
-    fn what_cannot_be_programmed() {
-        assert!(pick_one_of(&[]).is_none());
-        assert!(pick_one_of(&[2, 1]).is_none());
-        assert!(pick_one_of(&[1, 1]).is_none());
-        let apart: Vec<u32> = (0..2000).map(|number| number * 2).collect();
-        assert!(pick_one_of(&apart[..1365]).is_some());
-        assert!(pick_one_of(&apart[..1366]).is_none());
-    }
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use supervisor_sys::socket::{self, TcpOptions};
-use supervisor_sys::steering::{MAX_PROBES, Probe, steer, unsteer};
+use supervisor_sys::steering::{self, By, MAX_PROBES, Pick, Probe, Share, unsteer};
 
 /// Members of one group, in the order of their numbers.
 struct Group {
@@ -50,6 +50,14 @@ impl Group {
         let length = |member| socket::queue_length(member).map_or(0, |queue| queue.length);
         self.members.iter().map(length).collect()
     }
+}
+
+/// Lets chance choose among these.
+fn steer(socket: impl AsFd, probes: &[Probe], numbers: &[u32]) -> std::io::Result<()> {
+    let shares: Vec<Share> =
+        numbers.iter().map(|number| Share { number: *number, weight: 1, home: 0 }).collect();
+    let pick = (!shares.is_empty()).then_some(Pick { by: By::Chance, homes: 0, shares });
+    steering::steer(socket, probes, pick.as_ref())
 }
 
 fn bind(address: SocketAddr) -> OwnedFd {
@@ -137,4 +145,34 @@ fn a_probe_reaches_its_member_and_nobody_else_does() {
     let probe = Probe { client: alone.address, index: 0 };
     steer(&alone.members[0], &[probe; MAX_PROBES], &[0]).unwrap();
     steer(&alone.members[0], &[probe; MAX_PROBES + 1], &[0]).unwrap_err();
+}
+
+/// The members that connections from these addresses come to.
+fn homes(group: &Group, clients: &[SocketAddr]) -> Vec<usize> {
+    let member = |client: &SocketAddr| {
+        let before = group.waiting();
+        let socket = socket::bind_tcp(*client, TcpOptions::default()).unwrap();
+        rustix::net::connect(&socket, &group.address).unwrap();
+        group.waiting().iter().zip(before).position(|(after, before)| *after > before).unwrap()
+    };
+    clients.iter().map(member).collect()
+}
+
+#[test]
+fn clients_have_a_home() {
+    let group = Group::new(4);
+    let clients: Vec<SocketAddr> = (1..=100).map(|last| SocketAddr::from(([127, 3, 0, last], 0))).collect();
+    let steer = |lost: Option<u32>| {
+        let shares = (0..4).filter(|number| Some(*number) != lost);
+        let shares = shares.map(|number| Share { number, weight: 1, home: number }).collect();
+        let pick = Pick { by: By::Source, homes: 4, shares };
+        steering::steer(&group.members[0], &[], Some(&pick)).unwrap();
+        homes(&group, &clients)
+    };
+    let all = steer(None);
+    assert!((0..4).all(|number| all.contains(&number)), "{all:?}");
+    let others = steer(Some(2));
+    assert!(!others.contains(&2));
+    assert!(all.iter().zip(&others).all(|(before, after)| before == after || *before == 2));
+    assert_eq!(steer(None), all);
 }

@@ -244,7 +244,9 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
+    use supervisor_config::{
+        Balance, CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch,
+    };
 
     use serde_json::Value;
 
@@ -268,6 +270,8 @@ pub(crate) mod tests {
             increment_var: None,
             listen: vec![ListenAddress::Tcp { address: "[::]:8080".parse().unwrap(), dual_stack: true }],
             backlog: 511,
+            balance: Balance::Random,
+            weights: Vec::new(),
             ready: Ready::Notify,
             listen_timeout: Duration::from_secs(30),
             min_uptime: Duration::from_secs(1),

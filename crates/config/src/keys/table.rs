@@ -179,6 +179,25 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How many connections may wait in each accept queue. `net.core.somaxconn` limits it further.",
     },
     Key {
+        name: "balance",
+        aliases: &[],
+        group: Sockets,
+        takes: Takes::OneOf(
+            &["random", "weighted", "source-ip", "cpu", "least-queue", "kernel", "shared"],
+            &[],
+        ),
+        default: Value("random"),
+        doc: "Which worker gets a new connection: see [balancing](balancing.md). A change takes effect without new workers, except to and from `shared`.",
+    },
+    Key {
+        name: "weights",
+        aliases: &[],
+        group: Sockets,
+        takes: Takes::Weights,
+        default: Rule("1 for every slot"),
+        doc: "With `balance: weighted`: how much of the new connections each slot gets, in their order; `0` for none. Slots beyond the list weigh 1.",
+    },
+    Key {
         name: "ready",
         aliases: &[],
         group: Sockets,

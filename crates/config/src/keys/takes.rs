@@ -48,6 +48,8 @@ pub(crate) enum Takes {
     ReadyCheck,
     /// Statuses of HTTP.
     Statuses,
+    /// A number for each slot.
+    Weights,
     /// Exit codes.
     ExitCodes,
     /// A signal.
@@ -105,6 +107,7 @@ impl Takes {
             Takes::Address => "address".to_owned(),
             Takes::ReadyCheck => "mapping, see [below](#readiness-checks)".to_owned(),
             Takes::Statuses => "status, range as `200-399`, or a list of them".to_owned(),
+            Takes::Weights => "list of numbers from 0 to 1000".to_owned(),
             Takes::ExitCodes => "exit code from 0 to 255, or a list of them".to_owned(),
             Takes::Signal => "signal, as `SIGTERM`, `TERM` or `15`".to_owned(),
             Takes::Account => "name or number".to_owned(),
@@ -162,6 +165,9 @@ impl Takes {
                 json!({"type": "object", "properties": fields, "additionalProperties": false})
             }
             Takes::Statuses => one_or_list(json!({"type": ["integer", "string"]})),
+            Takes::Weights => {
+                json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1000}})
+            }
             Takes::ExitCodes => one_or_list(json!({"type": "integer", "minimum": 0, "maximum": 255})),
             Takes::Signal => json!({"type": ["string", "integer"]}),
             // YAML reads `0022` as a number.

@@ -51,7 +51,8 @@ impl Listeners {
             // Its group has it, and it goes with the group.
             self.inherited.remove(&anchor_key(app, &address));
             let Some(left) = self.inherited.remove(&key) else { continue };
-            let member = Member { address, socket: left.socket, key, captured: true, holder: None };
+            let member =
+                Member { address, socket: left.socket, key, captured: true, common: false, holder: None };
             // The backlog comes with the next worker's `listen`.
             if let Err(error) = self.listen(&member, app, BACKLOG, link) {
                 tracing::warn!("{app}: {} is lost: {error}", address_text(&member.address));
@@ -96,12 +97,27 @@ impl Listeners {
         held.map(|member| Rc::clone(&member.socket)).collect()
     }
 
-    /// Notes that a worker has a socket of its seat now.
+    /// The socket that a worker in another seat of the app made at an address.
+    pub(crate) fn first(&self, seat: SeatId, address: &ListenAddress) -> Option<Rc<OwnedFd>> {
+        let mut members = self.of_app(seat.slot.app);
+        let first = members.find(|member| member.captured && member.address == *address)?;
+        Some(Rc::clone(&first.socket))
+    }
+
+    /// Notes that a worker has a socket of its seat now, or of another one's.
     pub(crate) fn take_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, worker: WorkerId) {
-        let members = self.members.get_mut(&seat).into_iter().flatten();
-        for member in members.filter(|member| Rc::ptr_eq(&member.socket, socket)) {
-            member.holder = Some(worker);
+        let is_it = |member: &&mut Member| Rc::ptr_eq(&member.socket, socket);
+        if let Some(own) = self.members.get_mut(&seat).into_iter().flatten().find(is_it) {
+            own.holder = Some(worker);
+            return;
         }
+        let mut all = self.members.range_mut(Self::seats(seat.slot.app)).flat_map(|(_, members)| members);
+        let Some(other) = all.find(is_it) else { return };
+        other.common = true;
+        let (address, key) = (other.address.clone(), other.key.clone());
+        let (socket, holder) = (Rc::clone(socket), Some(worker));
+        let own = Member { address, socket, key, captured: true, common: true, holder };
+        self.members.entry(seat).or_default().push(own);
     }
 
     /// Lets a socket listen that a worker has bound. From then on it is a
@@ -137,8 +153,8 @@ impl Listeners {
             let further = known.filter(|member| member.captured && member.address == address).count();
             let key = key(CAPTURED, app, seat, &address);
             let key = if further == 0 { key } else { format!("{key}#{further}") };
-            let member =
-                Member { address, socket: Rc::new(socket), key, captured: true, holder: Some(worker) };
+            let (socket, holder) = (Rc::new(socket), Some(worker));
+            let member = Member { address, socket, key, captured: true, common: false, holder };
             if is_multipath {
                 self.anchor(app, &member.address, link)?;
             }
@@ -228,12 +244,5 @@ impl Listeners {
             sibling = Some(Rival::Sibling);
         }
         sibling
-    }
-
-    /// Lets the rotation name those that have joined since.
-    fn steer_again(&mut self, app: &str, link: &Link) {
-        if let Some(seats) = self.rotations.get(app).cloned() {
-            self.rotate(app, &seats, link);
-        }
     }
 }

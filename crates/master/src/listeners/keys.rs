@@ -39,6 +39,12 @@ pub(super) fn anchor_key(app: &str, address: &ListenAddress) -> String {
     format!("{CAPTURED}{app}:anchor:A:{}", tcp_key(*address, *dual_stack))
 }
 
+/// The key of a member that is one for all seats of its app, by its settings.
+pub(super) fn common_key(app: &str, address: &ListenAddress) -> String {
+    let ListenAddress::Tcp { address, dual_stack } = address else { return String::new() };
+    format!("{KEY_PREFIX}{app}:all:A:{}", tcp_key(*address, *dual_stack))
+}
+
 fn tcp_key(address: SocketAddr, dual_stack: bool) -> String {
     format!("{}{address}", if dual_stack { "+" } else { "" })
 }

@@ -62,7 +62,7 @@ impl Listeners {
         let Some((socket, key)) = shared.map(|member| (Rc::clone(&member.socket), member.key.clone())) else {
             return;
         };
-        let member = Member { address, socket, key, captured: true, holder: Some(worker) };
+        let member = Member { address, socket, key, captured: true, common: false, holder: Some(worker) };
         self.members.entry(seat).or_default().push(member);
     }
 
@@ -82,7 +82,14 @@ impl Listeners {
         self.binding.insert(path.clone(), Instant::now());
         let address = ListenAddress::Unix(path);
         let key = key(CAPTURED, app, seat, &address);
-        let member = Member { address, socket: Rc::new(socket), key, captured: true, holder: Some(worker) };
+        let member = Member {
+            address,
+            socket: Rc::new(socket),
+            key,
+            captured: true,
+            common: false,
+            holder: Some(worker),
+        };
         self.members.entry(seat).or_default().push(member);
     }
 
@@ -112,6 +119,7 @@ impl Listeners {
                 socket: left.socket,
                 key,
                 captured: true,
+                common: false,
                 holder: None,
             };
             self.members.entry(seat).or_default().push(member);

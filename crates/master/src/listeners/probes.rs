@@ -1,7 +1,6 @@
 //! Connections of our own that must reach one certain worker, in the rotation
 //! or out of it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -9,7 +8,7 @@ use std::{fmt, io};
 
 use supervisor_config::ListenAddress;
 use supervisor_core::{SeatId, WorkerId};
-use supervisor_sys::steering::{self, MAX_PROBES, Probe};
+use supervisor_sys::steering::MAX_PROBES;
 
 use super::{Listeners, Member};
 use crate::group::Lead;
@@ -102,10 +101,11 @@ impl Listeners {
 
     fn through(&self, member: &Member, wanted: &ListenAddress, settings: &Settings) -> Reach {
         let Member { address, socket, key, .. } = member;
-        let steered = self.group(&settings.app.name, address).is_some_and(|group| !group.unsteered);
+        let steered =
+            self.group(&settings.app.name, address).is_some_and(|group| !group.unsteered && !group.joined);
         // One that is wanted at any address is asked where it is.
         let to = match endpoint(if is_any(wanted) { address } else { wanted }) {
-            Endpoint::Tcp(to) if steered && !self.is_shared(address) => to,
+            Endpoint::Tcp(to) if steered && !member.common && !self.is_shared(address) => to,
             open @ (Endpoint::Tcp(_) | Endpoint::Unix(_)) => return Reach::Open(open),
         };
         Reach::Own { to, group: address.clone(), key: key.clone(), socket: Rc::clone(socket) }
@@ -132,7 +132,7 @@ impl Listeners {
             return Err(io::Error::other("too many checks at once"));
         }
         led.leads.push(Lead { client, key: key.to_owned() });
-        self.attach(app, group).inspect_err(|_| self.forget_lead(app, group, client))
+        self.attach_again(app, group).inspect_err(|_| self.forget_lead(app, group, client))
     }
 
     /// Treats a client as any other again. Returns whether its connections went
@@ -149,7 +149,7 @@ impl Listeners {
         let Some(group) = self.group(app, address) else { return false };
         let was_led = group.leads.iter().any(|lead| lead.client == client);
         self.forget_lead(app, address, client);
-        if was_led && let Err(error) = self.attach(app, address) {
+        if was_led && let Err(error) = self.attach_again(app, address) {
             tracing::debug!("{app}: a check's connections are led on: {error}");
         }
         was_led
@@ -165,36 +165,6 @@ impl Listeners {
         if let Some(group) = self.group_mut(app, address) {
             group.leads.retain(|lead| lead.client != client);
         }
-    }
-
-    /// Attaches the program of a group as it is known now.
-    pub(super) fn attach(&self, app: &str, address: &ListenAddress) -> io::Result<()> {
-        let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return Ok(()) };
-        self.attach_with(app, address, &group.picked)
-    }
-
-    /// Attaches a program that picks these numbers.
-    pub(super) fn attach_with(&self, app: &str, address: &ListenAddress, numbers: &[u32]) -> io::Result<()> {
-        let Some(group) = self.group(app, address) else { return Ok(()) };
-        let anchor = super::anchor_key(app, address);
-        let members = group.members();
-        let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
-            return Ok(());
-        };
-        // There are few of them, and many members.
-        let mut leads: BTreeMap<&str, Vec<SocketAddr>> = BTreeMap::new();
-        for lead in &group.leads {
-            leads.entry(&lead.key).or_default().push(lead.client);
-        }
-        let clients = |key: &str| leads.get(key).into_iter().flatten().copied();
-        let probes: Vec<Probe> = (0..)
-            .zip(members)
-            .flat_map(|(index, member)| clients(&member.key).map(move |client| Probe { client, index }))
-            .collect();
-        if probes.is_empty() && numbers.is_empty() {
-            return steering::unsteer(&*any.socket);
-        }
-        steering::steer(&*any.socket, &probes, numbers)
     }
 }
 

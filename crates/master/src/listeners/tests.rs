@@ -47,7 +47,8 @@ impl Bench {
     }
 
     fn rotate(&mut self, seats: &[SeatId]) {
-        self.listeners.rotate("web", seats, &self.link);
+        let seats: Vec<_> = seats.iter().map(|seat| (*seat, 1)).collect();
+        self.listeners.rotate("web", &seats, &self.link);
     }
 
     fn policy(&self) -> &'static str {
@@ -253,4 +254,75 @@ fn a_worker_is_reached_through_its_own_socket() {
     // What nobody of the app listens on.
     let open = reach(Some("127.0.0.1:1"), true);
     assert!(matches!(&open, Reach::Open(Endpoint::Tcp(to)) if to.port() == 1), "{open:?}");
+}
+
+fn spread(bench: &mut Bench, balance: Balance, weights: &[u32]) {
+    let spread = Spread::of(balance, weights, 4);
+    bench.listeners.spread_out("web", spread, &bench.link);
+}
+
+#[test]
+fn slots_get_what_they_weigh() {
+    let mut bench = Bench::new(&A[..3]);
+    bench.rotate(&A[..3]);
+    let weights = |bench: &Bench| A.map(|seat| bench.listeners.weight("web", seat));
+    assert_eq!(weights(&bench), [Some(1), Some(1), Some(1), None]);
+    spread(&mut bench, Balance::Weighted, &[0, 9]);
+    assert_eq!((bench.policy(), weights(&bench)), ("weighted", [Some(0), Some(9), Some(1), None]));
+    let got = bench.connect(&A[..3]);
+    assert!(got[0] == 0 && got[1] > 30, "{got:?}");
+    bench.rotate(&A[1..3]);
+    assert_eq!(weights(&bench)[0], Some(0));
+    // Shares of the rotation count, too.
+    bench.listeners.rotate("web", &[(A[1], 1), (A[2], 0)], &bench.link);
+    assert_eq!(bench.connect(&A[..3]), [0, 60, 0]);
+    spread(&mut bench, Balance::Random, &[]);
+    assert_eq!((bench.policy(), weights(&bench)[2]), ("random", Some(0)));
+}
+
+#[test]
+fn the_kernel_chooses_only_among_all() {
+    let mut bench = Bench::new(&A);
+    spread(&mut bench, Balance::Kernel, &[]);
+    bench.rotate(&A[..3]);
+    assert_eq!(bench.connect(&A[3..]), [0]);
+    bench.rotate(&A);
+    assert!(bench.connect(&A).iter().all(|got| *got > 0));
+    assert_eq!((bench.policy(), bench.listeners.weight("web", A[0])), ("kernel", None));
+    // One that joins gets nothing all the same, nor does one that leaves its place.
+    bench.open(SUCCESSOR);
+    assert_eq!(bench.connect(&[SUCCESSOR]), [0]);
+    bench.rotate(&[SUCCESSOR, A[1], A[2], A[3]]);
+    bench.listeners.close(A[0], &bench.link);
+    let got = bench.connect(&[SUCCESSOR, A[1], A[2], A[3]]);
+    assert!(got.iter().all(|got| *got > 0), "{got:?}");
+}
+
+#[test]
+fn one_socket_can_be_for_all() {
+    let mut bench = Bench::new(&[]);
+    let mut app = bench.settings.app.clone();
+    app.balance = Balance::Shared;
+    let own = std::mem::replace(&mut bench.settings, Settings::new(app, 1));
+    spread(&mut bench, Balance::Shared, &[]);
+    A.iter().for_each(|seat| bench.open(*seat));
+    bench.rotate(&A);
+    let first = bench.socket(A[0]);
+    assert!(A.iter().all(|seat| Rc::ptr_eq(&first, &bench.socket(*seat))));
+    assert_eq!((bench.policy(), bench.listeners.queue(A[0])), ("shared", None));
+    bench.listeners.close(A[0], &bench.link);
+    assert!(socket::is_listening(&*first).unwrap());
+
+    // Other settings give its slot a socket of its own beside it, and the other way round.
+    let shared = std::mem::replace(&mut bench.settings, own);
+    spread(&mut bench, Balance::Random, &[]);
+    bench.open(SUCCESSOR);
+    bench.rotate(&[SUCCESSOR]);
+    assert_eq!(bench.connect(&[SUCCESSOR]), [60]);
+    assert_eq!(socket::queue_length(&*first).unwrap().length, 0);
+    A.iter().for_each(|seat| bench.listeners.close(*seat, &bench.link));
+    assert!(!socket::is_listening(&*first).unwrap());
+    bench.settings = shared;
+    bench.open(A[0]);
+    assert!(!Rc::ptr_eq(&bench.socket(A[0]), &bench.socket(SUCCESSOR)));
 }
