@@ -50,7 +50,8 @@ impl Listeners {
         });
         let own = inodes(group);
         let strangers: Vec<&Listening> = seen.iter().filter(|one| !own.contains(&one.inode)).collect();
-        let missing = seen.len() - strangers.len() < own.len();
+        // Of a group that is not steered it does not matter.
+        let missing = !group.unsteered && seen.len() - strangers.len() < own.len();
         let text = address_text(address);
         match (strangers.first(), group.joined) {
             (Some(stranger), false) => {
