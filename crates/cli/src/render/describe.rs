@@ -288,6 +288,7 @@ pub(crate) mod tests {
             drain_timeout: Duration::from_secs(30),
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
+            reload: supervisor_config::Reload::Rolling,
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),

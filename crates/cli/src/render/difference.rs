@@ -8,7 +8,7 @@ use super::units;
 use crate::difference::Difference;
 
 /// Settings that have other names in a file.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 19] = [
     ("cron_restart.expression", "cron_restart"),
     ("cron_restart.timezone", "cron_timezone"),
     ("inherit.only", "inherit_env"),
@@ -22,19 +22,23 @@ const NAMES: [(&str, &str); 16] = [
     ("logs.merge", "merge_logs"),
     ("logs.rotate", "log_rotate"),
     ("logs.rotate_cron", "log_rotate"),
+    ("reload.hold", "hold of its reload"),
+    ("reload.mode", "reload"),
+    ("reload.steps", "steps of its reload"),
     ("watch.delay", "watch_delay"),
     ("watch.ignore", "ignore_watch"),
     ("watch.paths", "watch"),
 ];
 
 /// Settings in milliseconds.
-const TIMES: [&str; 8] = [
+const TIMES: [&str; 9] = [
     "breaker_retry",
     "drain_quiet",
     "drain_timeout",
     "kill_timeout",
     "listen_timeout",
     "min_uptime",
+    "reload.hold",
     "restart_delay",
     "watch.delay",
 ];
