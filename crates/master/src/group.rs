@@ -6,6 +6,8 @@
 //! any instruction: a member that does not listen has not joined, or has left;
 //! and a hole in the numbers means that the last one was moved there.
 
+use std::collections::BTreeMap;
+
 use supervisor_config::ListenAddress;
 
 /// One app's address: its members in the kernel's order, each with its socket.
@@ -13,8 +15,8 @@ use supervisor_config::ListenAddress;
 pub(crate) struct Group<S> {
     pub(crate) address: ListenAddress,
     members: Vec<Member<S>>,
-    /// The numbers that the attached program picks from.
-    pub(crate) picked: Vec<u32>,
+    /// The numbers that the attached program picks from, with their weights.
+    pub(crate) picked: Vec<(u32, u32)>,
     /// The order is not known, or the kernel takes no program: its hash chooses.
     pub(crate) unsteered: bool,
 }
@@ -88,17 +90,17 @@ impl<S> Group<S> {
         Some((u32::try_from(place).ok()?, self.members.get(place)?))
     }
 
-    /// The keys that the program picks.
-    pub(crate) fn picked(&self) -> impl Iterator<Item = &str> {
-        self.picked
-            .iter()
-            .filter_map(|number| self.members.get(*number as usize))
-            .map(|member| member.key.as_str())
+    /// The keys that the program picks, with their weights.
+    pub(crate) fn picked(&self) -> BTreeMap<String, u32> {
+        let member = |number: u32| self.members.get(number as usize);
+        let picked = self.picked.iter().filter_map(|(number, weight)| Some((member(*number)?, *weight)));
+        picked.map(|(member, weight)| (member.key.clone(), weight)).collect()
     }
 
-    /// The numbers of the members that a program may pick, ascending.
-    pub(crate) fn numbers(&self, may: impl Fn(&str) -> bool) -> Vec<u32> {
-        (0..).zip(&self.members).filter(|(_, member)| may(&member.key)).map(|(number, _)| number).collect()
+    /// The numbers of the members that a program may pick, ascending, and the
+    /// weight of each: those of the keys that have one.
+    pub(crate) fn numbers(&self, weight: impl Fn(&str) -> Option<u32>) -> Vec<(u32, u32)> {
+        (0..).zip(&self.members).filter_map(|(number, member)| Some((number, weight(&member.key)?))).collect()
     }
 }
 
@@ -125,10 +127,10 @@ mod tests {
     #[test]
     fn the_last_one_takes_the_place() {
         let mut members = group(&["a", "b", "c", "d"]);
-        assert_eq!(members.numbers(|key| key != "b"), [0, 2, 3]);
+        assert_eq!(members.numbers(|key| (key != "b").then_some(2)), [(0, 2), (2, 2), (3, 2)]);
         let moved = members.leave("b").map(|(number, member)| (number, member.key.clone()));
         assert_eq!(moved, Some((1, "d".to_owned())));
-        assert_eq!(members.numbers(|key| key == "d"), [1]);
+        assert_eq!(members.numbers(|key| (key == "d").then_some(1)), [(1, 1)]);
         assert_eq!(members.leave("c"), None);
         assert_eq!(members.leave("c"), None);
         assert_eq!(members, group(&["a", "d"]));

@@ -54,8 +54,8 @@ struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     members: BTreeMap<SeatId, Vec<Member>>,
-    /// The seats in rotation, by the name of their app.
-    rotations: BTreeMap<String, Vec<SeatId>>,
+    /// The seats in rotation and their weights, by the name of their app.
+    rotations: BTreeMap<String, Vec<(SeatId, u32)>>,
     /// The groups of each app, by its name.
     groups: BTreeMap<String, Vec<Group<Rc<OwnedFd>>>>,
     /// What an earlier master left, by key.
@@ -186,22 +186,25 @@ impl Listeners {
         Ok(app.listen.iter().filter_map(member).map(|member| member.socket.as_fd()).collect())
     }
 
-    /// Lets the members of these seats get new connections, and no others. An
-    /// address that none of them serves stays as it is.
-    pub(crate) fn rotate(&mut self, app: &str, seats: &[SeatId], link: &Link) {
+    /// Lets the members of these seats get new connections by their weights, and
+    /// no others. An address that none of them serves stays as it is.
+    pub(crate) fn rotate(&mut self, app: &str, seats: &[(SeatId, u32)], link: &Link) {
         if seats.is_empty() {
             self.rotations.remove(app);
         } else {
             self.rotations.insert(app.to_owned(), seats.to_vec());
         }
-        let in_rotation = seats.iter().filter_map(|seat| self.members.get(seat)).flatten();
-        let keys: BTreeSet<String> = in_rotation.map(|member| member.key.clone()).collect();
+        let members = |seat: &SeatId| self.members.get(seat).into_iter().flatten();
+        let weights: BTreeMap<String, u32> = seats
+            .iter()
+            .flat_map(|(seat, weight)| members(seat).map(|member| (member.key.clone(), *weight)))
+            .collect();
         let addresses: Vec<_> =
             self.groups.get(app).into_iter().flatten().map(|group| group.address.clone()).collect();
         for address in addresses {
             self.look_for_leavers(app, &address, link);
             let Some(group) = self.group(app, &address) else { continue };
-            let numbers = group.numbers(|key| keys.contains(key));
+            let numbers = group.numbers(|key| weights.get(key).copied());
             self.steer(app, &address, numbers);
         }
     }
@@ -321,9 +324,10 @@ impl Listeners {
         // program knows, it must pick neither: a number that nobody has would
         // lead a connection anywhere.
         let last = group.members().last().map(|last| last.key.clone()).unwrap_or_default();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
-        if picked.contains(&last) || picked.contains(key) {
-            let others = group.numbers(|known| picked.contains(known) && known != key && known != last);
+        let picked = group.picked();
+        if picked.contains_key(&last) || picked.contains_key(key) {
+            let stays = |known: &str| known != key && known != last;
+            let others = group.numbers(|known| picked.get(known).copied().filter(|_| stays(known)));
             self.steer(app, address, others);
         }
         // The only failure is that it did not listen any more.
@@ -341,7 +345,7 @@ impl Listeners {
             }
             return;
         }
-        let numbers = group.numbers(|known| picked.contains(known));
+        let numbers = group.numbers(|known| picked.get(known).copied());
         self.steer(app, address, numbers);
     }
 
@@ -361,7 +365,7 @@ impl Listeners {
         let listens = |socket: &OwnedFd| socket::is_listening(socket).unwrap_or(true);
         let left = group.members().iter().filter(|member| !listens(&member.socket));
         let left: Vec<String> = left.map(|member| member.key.clone()).collect();
-        let picked: BTreeSet<String> = group.picked().map(str::to_owned).collect();
+        let picked = group.picked();
         for key in &left {
             self.note_leave(app, address, key, link);
         }
@@ -372,13 +376,13 @@ impl Listeners {
         {
             // The program may still name the number that was the last one's,
             // which the next to join gets.
-            let numbers = group.numbers(|known| picked.contains(known));
+            let numbers = group.numbers(|known| picked.get(known).copied());
             self.steer(app, address, numbers);
         }
     }
 
-    /// Lets a program pick among these numbers.
-    fn steer(&mut self, app: &str, address: &ListenAddress, numbers: Vec<u32>) {
+    /// Lets a program pick among these numbers by their weights.
+    fn steer(&mut self, app: &str, address: &ListenAddress, numbers: Vec<(u32, u32)>) {
         let Some(group) = self.group(app, address).filter(|group| !group.unsteered) else { return };
         if numbers.is_empty() || numbers == group.picked {
             return;
@@ -388,7 +392,13 @@ impl Listeners {
         let Some(any) = members.iter().find(|member| member.key == anchor).or(members.first()) else {
             return;
         };
-        match steering::steer(&*any.socket, &numbers) {
+        let steered = if numbers.iter().all(|(_, weight)| *weight == numbers[0].1) {
+            let equal: Vec<u32> = numbers.iter().map(|(number, _)| *number).collect();
+            steering::steer(&*any.socket, &equal)
+        } else {
+            steering::steer_weighted(&*any.socket, &numbers)
+        };
+        match steered {
             Ok(()) => {
                 if let Some(group) = self.group_mut(app, address) {
                     group.picked = numbers;

@@ -82,7 +82,8 @@ fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<Work
     let seat = SeatId { slot, side: snapshot.side };
     let worker = WorkerStatus {
         restarts: snapshot.restarts,
-        in_rotation: snapshot.in_rotation,
+        in_rotation: snapshot.weight.is_some(),
+        weight: snapshot.weight,
         next_start_s: snapshot.next_start.map(|at| seconds(at.since(facts.now))),
         last_exit: snapshot.last_ending.as_ref().map(|ending| {
             let (code, signal) = match ending.exit {
@@ -97,7 +98,11 @@ fn workers(slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) -> Vec<Work
     };
     let beside = snapshot.beside.map(|beside| {
         let seat = SeatId { slot, side: snapshot.side.other() };
-        occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
+        WorkerStatus {
+            in_rotation: beside.weight.is_some(),
+            weight: beside.weight,
+            ..occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
+        }
     });
     [Some(worker), beside].into_iter().flatten().collect()
 }

@@ -131,6 +131,7 @@ impl Machine {
             | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)
+            | Action::Report(..)
             | Action::Finish(..) => {}
         }
     }

@@ -24,7 +24,22 @@ const MAX_PROGRAM: usize = libc::BPF_MAXINSNS as usize;
 /// `InvalidInput` without an index, for indexes out of order, and for more than about 1,360 separate
 /// runs of them; `EINVAL` for a socket without `SO_REUSEPORT`; `EPERM` where a filter forbids it.
 pub fn steer(socket: impl AsFd, indexes: &[u32]) -> io::Result<()> {
-    let mut program = pick_one_of(indexes).ok_or(io::ErrorKind::InvalidInput)?;
+    attach(socket, pick_one_of(indexes).ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+/// As [`steer`], but each member gets as many connections as its weight says in relation to the others.
+///
+/// `members` are numbers of members, ascending, with their weights.
+///
+/// # Errors
+///
+/// As [`steer`]; also for a weight of 0, for weights whose sum is above 2³²−1, and for more than about
+/// 810 separate runs of members with equal weights.
+pub fn steer_weighted(socket: impl AsFd, members: &[(u32, u32)]) -> io::Result<()> {
+    attach(socket, pick_by_weight(members).ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+fn attach(socket: impl AsFd, mut program: Vec<sock_filter>) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: `program` points to `len` instructions that live until the call is over; the kernel
@@ -100,6 +115,45 @@ fn pick_one_of(indexes: &[u32]) -> Option<Vec<sock_filter>> {
     (program.len() <= MAX_PROGRAM).then_some(program)
 }
 
+/// A program that returns one of the numbers, at random by their weights; `None` if there is none, they
+/// are out of order, or are too many.
+///
+/// Each run of consecutive numbers with one weight has a stretch of the numbers below the sum:
+///
+/// ```text
+///   A = random; A %= sum
+///   if A < 6 { A /= 3; return A + 1 }     numbers 1 and 2, three times each
+///   A -= 6; A /= 1; return A + 5          numbers 5, 6 and so on, once each
+/// ```
+fn pick_by_weight(members: &[(u32, u32)]) -> Option<Vec<sock_filter>> {
+    let ascend = members.is_sorted_by(|(one, _), (next, _)| one < next);
+    let sum = members.iter().try_fold(0_u32, |sum, (_, weight)| sum.checked_add(*weight))?;
+    if !ascend || members.iter().any(|(_, weight)| *weight == 0) || sum == 0 {
+        return None;
+    }
+    let mut program = vec![
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, RANDOM),
+        statement(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sum),
+    ];
+    let mut left = sum;
+    for run in members.chunk_by(|(one, of_one), (next, of_next)| one + 1 == *next && of_one == of_next) {
+        let (first, weight) = run[0];
+        // It is a part of the sum.
+        let stretch = u32::try_from(run.len()).ok()? * weight;
+        if stretch < left {
+            program.push(skip_three_unless_below(stretch));
+        }
+        program.push(statement(libc::BPF_ALU | libc::BPF_DIV | libc::BPF_K, weight));
+        program.push(statement(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, first));
+        program.push(statement(libc::BPF_RET | libc::BPF_A, 0));
+        if stretch < left {
+            program.push(statement(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K, stretch));
+        }
+        left -= stretch;
+    }
+    (program.len() <= MAX_PROGRAM).then_some(program)
+}
+
 /// Where a load finds a random number.
 #[expect(clippy::cast_sign_loss, reason = "the kernel's offsets of such values are negative")]
 const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
@@ -113,6 +167,10 @@ const fn statement(code: u32, k: u32) -> sock_filter {
 const fn skip_two_unless_below(limit: u32) -> sock_filter {
     let jump = statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, limit);
     sock_filter { jt: 2, jf: 0, ..jump }
+}
+
+const fn skip_three_unless_below(limit: u32) -> sock_filter {
+    sock_filter { jt: 3, ..skip_two_unless_below(limit) }
 }
 
 #[cfg(test)]
@@ -132,6 +190,8 @@ mod tests {
                 0x94 => a %= instruction.k,
                 0x35 => at += usize::from(if a >= instruction.k { instruction.jt } else { instruction.jf }),
                 0x04 => a += instruction.k,
+                0x14 => a -= instruction.k,
+                0x34 => a /= instruction.k,
                 0x16 => return a,
                 code => panic!("an unknown instruction {code:#x}"),
             }
@@ -156,6 +216,25 @@ mod tests {
         check(&[0, 2, 4, 9], 13);
         let many: Vec<u32> = (0..1000).filter(|number| number % 7 != 0).collect();
         check(&many, 2 + 143 * 3 - 1);
+    }
+
+    #[test]
+    fn every_number_is_picked_by_its_weight() {
+        let check = |members: &[(u32, u32)], instructions: usize| {
+            let program = pick_by_weight(members).unwrap();
+            assert_eq!(program.len(), instructions, "{members:?}");
+            let sum: u32 = members.iter().map(|(_, weight)| weight).sum();
+            let picked: Vec<u32> = (0..sum).map(|random| run(&program, random)).collect();
+            let expected: Vec<u32> =
+                members.iter().flat_map(|(number, weight)| vec![*number; *weight as usize]).collect();
+            assert_eq!(picked, expected);
+        };
+        check(&[(3, 7)], 5);
+        check(&[(0, 19), (1, 4), (2, 19), (3, 19)], 15);
+        check(&[(1, 3), (2, 3), (5, 1), (6, 1)], 10);
+        for bad in [&[][..], &[(0, 0)], &[(1, 1), (0, 1)], &[(0, u32::MAX), (1, 1)]] {
+            assert!(pick_by_weight(bad).is_none());
+        }
     }
 
     #[test]

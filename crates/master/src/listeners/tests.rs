@@ -47,7 +47,8 @@ impl Bench {
     }
 
     fn rotate(&mut self, seats: &[SeatId]) {
-        self.listeners.rotate("web", seats, &self.link);
+        let seats: Vec<_> = seats.iter().map(|seat| (*seat, 1)).collect();
+        self.listeners.rotate("web", &seats, &self.link);
     }
 
     fn policy(&self) -> &'static str {
