@@ -33,6 +33,7 @@ mod memory;
 mod monit;
 mod notify;
 mod reload;
+mod reload_together;
 mod run;
 mod scale;
 mod section;

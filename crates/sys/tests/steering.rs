@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use supervisor_sys::socket::{self, TcpOptions};
-use supervisor_sys::steering::{steer, unsteer};
+use supervisor_sys::steering::{steer, steer_weighted, unsteer};
 
 /// Members of one group, in the order of their numbers.
 struct Group {
@@ -70,6 +70,17 @@ fn only_the_named_get_connections() {
     unsteer(&group.members[0]).unwrap();
     let got = group.connect(200);
     assert!(got.iter().all(|got| *got > 0), "{got:?}");
+}
+
+#[test]
+fn each_gets_as_many_as_it_weighs() {
+    let group = Group::new(4);
+    steer_weighted(&group.members[0], &[(0, 9), (1, 9), (3, 2)]).unwrap();
+    let got = group.connect(400);
+    // 180, 180 and 40 are expected, and the band is five standard deviations wide.
+    assert!(got[2] == 0 && (130..230).contains(&got[0]) && (130..230).contains(&got[1]), "{got:?}");
+    assert!((10..70).contains(&got[3]), "{got:?}");
+    steer_weighted(&group.members[0], &[]).unwrap_err();
 }
 
 #[test]
