@@ -115,7 +115,7 @@ impl App {
             return;
         }
         let mut operation = Operation::new(id);
-        self.supersede(&mut operation, turn);
+        operation.gone.extend(self.supersede(turn));
         // What the supervisor began by itself makes room for what a person wants.
         for slot in &mut self.slots {
             slot.replace = None;
@@ -151,7 +151,7 @@ impl App {
             }
             Order::Scale { instances, start } => {
                 let added = self.instances..instances;
-                self.resize(instances, &mut operation);
+                operation.gone.extend(self.resize(instances));
                 for (index, slot) in self.select(&start).filter(|(index, _)| added.contains(index)) {
                     slot.want_now(turn.now);
                     operation.ready.insert(index);
@@ -162,23 +162,26 @@ impl App {
         self.operation = Some(operation);
     }
 
-    /// Drops the operation that is under way for another one. Settings that no
-    /// worker has proved yet are dropped with it.
-    fn supersede(&mut self, by: &mut Operation, turn: &mut Turn<'_>) {
-        let Some(running) = self.operation.take() else { return };
-        if let Some(before) = running.before {
-            self.version = before.version;
-            turn.actions.push(Action::Revert(self.id));
-            self.resize(before.instances, by);
-        } else if let Some(instances) = running.shrink {
-            self.resize(instances, by);
-        }
+    /// Drops the operation that is under way, for another one. Settings that no
+    /// worker has proved yet are dropped with it. Returns the slots that are to
+    /// go.
+    fn supersede(&mut self, turn: &mut Turn<'_>) -> core::ops::Range<u32> {
+        let Some(running) = self.operation.take() else { return 0..0 };
+        let instances = match running.before {
+            Some(before) => {
+                self.version = before.version;
+                turn.actions.push(Action::Revert(self.id));
+                before.instances
+            }
+            None => running.shrink.unwrap_or(self.instances),
+        };
         let ordered = match running.returning {
             Some(Returning::Ordered(by)) => by,
             Some(Returning::Failed(_)) | None => None,
         };
         let both = [Some(running.id), ordered].into_iter().flatten();
         turn.actions.extend(both.map(|id| Action::Finish(id, Outcome::Superseded)));
+        self.resize(instances)
     }
 
     /// Takes the app's settings. Workers of other ones are replaced one after
@@ -203,7 +206,7 @@ impl App {
         if changed && serves && instances < self.instances {
             operation.shrink = Some(instances);
         } else {
-            self.resize(instances, operation);
+            operation.gone.extend(self.resize(instances));
         }
         operation.before = (changed && serves).then_some(before);
         operation.beside = self.version.policy.max_surge > 0;
@@ -270,22 +273,21 @@ impl App {
         }
     }
 
-    /// Makes room for this many slots; the operation waits for the ones beyond
-    /// to be gone.
-    pub(crate) fn resize(&mut self, instances: u32, operation: &mut Operation) {
+    /// Makes room for this many slots. Returns the ones beyond, which are to go.
+    pub(crate) fn resize(&mut self, instances: u32) -> core::ops::Range<u32> {
         while self.slots.len() < instances as usize {
             self.slots.push(Slot::new(self.version.generation));
         }
         self.instances = instances;
-        for (index, slot) in (0..).zip(&mut self.slots).skip(instances as usize) {
+        for slot in self.slots.iter_mut().skip(instances as usize) {
             slot.wanted = false;
-            operation.gone.insert(index);
         }
+        instances..self.indexes().end
     }
 
     /// Wants nothing any more and drops the operation: the supervisor is ending.
     pub(crate) fn abandon(&mut self, now: bool, turn: &mut Turn<'_>) {
-        self.supersede(&mut Operation::new(OperationId(0)), turn);
+        self.supersede(turn);
         for slot in &mut self.slots {
             slot.wanted = false;
             if now {

@@ -107,7 +107,7 @@ impl App {
             && operation.waiting.is_empty()
             && let Some(instances) = operation.shrink.take()
         {
-            self.resize(instances, &mut operation);
+            operation.gone.extend(self.resize(instances));
         }
         self.operation = Some(operation);
     }
@@ -172,7 +172,7 @@ impl App {
         self.version = before.version;
         turn.actions.push(Action::Revert(self.id));
         turn.actions.push(Action::Report(self.id, Step::Returning));
-        self.resize(before.instances, &mut operation);
+        operation.gone.extend(self.resize(before.instances));
         operation.beside = self.version.policy.max_surge > 0;
         operation.at_once = self.version.policy.max_surge.max(1) as usize;
         for (index, slot) in (0..).zip(&mut self.slots).take(before.instances as usize) {

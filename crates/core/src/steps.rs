@@ -155,7 +155,7 @@ impl App {
             self.switch_slot(*index, turn);
         }
         if let Some(instances) = operation.shrink.take() {
-            self.resize(instances, &mut operation);
+            operation.gone.extend(self.resize(instances));
         }
         self.operation = Some(operation);
     }

@@ -126,10 +126,12 @@ pub(super) fn old_settings_stay(witness: &Witness, seat: SeatId, generation: Gen
 }
 
 /// A bad release never replaces a good one: a successor takes over when it is
-/// ready and stable, with the settings that are declared.
+/// ready and stable, with the settings that are declared; together with all
+/// others where they take over together.
 pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, worker: WorkerId) -> Check {
     let proved = witness.life(worker).is_some_and(|(life, book)| {
-        life.seat.slot == slot && life.is_stable(now) && life.generation == book.generation
+        let in_turn = book.steps().is_none();
+        in_turn && life.seat.slot == slot && life.is_stable(now) && life.generation == book.generation
     });
     let expected = witness.place(slot).is_some_and(|place| {
         place.successor == Some(worker) && place.retired.is_none() && witness.wish(slot) != Wish::No

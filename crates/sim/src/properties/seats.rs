@@ -73,6 +73,11 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     let withheld = |life: &Life| {
         book.steps().is_some() && life.generation == book.generation && !book.admits(life.seat.slot.index)
     };
+    // One that the reload has added gets nothing before it is admitted.
+    let waits = |slot: SlotId| {
+        let introduced = book.steps().is_some_and(|steps| steps.introduced.contains(&slot.index));
+        introduced && book.own(slot.index, &witness.lives).is_some_and(withheld)
+    };
     let ready = |slot: SlotId| {
         let own = book.own(slot.index, &witness.lives);
         own.is_some_and(|life| life.is_ready() && !withheld(life))
@@ -90,7 +95,7 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     let somebody = slots().any(|(slot, place)| serves(slot) || beside(slot, place));
     let right = slots().all(|(slot, place)| match witness.wish(slot) {
         Wish::Yes if somebody => named(slot) == ready(slot),
-        // One that is new may have to wait.
+        Wish::Yes if waits(slot) => !named(slot),
         Wish::Yes if book.steps().is_some() => named(slot) <= place.open.contains(&place.side),
         Wish::Yes => named(slot) == place.open.contains(&place.side),
         Wish::Maybe => !somebody || named(slot) <= ready(slot),
