@@ -238,7 +238,9 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use supervisor_config::{CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch};
+    use supervisor_config::{
+        CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Reload, Watch,
+    };
 
     use serde_json::Value;
 
@@ -288,7 +290,7 @@ pub(crate) mod tests {
             drain_timeout: Duration::from_secs(30),
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
-            reload: supervisor_config::Reload::Rolling,
+            reload: Reload::Canary { steps: vec![5, 100], hold: Duration::from_secs(30) },
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),

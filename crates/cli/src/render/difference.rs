@@ -91,6 +91,7 @@ mod tests {
         check("env.PORT", json!("***"), json!("***"), "env.PORT has another value");
         check("env.PORT", json!("***"), Value::Null, "env.PORT is gone");
         check("command", json!(["a"]), json!(["a", "b"]), r#"command ["a","b"], not ["a"]"#);
+        check("reload.hold", json!(30000), json!(60000), "hold of its reload 1m, not 30s");
         check("user", json!("www"), Value::Null, "user unset, not www");
     }
 
