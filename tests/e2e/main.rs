@@ -37,6 +37,7 @@ mod monit;
 mod notify;
 mod paths;
 mod reload;
+mod reload_together;
 mod run;
 mod scale;
 mod section;

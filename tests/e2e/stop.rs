@@ -90,7 +90,7 @@ fn a_stop_takes_the_place_of_a_start() {
     home.app_in_state("web", "starting");
     // Anything else has to wait.
     let busy = home.ends(5, &["restart", "web"]);
-    assert!(busy.stderr.contains("another order for it is under way"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("another order is under way, a start that began"), "{}", busy.stderr);
     home.ok(&["stop", "web"]);
     assert_eq!(finish(start).code, Some(5));
     assert_eq!(home.app("web")["state"], "stopped");

@@ -303,6 +303,9 @@ pub(crate) struct Restart {
 /// connections go to it, the old worker takes those that wait for it, and ends. When one fails, everything goes back to
 /// the version before, its cause is printed, and the exit code is 6.
 ///
+/// With `reload: all` in the app's settings all successors take over in one moment, with `reload: canary` they get
+/// growing shares of the new connections before. `--abort` takes back a reload that is under way.
+///
 /// A file is read anew, and so is the environment. By name, apps keep the settings that they have.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -310,6 +313,7 @@ Examples:
   supervisor reload                           the ecosystem file in this folder
   supervisor reload shop.yaml --env production
   supervisor reload web
+  supervisor reload --abort web               back to the version before, while it is under way
   supervisor reload --all --json              a line of JSON for each step")]
 pub(crate) struct Reload {
     /// An ecosystem file, or selectors: a name, a namespace, `all` or `/regex/`; the file in this folder when left out
@@ -318,6 +322,9 @@ pub(crate) struct Reload {
     /// Every app that runs, as `all` means it
     #[arg(long, conflicts_with = "targets")]
     pub(crate) all: bool,
+    /// Take back the reload of these apps that is under way
+    #[arg(long, conflicts_with_all = ["only", "prune", "env_name"])]
+    pub(crate) abort: bool,
     /// Only these apps of the file, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) only: Vec<String>,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use supervisor_protocol::control::{Change, Failure, Progress, WorkerState};
+use supervisor_protocol::control::{Change, Failure, Progress, Step, WorkerState};
 
 use crate::render::style::{BAD, GOOD, STRONG, paint, worker_state};
 use crate::render::text::{count, one_line};
@@ -25,6 +25,8 @@ struct Course {
     change: Change,
     instances: u32,
     slots: BTreeMap<u32, WorkerState>,
+    /// How far its reload is, where the daemon tells.
+    step: Option<String>,
     failed: bool,
     rolled_back: bool,
 }
@@ -89,8 +91,14 @@ impl Tracker {
         Some(match progress {
             Progress::App { change: Change::Missing, .. } if !self.whole => return None,
             Progress::App { app, change, instances } => {
-                let course =
-                    Course { change, instances, slots: BTreeMap::new(), failed: false, rolled_back: false };
+                let course = Course {
+                    change,
+                    instances,
+                    slots: BTreeMap::new(),
+                    step: None,
+                    failed: false,
+                    rolled_back: false,
+                };
                 self.apps.insert(app.clone(), course);
                 News::App(app)
             }
@@ -99,6 +107,14 @@ impl Tracker {
                     course.slots.insert(slot, state);
                 }
                 let text = self.step(&app, slot, state, &detail);
+                News::Step { app, text }
+            }
+            Progress::Step(Step { app, detail, .. }) => {
+                let detail = one_line(&detail);
+                let text = format!("{} {detail}", paint(one_line(&app), STRONG, self.color));
+                if let Some(course) = self.apps.get_mut(&app) {
+                    course.step = Some(detail);
+                }
                 News::Step { app, text }
             }
             Progress::Failed(failure) => {
@@ -141,6 +157,7 @@ impl Tracker {
             Change::Reloaded => "reload",
             Change::Deleted => "delete",
             Change::Scaled => "scale",
+            Change::Aborted => "abort of the reload",
             Change::Unchanged | Change::Missing => return self.outcome(app),
         };
         let workers = count(u64::from(course.instances), "worker");
@@ -172,6 +189,10 @@ impl Tracker {
             }
             // Of a smaller app only the workers that go are heard of.
             Change::Scaled => format!("{name} scaling to {}", course.instances),
+            Change::Aborted => format!("{name} going back"),
+            Change::Changed | Change::Reloaded if let Some(step) = &course.step => {
+                format!("{name} reloading, {step}")
+            }
             // The old ones serve on meanwhile.
             Change::Changed | Change::Reloaded => {
                 format!("{name} reloading, {} of {} replaced", among(WorkerState::Ready), course.instances)
@@ -210,6 +231,7 @@ impl Tracker {
             Change::Scaled => format!("{name} {} to {workers}", good("scaled")),
             Change::Stopped => format!("{name} {}", good("stopped")),
             Change::Deleted => format!("{name} {}", good("deleted")),
+            Change::Aborted => format!("{name} {}, the old version serves", good("reload aborted")),
             Change::Unchanged => format!("{name} unchanged"),
             Change::Missing => {
                 format!(
@@ -252,12 +274,14 @@ const fn starts_workers(change: Change) -> bool {
         | Change::Restarted
         | Change::Reloaded
         | Change::Scaled => true,
-        Change::Unchanged | Change::Missing | Change::Stopped | Change::Deleted => false,
+        Change::Unchanged | Change::Missing | Change::Stopped | Change::Deleted | Change::Aborted => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use supervisor_protocol::control::StepKind;
+
     use super::*;
 
     fn app(name: &str, change: Change) -> Progress {
@@ -323,6 +347,26 @@ mod tests {
         check(Change::Reloaded, "web reloading, 0 of 2 replaced", "web reloaded, 2 workers ready");
         check(Change::Deleted, "web stopping, 0 stopped", "web deleted");
         check(Change::Scaled, "web scaling to 2", "web scaled to 2 workers");
+        check(Change::Aborted, "web going back", "web reload aborted, the old version serves");
+    }
+
+    #[test]
+    fn a_step_is_shown_until_the_next() {
+        let mut tracker = Tracker::new(false, false);
+        tracker.note(app("web", Change::Changed));
+        let step = Step {
+            app: "web".to_owned(),
+            step: StepKind::Holding,
+            share_percent: Some(25),
+            workers: Some(1),
+            of: Some(2),
+            hold_s: Some(30.0),
+            detail: "canary 25 %: 1 of 2 workers, holding 30s".to_owned(),
+        };
+        let text = "web canary 25 %: 1 of 2 workers, holding 30s".to_owned();
+        let told = tracker.note(Progress::Step(step));
+        assert_eq!(told, Some(News::Step { app: "web".to_owned(), text }));
+        assert_eq!(tracker.current("web"), "web reloading, canary 25 %: 1 of 2 workers, holding 30s");
     }
 
     #[test]

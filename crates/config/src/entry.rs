@@ -13,7 +13,7 @@ use crate::value::{
 };
 use crate::{
     App, Context, ExecMode, ListenAddress, balance, cpu_affinity, cron, environment, limits, logs, memory,
-    path, ready, signal, watch,
+    path, ready, reload, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -67,6 +67,8 @@ pub(crate) fn read(
     let (balance, weights) = balance::read(fields, shares || !listen.is_empty());
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
+    let max_surge = fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge);
+    let reload = reload::read(fields, max_surge);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
     let (max_memory_restart, max_memory_hard) = memory::read(fields);
     let (out_file, error_file, logs) = logs::read(fields, base);
@@ -105,7 +107,8 @@ pub(crate) fn read(
         kill_timeout: fields.value("kill_timeout", duration),
         drain_timeout: fields.value("drain_timeout", duration),
         drain_quiet: fields.optional("drain_quiet", duration),
-        max_surge: fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge),
+        max_surge,
+        reload,
         user: fields.optional("user", account),
         group: fields.optional("group", account),
         umask: fields.optional("umask", umask),

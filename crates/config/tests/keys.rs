@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use supervisor_config::{
     App, Balance, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, Inherit,
-    ListenAddress, Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Source, app_from_command,
+    ListenAddress, Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Reload, Source,
+    app_from_command,
 };
 
 fn context() -> Context {
@@ -101,6 +102,7 @@ fn defaults() {
         hang_timeout: Duration::from_secs(10),
         watchdog: None,
         max_surge: 1,
+        reload: Reload::Rolling,
         user: None,
         group: None,
         umask: None,
@@ -513,6 +515,36 @@ fn settings_of_the_daemon() {
     ] {
         let mistake = mistake(&format!("apps: [{{command: a}}]\n{section}"));
         assert!(mistake.contains(expected) && mistake.starts_with("file:2:"), "{mistake}");
+    }
+}
+
+#[test]
+fn reloads() {
+    let canary = |steps: &[u32], hold: u32| json!({"mode": "canary", "steps": steps, "hold": hold});
+    let good = [
+        ("rolling", json!({"mode": "rolling"})),
+        ("all", json!({"mode": "all"})),
+        ("canary", canary(&[5, 25, 100], 30_000)),
+        ("{mode: all}", json!({"mode": "all"})),
+        ("{mode: canary, hold: 1m}", canary(&[5, 25, 100], 60_000)),
+        ("{mode: canary, steps: [50%, 100%], hold: 0}", canary(&[50, 100], 0)),
+    ];
+    check("reload", "reload", &good, &["canaries", "1", "[all]", "{}", "{steps: [100%]}", ""]);
+    for (value, expected) in [
+        ("{mode: slow}", "`mode` must be `rolling` or `all` or `canary`"),
+        ("{mode: canary, steps: [5%, 50%]}", "`steps` must end with 100%"),
+        ("{mode: canary, steps: [50%, 5%, 100%]}", "`steps` must ascend: 50% comes before 5%"),
+        ("{mode: canary, steps: [0%, 100%]}", "`steps` must be shares from 1% to 100%"),
+        ("{mode: canary, steps: [5, 100]}", "`steps` must be shares from 1% to 100%, not `5`"),
+        ("{mode: canary, steps: []}", "`steps` must be a list of shares"),
+        ("{mode: canary, hold: soon}", "`hold` must be a duration"),
+        ("{mode: all, hold: 3s}", "`hold` goes with `mode: canary` only"),
+        ("{mode: canary, share: 5%}", "unknown key `share`"),
+        ("all\nmax_surge: 0", "`reload` needs old and new workers side by side, and `max_surge` is 0"),
+        ("canary\nexec_mode: fork", "`reload` needs old and new workers side by side"),
+    ] {
+        let mistake = mistake(&format!("command: ./web\nreload: {value}"));
+        assert!(mistake.starts_with("file:2:") && mistake.contains(expected), "{value}: {mistake}");
     }
 }
 

@@ -16,8 +16,9 @@ pub enum Action {
     Open(SeatId),
     /// Close the seat's sockets: it has no worker, and none is expected.
     Close(SeatId),
-    /// Let these seats of an app get new connections, and no others.
-    Rotate(AppId, Vec<SeatId>),
+    /// Let these seats of an app get new connections, and no others: each as many
+    /// as its weight, at least 1, says in relation to the others'. Sorted.
+    Rotate(AppId, Vec<(SeatId, u32)>),
     /// Start a process. Answered by [`WorkerSpawned`](crate::Event::WorkerSpawned)
     /// or [`SpawnFailed`](crate::Event::SpawnFailed).
     Spawn {
@@ -41,8 +42,10 @@ pub enum Action {
     Kill(WorkerId),
     /// Forget an app: it has no worker and no slot any more.
     Forget(AppId),
-    /// Tell people.
+    /// Tell people of a worker.
     Announce(Notice),
+    /// Tell people how far a reload is.
+    Report(AppId, Step),
     /// An operation is over.
     Finish(OperationId, Outcome),
 }
@@ -112,6 +115,30 @@ impl Notice {
     }
 }
 
+/// How far a reload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// New workers are started beside the old ones, for all slots or for some.
+    Introduced(Portion),
+    /// They have proved themselves and get their share of the new connections.
+    Held(Portion, Duration),
+    /// All have, and all take over at once.
+    Switched(Portion),
+    /// It is given up: the old workers get all new connections.
+    Returning,
+}
+
+/// Some of the workers that a reload brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    /// The share of new connections that is for them, in percent.
+    pub share: u32,
+    /// How many they are.
+    pub workers: u32,
+    /// How many the reload brings in all.
+    pub of: u32,
+}
+
 /// What becomes of a slot whose worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -140,6 +167,8 @@ pub enum Outcome {
     /// A worker of a new generation failed, and the generation before serves
     /// again.
     RolledBack(Failure),
+    /// An order ended it, and the generation before serves again.
+    Aborted,
     /// It was not begun.
     Refused(Refusal),
     /// A later order took its place.
@@ -166,6 +195,10 @@ pub enum Refusal {
     NoSuchSlot,
     /// Another operation on the app is under way.
     Busy,
+    /// There is no reload to abort.
+    NoReload,
+    /// The reload goes back already.
+    Returning,
     /// The supervisor is ending.
     ShuttingDown,
 }

@@ -1,19 +1,20 @@
 //! An app: what a person wants of it, what is, and what is missing between.
 //!
-//! News of its workers is in `life`, replacing them in `replace`, their sockets
-//! in `sockets` and the breaker in `breaker`.
+//! News of its workers is in `life`, replacing them in `replace` and `steps`,
+//! their sockets in `sockets` and the breaker in `breaker`.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::action::{Action, Notice, Outcome, Refusal};
+use crate::action::{Action, Notice, Outcome, Refusal, Step};
 use crate::event::{Order, Slots};
 use crate::id::{AppId, OperationId, SeatId, SlotId, WorkerId};
 use crate::jitter::Jitter;
-use crate::operation::{Before, Operation};
+use crate::operation::{Before, Operation, Returning};
 use crate::policy::Version;
 use crate::slot::{Cause, Rest, Slot, Stage, Worker};
+use crate::steps::Steps;
 use crate::time::Timestamp;
 
 /// What one call of `handle` shares: the time, and where results go.
@@ -41,8 +42,9 @@ pub(crate) struct App {
     pub(crate) operation: Option<Operation>,
     /// It is to be forgotten.
     pub(crate) deleting: bool,
-    /// The seats that get new connections, as far as orders were given; sorted.
-    pub(crate) rotation: Vec<SeatId>,
+    /// The seats that get new connections and their weights, as far as orders
+    /// were given; sorted.
+    pub(crate) rotation: Vec<(SeatId, u32)>,
     /// When an errored slot is tried next.
     pub(crate) probe_at: Option<Timestamp>,
     /// Successors in a row that failed without an operation, and until when
@@ -89,9 +91,13 @@ impl App {
         {
             return Some(Refusal::NoSuchSlot);
         }
-        let running = self.operation.as_ref()?;
+        let Some(running) = &self.operation else {
+            return (*order == Order::Abort).then_some(Refusal::NoReload);
+        };
         let ends = match order {
-            Order::Delete { .. } => true,
+            Order::Abort if running.returning.is_some() => return Some(Refusal::Returning),
+            Order::Abort if running.before.is_none() => return Some(Refusal::NoReload),
+            Order::Abort | Order::Delete { .. } => true,
             Order::Stop { slots, .. } => !self.deleting && (*slots == Slots::All || !running.is_reload()),
             Order::Declare { .. } | Order::Start(_) | Order::Restart { .. } | Order::Scale { .. } => false,
         };
@@ -104,20 +110,19 @@ impl App {
             turn.actions.push(Action::Finish(id, Outcome::Refused(refusal)));
             return;
         }
-        let mut operation = Operation::new(id);
-        if let Some(running) = self.operation.take() {
-            turn.actions.push(Action::Finish(running.id, Outcome::Superseded));
-            if let Some(instances) = running.shrink {
-                self.resize(instances, &mut operation);
-            }
+        if order == Order::Abort {
+            self.go_back(Returning::Ordered(Some(id)), turn);
+            return;
         }
+        let mut operation = Operation::new(id);
+        operation.gone.extend(self.supersede(turn));
         // What the supervisor began by itself makes room for what a person wants.
         for slot in &mut self.slots {
             slot.replace = None;
         }
         match order {
             Order::Declare { generation, policy, instances, start } => {
-                self.declare(Version::new(generation, policy), instances, &start, &mut operation, turn.now);
+                self.declare(Version::new(generation, policy), instances, &start, &mut operation, turn);
             }
             Order::Start(slots) => {
                 for (index, slot) in self.select(&slots) {
@@ -146,14 +151,37 @@ impl App {
             }
             Order::Scale { instances, start } => {
                 let added = self.instances..instances;
-                self.resize(instances, &mut operation);
+                operation.gone.extend(self.resize(instances));
                 for (index, slot) in self.select(&start).filter(|(index, _)| added.contains(index)) {
                     slot.want_now(turn.now);
                     operation.ready.insert(index);
                 }
             }
+            Order::Abort => {}
         }
         self.operation = Some(operation);
+    }
+
+    /// Drops the operation that is under way, for another one. Settings that no
+    /// worker has proved yet are dropped with it. Returns the slots that are to
+    /// go.
+    fn supersede(&mut self, turn: &mut Turn<'_>) -> core::ops::Range<u32> {
+        let Some(running) = self.operation.take() else { return 0..0 };
+        let instances = match running.before {
+            Some(before) => {
+                self.version = before.version;
+                turn.actions.push(Action::Revert(self.id));
+                before.instances
+            }
+            None => running.shrink.unwrap_or(self.instances),
+        };
+        let ordered = match running.returning {
+            Some(Returning::Ordered(by)) => by,
+            Some(Returning::Failed(_)) | None => None,
+        };
+        let both = [Some(running.id), ordered].into_iter().flatten();
+        turn.actions.extend(both.map(|id| Action::Finish(id, Outcome::Superseded)));
+        self.resize(instances)
     }
 
     /// Takes the app's settings. Workers of other ones are replaced one after
@@ -164,7 +192,7 @@ impl App {
         instances: u32,
         start: &Slots,
         operation: &mut Operation,
-        now: Timestamp,
+        turn: &mut Turn<'_>,
     ) {
         let wanted = |(index, slot): (u32, &Slot)| slot.wanted.then_some(index);
         let before = Before {
@@ -178,11 +206,17 @@ impl App {
         if changed && serves && instances < self.instances {
             operation.shrink = Some(instances);
         } else {
-            self.resize(instances, operation);
+            operation.gone.extend(self.resize(instances));
+        }
+        operation.before = (changed && serves).then_some(before);
+        operation.beside = self.version.policy.max_surge > 0;
+        operation.at_once = self.version.policy.max_surge.max(1) as usize;
+        if operation.before.is_some() && self.declare_in_steps(instances, start, operation, turn) {
+            return;
         }
         let generation = self.version.generation;
         for (index, slot) in self.select(start).take_while(|(index, _)| *index < instances) {
-            slot.want_now(now);
+            slot.want_now(turn.now);
             if slot.worker.as_ref().is_some_and(|worker| worker.version.generation != generation) {
                 operation.waiting.insert(index);
             } else {
@@ -190,9 +224,38 @@ impl App {
             }
         }
         operation.stable = !operation.waiting.is_empty();
-        operation.beside = self.version.policy.max_surge > 0;
-        operation.at_once = self.version.policy.max_surge.max(1) as usize;
-        operation.before = (changed && serves).then_some(before);
+    }
+
+    /// Lets all slots wait for their turn, if the app is reloaded in steps.
+    fn declare_in_steps(
+        &mut self,
+        instances: u32,
+        start: &Slots,
+        operation: &mut Operation,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let generation = self.version.generation;
+        let is_new =
+            |slot: &Slot| slot.worker.as_ref().is_some_and(|worker| worker.version.generation == generation);
+        let admitted = (0..).zip(&self.slots).filter(|(_, slot)| is_new(slot)).map(|(index, _)| index);
+        let admitted = admitted.collect();
+        let (mut current, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for (index, slot) in self.select(start).take_while(|(index, _)| *index < instances) {
+            // The others begin when it is their turn.
+            if slot.wanted {
+                slot.want_now(turn.now);
+            }
+            if is_new(slot) { &mut current } else { &mut others }.insert(index);
+        }
+        // Slots are counted by a u32.
+        let of = u32::try_from(current.len() + others.len()).unwrap_or(u32::MAX);
+        let policy = &self.version.policy;
+        let Some(steps) = Steps::new(policy, of, current.clone(), admitted) else { return false };
+        turn.actions.push(Action::Report(self.id, Step::Introduced(steps.portion())));
+        (operation.ready, operation.waiting) = (current, others);
+        operation.stable = true;
+        operation.steps = Some(steps);
+        true
     }
 
     /// The slots of a selection that are there to stay.
@@ -210,24 +273,21 @@ impl App {
         }
     }
 
-    /// Makes room for this many slots; the operation waits for the ones beyond
-    /// to be gone.
-    pub(crate) fn resize(&mut self, instances: u32, operation: &mut Operation) {
+    /// Makes room for this many slots. Returns the ones beyond, which are to go.
+    pub(crate) fn resize(&mut self, instances: u32) -> core::ops::Range<u32> {
         while self.slots.len() < instances as usize {
             self.slots.push(Slot::new(self.version.generation));
         }
         self.instances = instances;
-        for (index, slot) in (0..).zip(&mut self.slots).skip(instances as usize) {
+        for slot in self.slots.iter_mut().skip(instances as usize) {
             slot.wanted = false;
-            operation.gone.insert(index);
         }
+        instances..self.indexes().end
     }
 
     /// Wants nothing any more and drops the operation: the supervisor is ending.
     pub(crate) fn abandon(&mut self, now: bool, turn: &mut Turn<'_>) {
-        if let Some(operation) = self.operation.take() {
-            turn.actions.push(Action::Finish(operation.id, Outcome::Superseded));
-        }
+        self.supersede(turn);
         for slot in &mut self.slots {
             slot.wanted = false;
             if now {
@@ -241,6 +301,7 @@ impl App {
     pub(crate) fn reconcile(&mut self, turn: &mut Turn<'_>) -> bool {
         self.pass_time(turn);
         self.probe(turn.now);
+        self.step(turn);
         self.switch(turn);
         self.roll(turn.now);
         self.end_unwanted(turn);
@@ -309,6 +370,7 @@ impl App {
         for index in self.indexes() {
             let wanted = self.wants(index, turn);
             let place = SlotId { app: self.id, index };
+            let shares = self.weight(self.seat(index, self.slots[index as usize].side.other())).is_some();
             let slot = &mut self.slots[index as usize];
             if !wanted {
                 slot.replace = None;
@@ -322,7 +384,9 @@ impl App {
             }
             if let Some(worker) = &mut slot.successor {
                 let vain = slot.replace.is_none() || worker.version.generation != generation;
-                worker.end(place, vain.then_some(Cause::Asked), false, turn);
+                // One that has had connections is drained of them.
+                let drains = shares || matches!(worker.stage, Stage::Draining { .. });
+                worker.end(place, vain.then_some(Cause::Asked), drains && serving > 0, turn);
             }
             if let Some(worker) = &mut slot.retired {
                 worker.end(place, Some(Cause::Asked), wanted || serving > 0, turn);
@@ -364,9 +428,16 @@ impl App {
         let Some(mut operation) = self.operation.take() else { return };
         let slots = &self.slots;
         operation.gone.retain(|index| slots.get(*index as usize).is_some_and(|slot| !slot.is_empty()));
-        if operation.is_done() {
-            let outcome = operation.failure.take().map_or(Outcome::Done, Outcome::RolledBack);
+        // It has gone back when nobody is left who is to go.
+        let left = operation.returning.is_some() && slots.iter().any(|slot| !slot.is_settled());
+        if operation.is_done() && !left {
+            let (outcome, ordered) = match operation.returning.take() {
+                None => (Outcome::Done, None),
+                Some(Returning::Failed(failure)) => (Outcome::RolledBack(failure), None),
+                Some(Returning::Ordered(by)) => (Outcome::Aborted, by),
+            };
             turn.actions.push(Action::Finish(operation.id, outcome));
+            turn.actions.extend(ordered.map(|id| Action::Finish(id, Outcome::Done)));
         } else {
             self.operation = Some(operation);
         }
@@ -378,7 +449,8 @@ impl App {
             Rest::Due(at) if slot.worker.is_none() => Some(at),
             Rest::Due(_) | Rest::Stopped | Rest::Errored => None,
         });
-        workers.chain(rests).chain(self.probe_at).min()
+        let steps = self.operation.as_ref().and_then(|operation| operation.steps.as_ref()?.deadline());
+        workers.chain(rests).chain(self.probe_at).chain(steps).min()
     }
 }
 

@@ -50,6 +50,7 @@ mod tests {
             listens: false,
             drain_timeout: Duration::from_secs(30),
             max_surge: 0,
+            reload: crate::policy::Reload::Rolling,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::policy::Policy;
 /// News of a worker that is already forgotten is normal (two facts can cross)
 /// and is ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Event {
     /// A person gave an order for one app. Its result is an
     /// [`Action::Finish`](crate::Action::Finish) with the same id.
@@ -150,6 +151,9 @@ pub enum Order {
         /// Which of the new ones should run.
         start: Slots,
     },
+    /// The reload that is under way should go back. It is done when the
+    /// generation before serves alone.
+    Abort,
     /// The app should end and be forgotten.
     Delete {
         /// Kill instead of asking.

@@ -32,6 +32,7 @@ mod operation;
 mod replace;
 mod slot;
 mod sockets;
+mod steps;
 
 pub mod action;
 pub mod backoff;
@@ -42,10 +43,10 @@ pub mod status;
 pub mod supervisor;
 pub mod time;
 
-pub use action::{Action, Failure, Next, Notice, Outcome, Refusal};
+pub use action::{Action, Failure, Next, Notice, Outcome, Portion, Refusal, Step};
 pub use event::{Event, Exit, Hang, Order, Slots};
 pub use id::{AppId, Generation, OperationId, SeatId, Side, SlotId, WorkerId};
-pub use policy::{Policy, ReadyWhen};
+pub use policy::{Policy, ReadyWhen, Reload};
 pub use slot::{Cause, Ending};
 pub use status::{AppSnapshot, AppState, Beside, SlotSnapshot, SlotState};
 pub use supervisor::Supervisor;

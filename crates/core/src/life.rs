@@ -7,7 +7,7 @@ use crate::action::{Action, Failure, Next, Notice};
 use crate::app::{App, Turn};
 use crate::backoff;
 use crate::event::{Exit, Hang};
-use crate::id::{SlotId, WorkerId};
+use crate::id::{Generation, SlotId, WorkerId};
 use crate::policy::ReadyWhen;
 use crate::slot::{Cause, Ending, Rest, Role, Stage, Worker};
 use crate::time::Timestamp;
@@ -100,7 +100,7 @@ impl App {
         if !matches!(worker.stage, Stage::Ready { .. }) {
             return;
         }
-        let policy = Rc::clone(&worker.version.policy);
+        let (policy, generation) = (Rc::clone(&worker.version.policy), worker.version.generation);
         let stable = worker.was_stable(turn.now);
         let (cause, kill_at) = (Cause::Hung(hang), Some(turn.now + policy.kill_timeout));
         worker.stage = Stage::Stopping { cause: cause.clone(), kill_at, stable };
@@ -117,7 +117,7 @@ impl App {
         let next = self.next(index, &ending, &policy, stable, staying, turn);
         let notice = Notice::Hung { slot: place, worker: id, hang, next: Some(next) };
         turn.actions.push(Action::Announce(notice));
-        self.judge(Failure { slot: place, worker: id, ending }, next, turn);
+        self.judge(Failure { slot: place, worker: id, ending }, generation, next, turn);
     }
 
     /// Whether a slot is there to stay.
@@ -167,7 +167,7 @@ impl App {
         turn.actions.push(Action::Announce(notice));
         let failure = Failure { slot, worker: id, ending };
         match role {
-            Role::Worker => self.judge(failure, next, turn),
+            Role::Worker => self.judge(failure, worker.version.generation, next, turn),
             Role::Successor => self.successor_ended(failure, worker.version.generation, turn),
             Role::Retired => {}
         }
@@ -233,11 +233,21 @@ impl App {
     /// A life that ends unasked and unstable fails the operation that waits for
     /// it, unless the worker's job was done, or the slot is about to get another
     /// worker anyway.
-    fn judge(&mut self, failure: Failure, next: Next, turn: &mut Turn<'_>) {
+    fn judge(&mut self, failure: Failure, generation: Generation, next: Next, turn: &mut Turn<'_>) {
         let index = failure.slot.index;
         let Some(operation) = &mut self.operation else { return };
         let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
-        if next == Next::AtOnce || replaced || !operation.ready.contains(&index) {
+        if replaced || !operation.ready.contains(&index) {
+            return;
+        }
+        // Until all take over, none of the new ones may end.
+        if operation.steps.is_some() {
+            if generation == self.version.generation && failure.ending.cause != Cause::Asked {
+                self.fail_operation(failure, turn);
+            }
+            return;
+        }
+        if next == Next::AtOnce {
             return;
         }
         let Ending { exit, cause, .. } = &failure.ending;

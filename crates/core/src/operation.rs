@@ -5,6 +5,7 @@ use alloc::collections::BTreeSet;
 use crate::action::Failure;
 use crate::id::OperationId;
 use crate::policy::Version;
+use crate::steps::Steps;
 
 /// What must come true before an operation is done. One app has at most one.
 #[derive(Debug)]
@@ -26,8 +27,20 @@ pub(crate) struct Operation {
     pub(crate) shrink: Option<u32>,
     /// What to go back to when a worker fails.
     pub(crate) before: Option<Before>,
-    /// It is going back because of this.
-    pub(crate) failure: Option<Failure>,
+    /// How the new workers get connections until they take over together.
+    pub(crate) steps: Option<Steps>,
+    /// It is going back.
+    pub(crate) returning: Option<Returning>,
+}
+
+/// Why an operation goes back.
+#[derive(Debug)]
+pub(crate) enum Returning {
+    /// A worker of the new settings failed.
+    Failed(Failure),
+    /// A person wants it. The order is over when it has gone back, and `None`
+    /// when it is over before.
+    Ordered(Option<OperationId>),
 }
 
 /// What an app was before it was declared anew.
@@ -51,13 +64,14 @@ impl Operation {
             beside: false,
             shrink: None,
             before: None,
-            failure: None,
+            steps: None,
+            returning: None,
         }
     }
 
     /// Whether it replaces a generation by another.
     pub(crate) const fn is_reload(&self) -> bool {
-        self.before.is_some() || self.failure.is_some()
+        self.before.is_some() || self.returning.is_some()
     }
 
     pub(crate) fn is_done(&self) -> bool {

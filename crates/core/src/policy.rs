@@ -39,6 +39,25 @@ pub struct Policy {
     /// How many slots of an app may have a successor beside their worker at a
     /// time; with zero the worker ends before its successor starts.
     pub max_surge: u32,
+    /// How workers of a new generation take the place of those that serve.
+    pub reload: Reload,
+}
+
+/// How workers of a new generation take the place of those that serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// Slot by slot, `max_surge` at a time: each as soon as it has proved itself.
+    Rolling,
+    /// All at once, when all have proved themselves. Until then they get shares
+    /// of the new connections, beside the old workers. Without a surge it is
+    /// `Rolling`.
+    Steps {
+        /// In percent, ascending; the last one is 100. There are new workers for
+        /// the same share of the slots.
+        shares: Vec<u32>,
+        /// How long each share but the last is kept.
+        hold: Duration,
+    },
 }
 
 /// An app's settings and the generation that they are.

@@ -1,15 +1,15 @@
 //! Replacing workers: by one beside them or after them, one slot after another,
-//! and back when it fails.
+//! and back when it fails. Where they take over together, `steps` says when.
 
 use alloc::collections::BTreeSet;
 
-use crate::action::{Action, Failure, Notice, Outcome};
+use crate::action::{Action, Failure, Notice, Outcome, Step};
 use crate::app::{App, Turn};
 use crate::backoff;
 use crate::id::{Generation, SlotId, WorkerId};
-use crate::operation::Before;
+use crate::operation::{Operation, Returning};
 use crate::policy::Version;
-use crate::slot::{Cause, Rest, Slot, Stage, Worker};
+use crate::slot::{Cause, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
 impl App {
@@ -19,38 +19,47 @@ impl App {
         let before = self.operation.as_ref().and_then(|operation| {
             let before = operation.before.as_ref()?;
             let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
-            (replaced || operation.waiting.contains(&index)).then_some(&before.version)
+            let waits = match &operation.steps {
+                Some(steps) => !steps.introduced.contains(&index),
+                None => operation.waiting.contains(&index),
+            };
+            (replaced || waits).then_some(&before.version)
         });
         before.unwrap_or(&self.version)
     }
 
-    /// Puts successors that have proved themselves in their slots' place.
-    ///
-    /// A worker that has just crashed is waited for: what is in its queue is
-    /// answered by its replacement. One that fails again and again is not.
+    /// Puts successors that have proved themselves in their slots' place, one by
+    /// one.
     pub(crate) fn switch(&mut self, turn: &mut Turn<'_>) {
-        for (index, slot) in (0..).zip(&mut self.slots) {
-            let may =
-                slot.is_ready() || slot.streak > 0 || (slot.worker.is_none() && slot.rest == Rest::Errored);
+        if self.operation.as_ref().is_some_and(|operation| operation.steps.is_some()) {
+            return;
+        }
+        for index in self.indexes() {
+            let slot = &self.slots[index as usize];
             let proved = slot.successor.as_ref().is_some_and(|successor| {
                 successor.is_stable() && successor.version.generation == self.version.generation
             });
-            if !proved || !may {
-                continue;
+            if proved && slot.may_switch() {
+                self.switch_slot(index, turn);
             }
-            let Some(cause) = slot.replace.take() else { continue };
-            let Some(successor) = slot.successor.take() else { continue };
-            let place = SlotId { app: self.id, index };
-            turn.actions.push(Action::Announce(Notice::Switched(place, successor.id)));
-            slot.generation = successor.version.generation;
-            slot.restarts += u64::from(matches!(cause, Cause::Memory { .. }));
-            slot.retired = slot.worker.replace(successor);
-            slot.side = slot.side.other();
-            slot.streak = 0;
-            self.vain.0 = 0;
-            if let Some(retired) = &mut slot.retired {
-                retired.end(place, Some(cause), true, turn);
-            }
+        }
+    }
+
+    /// Puts a slot's successor in its worker's place.
+    pub(crate) fn switch_slot(&mut self, index: u32, turn: &mut Turn<'_>) {
+        let place = SlotId { app: self.id, index };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(cause) = slot.replace.take() else { return };
+        let Some(successor) = slot.successor.take() else { return };
+        turn.actions.push(Action::Announce(Notice::Switched(place, successor.id)));
+        slot.generation = successor.version.generation;
+        slot.restarts += u64::from(matches!(cause, Cause::Memory { .. }));
+        slot.retired = slot.worker.replace(successor);
+        slot.side = slot.side.other();
+        slot.streak = 0;
+        self.vain.0 = 0;
+        if let Some(retired) = &mut slot.retired {
+            retired.end(place, Some(cause), true, turn);
         }
     }
 
@@ -58,27 +67,36 @@ impl App {
     /// worker has ended for good meanwhile.
     pub(crate) fn roll(&mut self, now: Timestamp) {
         let Some(mut operation) = self.operation.take() else { return };
-        let (slots, stable) = (&self.slots, operation.stable);
+        let (slots, stable, together) = (&self.slots, operation.stable, operation.steps.is_some());
         operation.ready.retain(|index| {
             let is_so =
                 |slot: &Slot| if stable { slot.is_stable() && slot.is_settled() } else { slot.is_ready() };
-            slots.get(*index as usize).is_some_and(|slot| !is_so(slot))
+            together || slots.get(*index as usize).is_some_and(|slot| !is_so(slot))
         });
         // One that was given up may still have two workers.
         let busy = |slots: &[Slot], ready: &BTreeSet<u32>| {
             let unsettled = |(index, slot): (u32, &Slot)| !slot.is_settled() && !ready.contains(&index);
             ready.len() + (0..).zip(slots).filter(|one| unsettled(*one)).count()
         };
-        while busy(&self.slots, &operation.ready) < operation.at_once
+        let has_room = |slots: &[Slot], operation: &Operation| match &operation.steps {
+            Some(steps) => steps.has_room(),
+            None => busy(slots, &operation.ready) < operation.at_once,
+        };
+        while has_room(&self.slots, &operation)
             && let Some(index) = operation.waiting.pop_first()
         {
+            if let Some(steps) = &mut operation.steps {
+                steps.introduced.insert(index);
+            }
             let Some(slot) = self.slots.get_mut(index as usize) else { continue };
+            let wanted = slot.wanted;
             slot.want_now(now);
             // Who is not ready yet, or no more, makes room: its successor
             // answers the queue. One that cannot be asked to end now may be
             // ready by the time it can.
             let spawning = slot.worker.as_ref().is_some_and(|worker| worker.stage == Stage::Spawning);
-            if operation.beside && (slot.is_ready() || spawning) {
+            let beside = if together { wanted } else { operation.beside && (slot.is_ready() || spawning) };
+            if beside {
                 slot.replace = Some(Cause::Asked);
             } else {
                 slot.recycle = slot.worker.is_some().then_some(Cause::Asked);
@@ -89,7 +107,7 @@ impl App {
             && operation.waiting.is_empty()
             && let Some(instances) = operation.shrink.take()
         {
-            self.resize(instances, &mut operation);
+            operation.gone.extend(self.resize(instances));
         }
         self.operation = Some(operation);
     }
@@ -117,11 +135,16 @@ impl App {
     /// A worker failed that the operation waits for: it fails, or goes back.
     pub(crate) fn fail_operation(&mut self, failure: Failure, turn: &mut Turn<'_>) {
         let Some(operation) = &mut self.operation else { return };
-        if let Some(before) = operation.before.take() {
-            self.roll_back(before, failure, turn);
-        } else if operation.failure.is_some() {
+        if operation.before.is_some() {
+            self.go_back(Returning::Failed(failure), turn);
+        } else if let Some(returning) = &mut operation.returning {
             // Even the settings from before fail. What runs stays.
             operation.ready.remove(&failure.slot.index);
+            if let Returning::Ordered(by) = returning
+                && let Some(by) = by.take()
+            {
+                turn.actions.push(Action::Finish(by, Outcome::Failed(failure)));
+            }
         } else {
             turn.actions.push(Action::Finish(operation.id, Outcome::Failed(failure)));
             self.operation = None;
@@ -134,9 +157,13 @@ impl App {
 
     /// Makes the app what it was: workers that serve with the new settings are
     /// replaced as carefully as those before them were.
-    fn roll_back(&mut self, before: Before, failure: Failure, turn: &mut Turn<'_>) {
-        let Some(mut operation) = self.operation.take() else { return };
-        operation.failure = Some(failure);
+    pub(crate) fn go_back(&mut self, why: Returning, turn: &mut Turn<'_>) {
+        let Some(mut operation) = self.operation.take_if(|operation| operation.before.is_some()) else {
+            return;
+        };
+        let Some(before) = operation.before.take() else { return };
+        operation.returning = Some(why);
+        operation.steps = None;
         operation.stable = true;
         operation.ready.clear();
         operation.waiting.clear();
@@ -144,7 +171,8 @@ impl App {
         operation.shrink = None;
         self.version = before.version;
         turn.actions.push(Action::Revert(self.id));
-        self.resize(before.instances, &mut operation);
+        turn.actions.push(Action::Report(self.id, Step::Returning));
+        operation.gone.extend(self.resize(before.instances));
         operation.beside = self.version.policy.max_surge > 0;
         operation.at_once = self.version.policy.max_surge.max(1) as usize;
         for (index, slot) in (0..).zip(&mut self.slots).take(before.instances as usize) {

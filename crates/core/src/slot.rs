@@ -246,6 +246,11 @@ impl Slot {
 }
 
 impl Worker {
+    /// Whether it may take connections.
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready { .. })
+    }
+
     /// Whether it is ready and has proved itself.
     pub(crate) const fn is_stable(&self) -> bool {
         matches!(self.stage, Stage::Ready { stable_at: None })

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::action::Action;
 use crate::app::{App, Turn};
-use crate::id::{SeatId, SlotId};
+use crate::id::{SeatId, Side, SlotId};
 use crate::slot::{Rest, Slot};
 
 impl App {
@@ -53,21 +53,34 @@ impl App {
         self.version.policy.listens || workers.any(|worker| worker.version.policy.listens)
     }
 
-    fn serving_seats(&self, turn: &Turn<'_>) -> Vec<SeatId> {
-        let seat = |index: u32| {
-            let slot = SlotId { app: self.id, index };
-            SeatId { slot, side: self.slots[index as usize].side }
-        };
+    /// The seats that get new connections, and how many in relation to each
+    /// other.
+    fn serving_seats(&self, turn: &Turn<'_>) -> Vec<(SeatId, u32)> {
         let wanted: Vec<u32> = self.indexes().filter(|index| self.wants(*index, turn)).collect();
-        let ready = |index: &&u32| self.slots[**index as usize].is_ready();
-        let seats: Vec<SeatId> = wanted.iter().filter(ready).map(|index| seat(*index)).collect();
+        let slot = |index: u32| &self.slots[index as usize];
+        let own = |index: u32| (self.seat(index, slot(index).side), 1);
+        let steps = self.operation.as_ref().and_then(|operation| operation.steps.as_ref());
+        let seats: Vec<_> = match steps {
+            Some(steps) => self.shared_seats(steps, &wanted),
+            None => wanted.iter().copied().filter(|index| slot(*index).is_ready()).map(own).collect(),
+        };
         if !seats.is_empty() {
             return seats;
         }
-        let open = |index: &&u32| {
-            let slot = &self.slots[**index as usize];
-            slot.open.is(slot.side)
-        };
-        wanted.iter().filter(open).map(|index| seat(*index)).collect()
+        let open = |index: &u32| slot(*index).open.is(slot(*index).side);
+        let withheld = |index: &u32| steps.is_some_and(|steps| steps.withholds(*index, slot(*index)));
+        wanted.into_iter().filter(open).filter(|index| !withheld(index)).map(own).collect()
+    }
+
+    /// One of a slot's seats.
+    pub(crate) const fn seat(&self, index: u32, side: Side) -> SeatId {
+        SeatId { slot: SlotId { app: self.id, index }, side }
+    }
+
+    /// The weight of a seat that gets new connections, as far as orders were
+    /// given.
+    pub(crate) fn weight(&self, seat: SeatId) -> Option<u32> {
+        let at = self.rotation.binary_search_by_key(&seat, |(seat, _)| *seat).ok()?;
+        Some(self.rotation[at].1)
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::app::App;
-use crate::id::{Generation, SeatId, Side, SlotId, WorkerId};
+use crate::id::{Generation, Side, WorkerId};
 use crate::slot::{Ending, Rest, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
@@ -63,8 +63,9 @@ pub struct SlotSnapshot {
     pub last_ending: Option<Ending>,
     /// Where its worker's sockets are.
     pub side: Side,
-    /// Whether they get new connections.
-    pub in_rotation: bool,
+    /// How many new connections they get in relation to the others; `None`
+    /// means none.
+    pub weight: Option<u32>,
     /// Who is in it beside the worker.
     pub beside: Option<Beside>,
 }
@@ -85,6 +86,8 @@ pub struct Beside {
     pub state: SlotState,
     /// When its process was started.
     pub since: Option<Timestamp>,
+    /// As [`SlotSnapshot::weight`].
+    pub weight: Option<u32>,
 }
 
 /// What a slot is doing.
@@ -139,7 +142,6 @@ impl AppSnapshot {
 
 impl SlotSnapshot {
     fn of(app: &App, index: u32, slot: &Slot) -> Self {
-        let seat = SeatId { slot: SlotId { app: app.id, index }, side: slot.side };
         let state = match (&slot.worker, slot.rest) {
             (Some(worker), _) => SlotState::of(worker),
             (None, Rest::Stopped) => SlotState::Stopped,
@@ -160,13 +162,15 @@ impl SlotSnapshot {
             next_start,
             last_ending: slot.last_ending.clone(),
             side: slot.side,
-            in_rotation: app.rotation.binary_search(&seat).is_ok(),
+            weight: app.weight(app.seat(index, slot.side)),
             beside: slot.successor.as_ref().or(slot.retired.as_ref()).map(|worker| Beside {
                 worker: worker.id,
                 side: worker.side,
                 generation: worker.version.generation,
                 state: SlotState::of(worker),
                 since: runs_since(worker),
+                // On the same sockets sits one that hangs.
+                weight: app.weight(app.seat(index, worker.side)).filter(|_| worker.side != slot.side),
             }),
         }
     }

@@ -9,9 +9,10 @@
 //! | --- | --- |
 //! | `seed N` | the seed of the jitter, before anything else |
 //! | `auto [spawned] [ready] [drained] [ended]` | from here on each spawn succeeds at once, each worker reports ready at once, is drained at once, and ends at once when it is asked or killed |
-//! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy` |
+//! | `app NAME [KEY=VALUE…]` | declare it: `instances` `generation` `start=all\|none\|0,1` and the fields of `Policy`; `reload=5,25,100` and `hold` are its steps |
 //! | `restored NAME [KEY=VALUE…]` | it was declared earlier: the same settings, and nobody waits |
 //! | `start` `stop [--now]` `restart [--now]` `NAME[:0,1]` | orders |
+//! | `abort NAME` | the reload under way is to go back |
 //! | `reset NAME[:0,1]` | count restarts anew |
 //! | `scale NAME N [start=all\|none\|0,1]`, `delete NAME [--now]`, `shutdown [--now]` | orders |
 //! | `spawned N`, `spawn-failed N WHY` | the outcome of a spawn |
@@ -37,8 +38,8 @@ use std::time::Duration;
 
 use narrate::{Ended, Names, Told, moment};
 use supervisor_core::{
-    Action, AppId, Event, Exit, Generation, Hang, OperationId, Order, Policy, ReadyWhen, Slots, Supervisor,
-    Timestamp, WorkerId,
+    Action, AppId, Event, Exit, Generation, Hang, OperationId, Order, Policy, ReadyWhen, Reload, Slots,
+    Supervisor, Timestamp, WorkerId,
 };
 
 #[test]
@@ -154,6 +155,7 @@ impl Stage {
                 self.supervisor.restore(self.now, app, generation, policy, instances, &start);
                 self.pass(Duration::ZERO);
             }
+            ("abort", [name]) => self.order(line, name, |_| Order::Abort)?,
             ("start", [target]) => self.order(line, target, Order::Start)?,
             ("stop", [target]) => self.order(line, target, |slots| Order::Stop { slots, now: hurry })?,
             ("restart", [target]) => {
@@ -254,6 +256,7 @@ impl Stage {
             | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)
+            | Action::Report(..)
             | Action::Finish(..) => Vec::new(),
         }
     }
@@ -308,6 +311,7 @@ impl Stage {
         let mut policy = defaults();
         let mut instances = 1;
         let mut start = Slots::All;
+        let (mut shares, mut held) = (Vec::new(), Duration::ZERO);
         for setting in settings {
             let (key, value) = setting.split_once('=').ok_or("a setting is KEY=VALUE")?;
             match key {
@@ -335,8 +339,13 @@ impl Stage {
                 "listens" => policy.listens = number(value)?,
                 "drain_timeout" => policy.drain_timeout = duration(value)?,
                 "max_surge" => policy.max_surge = number(value)?,
+                "reload" => shares = value.split(',').map(number).collect::<Result<_, _>>()?,
+                "hold" => held = duration(value)?,
                 _ => return Err(format!("no such setting {key}")),
             }
+        }
+        if !shares.is_empty() {
+            policy.reload = Reload::Steps { shares, hold: held };
         }
         self.generations.insert(app, generation);
         Ok((app, Declared { generation, policy, instances, start }))
@@ -401,6 +410,7 @@ fn defaults() -> Policy {
         listens: false,
         drain_timeout: Duration::from_secs(30),
         max_surge: 0,
+        reload: Reload::Rolling,
     }
 }
 

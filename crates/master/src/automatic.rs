@@ -164,7 +164,7 @@ impl Master {
             self.automatic.unwatch(|id| id == app);
         }
         let Some(watched) = self.automatic.unwatched(entry, &self.log_dir) else { return };
-        let operation = self.operations.begin(draft, app);
+        let operation = self.operations.begin(draft, app, Change::Started);
         if let Err(error) = self.automatic.watch(app, watched, Some(operation)) {
             draft.fail(
                 1,
@@ -225,7 +225,7 @@ impl Master {
             });
             // Nobody waits for the answer.
             let (mut draft, _) = Draft::new();
-            let operation = self.operations.begin(&mut draft, id);
+            let operation = self.operations.begin(&mut draft, id, Change::Reloaded);
             self.renew(operation, id);
             self.operations.watch(draft);
         }

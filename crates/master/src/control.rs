@@ -60,6 +60,7 @@ pub(crate) enum Ask {
     Stop(Select),
     Restart(Select),
     Reload(Select),
+    Abort(Select),
     Delete(Select),
     Scale(Scale),
     Signal(SendSignal),
@@ -86,6 +87,7 @@ impl Ask {
             | Self::Env { .. }
             | Self::Logs(_)
             | Self::Events { .. }
+            | Self::Abort(_)
             | Self::Signal(_)
             | Self::Reset(_)
             | Self::Flush(_)

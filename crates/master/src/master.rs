@@ -1,7 +1,7 @@
 //! The shell around the core: it knows pids, sockets and names, performs what
 //! the core orders, and turns what comes back into events.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use supervisor_core::{
-    Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Supervisor,
-    Timestamp, WorkerId,
+    Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Step,
+    Supervisor, Timestamp, WorkerId,
 };
-use supervisor_protocol::control::{Failure, Progress, Stream, WorkerState};
+use supervisor_protocol::control::{Change, Failure, Progress, Stream, WorkerState};
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::limits::Limit;
@@ -32,7 +32,7 @@ use crate::events::Events;
 use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
-use crate::operations::{Line, Operations};
+use crate::operations::{Begun, Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
 use crate::queues::Queues;
@@ -192,7 +192,9 @@ impl Master {
                 | Action::Kill(_) => {
                     self.queue.push_back(action);
                 }
-                Action::Announce(_) | Action::Finish(..) | Action::Forget(_) => self.news.push_back(action),
+                Action::Announce(_) | Action::Report(..) | Action::Finish(..) | Action::Forget(_) => {
+                    self.news.push_back(action);
+                }
             }
         }
     }
@@ -245,7 +247,6 @@ impl Master {
             }
             Action::Close(seat) => self.listeners.close(seat, &self.link),
             Action::Rotate(app, seats) => {
-                let seats: Vec<(SeatId, u32)> = seats.into_iter().map(|seat| (seat, 1)).collect();
                 self.listeners.rotate(self.registry.name(app), &seats, &self.link);
             }
             Action::Drain(worker) => self.drains.add(worker),
@@ -281,6 +282,7 @@ impl Master {
                 }
             }
             Action::Announce(notice) => self.announce(notice),
+            Action::Report(app, step) => self.report(app, step),
             Action::Finish(operation, outcome) => self.finish(operation, outcome),
         }
     }
@@ -545,6 +547,14 @@ impl Master {
         self.operations.tell(slot.app, &Progress::Worker { app, slot: slot.index, state, detail });
     }
 
+    /// Tells people how far a reload is.
+    fn report(&mut self, app: AppId, step: Step) {
+        let step = words::step(self.registry.name(app).to_owned(), step);
+        tracing::info!("{}: {}", step.app, step.detail);
+        self.events.tell(|| Happening::Step(step.clone()));
+        self.operations.tell(app, &Progress::Step(step));
+    }
+
     fn finish(&mut self, operation: OperationId, outcome: Outcome) {
         match outcome {
             Outcome::Done => self.settle(operation),
@@ -557,10 +567,18 @@ impl Master {
                 tracing::error!("{place}: {}; rolled back", words::ending(&failure.ending));
                 self.fail(operation, &failure, true);
             }
-            Outcome::Refused(refusal) => self.give_up(operation, words::refusal(refusal)),
+            Outcome::Aborted => {
+                let failure = Failure { rolled_back: true, ..self.failure(operation, "aborted by an order") };
+                tracing::warn!("{}: its reload was aborted by an order; rolled back", failure.app);
+                self.give_up(operation, 6, failure);
+            }
+            Outcome::Refused(refusal) => {
+                let failure = self.failure(operation, &words::refusal(refusal));
+                self.give_up(operation, 5, failure);
+            }
             Outcome::Superseded => {
                 self.settle(operation);
-                self.give_up(operation, "a later order took its place".to_owned());
+                self.give_up(operation, 5, self.failure(operation, "a later order took its place"));
             }
         }
         self.operations.finish(operation);
@@ -591,7 +609,9 @@ impl Master {
 
     /// The settings that an operation brought are there to stay.
     fn settle(&mut self, operation: OperationId) {
-        let Some(app) = self.operations.app(operation) else { return };
+        // One that takes a reload back has brought none.
+        let brings = |begun: &&Begun| begun.change != Change::Aborted;
+        let Some(app) = self.operations.get(operation).filter(brings).map(|begun| begun.app) else { return };
         let Some(entry) = self.registry.by_id_mut(app) else { return };
         if entry.before.take().is_none() {
             return;
@@ -607,11 +627,14 @@ impl Master {
         }
     }
 
-    fn give_up(&mut self, operation: OperationId, reason: String) {
-        let app = self.operations.app(operation).map_or("", |app| self.registry.name(app)).to_owned();
-        let failure = requests::failure(app, reason);
+    fn failure(&self, operation: OperationId, reason: &str) -> Failure {
+        let app = self.operations.get(operation).map_or("", |begun| self.registry.name(begun.app)).to_owned();
+        requests::failure(app, reason.to_owned())
+    }
+
+    fn give_up(&mut self, operation: OperationId, exit_code: u8, failure: Failure) {
         self.tell_failure(&failure);
-        self.operations.fail(operation, 5, Line::Progress(Progress::Failed(failure)));
+        self.operations.fail(operation, exit_code, Line::Progress(Progress::Failed(failure)));
     }
 
     /// Declares a new app or changes a known one. The generation tells the core
@@ -676,11 +699,17 @@ impl Master {
     /// Notes that a person stopped or started slots.
     pub(crate) fn note_stopped(&mut self, app: AppId, slots: &Slots, stopped: bool) {
         let Some(entry) = self.registry.by_id_mut(app) else { return };
-        let concerned: BTreeSet<u32> = (0..entry.instances).filter(|index| slots.contains(*index)).collect();
-        if stopped {
-            entry.stopped.extend(concerned);
-        } else {
-            entry.stopped.retain(|index| !concerned.contains(index));
+        // A stop ends a reload: then it counts for what was declared before, too.
+        let before = entry.before.as_mut().map(|before| (before.instances, &mut before.stopped));
+        for (instances, known) in [Some((entry.instances, &mut entry.stopped)), before].into_iter().flatten()
+        {
+            for index in (0..instances).filter(|index| slots.contains(*index)) {
+                if stopped {
+                    known.insert(index);
+                } else {
+                    known.remove(&index);
+                }
+            }
         }
         self.store_app(app);
     }

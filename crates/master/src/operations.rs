@@ -2,9 +2,10 @@
 //! and in the end the exit code.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use supervisor_core::{AppId, OperationId};
-use supervisor_protocol::control::{Failure, Progress};
+use supervisor_protocol::control::{Change, Failure, Progress};
 use tokio::sync::{mpsc, oneshot};
 
 /// Lines that wait for a slow reader before steps in between are left out.
@@ -35,12 +36,20 @@ pub(crate) struct End {
     pub(crate) exit_code: u8,
 }
 
+/// An operation that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) app: AppId,
+    pub(crate) change: Change,
+    pub(crate) at: Instant,
+}
+
 /// An order that somebody waits for. It may be one operation for each of
 /// several apps.
 #[derive(Debug)]
 struct Watch {
     apps: BTreeSet<AppId>,
-    pending: BTreeMap<OperationId, AppId>,
+    pending: BTreeMap<OperationId, Begun>,
     lines: mpsc::Sender<Line>,
     end: oneshot::Sender<End>,
     late: Vec<Line>,
@@ -106,8 +115,8 @@ impl Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     watches: BTreeMap<u64, Watch>,
-    /// Which watch an operation belongs to, and which app it is about.
-    of_operation: BTreeMap<OperationId, (u64, AppId)>,
+    /// Which watch an operation belongs to, and what it is.
+    of_operation: BTreeMap<OperationId, (u64, Begun)>,
     next_watch: u64,
     next_operation: u64,
     /// The orders that wait for everything to end.
@@ -115,12 +124,12 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// A new operation of an order.
-    pub(crate) fn begin(&mut self, draft: &mut Draft, app: AppId) -> OperationId {
+    /// A new operation of an order, which means this change for the app.
+    pub(crate) fn begin(&mut self, draft: &mut Draft, app: AppId, change: Change) -> OperationId {
         let id = OperationId(self.next_operation);
         self.next_operation += 1;
         draft.0.apps.insert(app);
-        draft.0.pending.insert(id, app);
+        draft.0.pending.insert(id, Begun { app, change, at: Instant::now() });
         id
     }
 
@@ -133,7 +142,7 @@ impl Operations {
         }
         let id = self.next_watch;
         self.next_watch += 1;
-        self.of_operation.extend(watch.pending.iter().map(|(operation, app)| (*operation, (id, *app))));
+        self.of_operation.extend(watch.pending.iter().map(|(operation, begun)| (*operation, (id, *begun))));
         self.watches.insert(id, watch);
     }
 
@@ -150,14 +159,19 @@ impl Operations {
         }
     }
 
-    /// The app that an operation under way is about.
-    pub(crate) fn app(&self, operation: OperationId) -> Option<AppId> {
-        self.of_operation.get(&operation).map(|(_, app)| *app)
+    /// An operation that is under way.
+    pub(crate) fn get(&self, operation: OperationId) -> Option<&Begun> {
+        self.of_operation.get(&operation).map(|(_, begun)| begun)
     }
 
     /// Whether an operation about an app is under way.
     pub(crate) fn is_about(&self, app: AppId) -> bool {
-        self.of_operation.values().any(|(_, other)| *other == app)
+        self.about(app).is_some()
+    }
+
+    /// The first operation about an app that is under way.
+    pub(crate) fn about(&self, app: AppId) -> Option<&Begun> {
+        self.of_operation.values().map(|(_, begun)| begun).find(|begun| begun.app == app)
     }
 
     /// Notes that an operation failed, and how.

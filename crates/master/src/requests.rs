@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use supervisor_config::App;
+use supervisor_config::{App, Reload};
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
     Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
@@ -53,6 +53,7 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Stop(select) => master.stop(&select).map(Reply::Order),
         Ask::Restart(select) => master.restart(&select).map(Reply::Order),
         Ask::Reload(select) => master.reload(&select).map(Reply::Order),
+        Ask::Abort(select) => master.abort(&select).map(Reply::Order),
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
         Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
@@ -301,7 +302,8 @@ impl Master {
         for app in apps {
             let known = self.registry.get(&app.name).map(|entry| entry.id);
             if let Some(refusal) = known.and_then(|id| self.refusal_to_declare(id)) {
-                draft.fail(5, failure(app.name, words::refusal(refusal)));
+                let reason = known.map_or_else(String::new, |id| self.why_not(id, refusal));
+                draft.fail(5, failure(app.name, reason));
                 continue;
             }
             if let Some(reason) = self.registry.conflict(&app) {
@@ -314,7 +316,7 @@ impl Master {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
             self.say(&mut draft, name, change, instances);
-            let operation = self.operations.begin(&mut draft, id);
+            let operation = self.operations.begin(&mut draft, id, change);
             self.declare(operation, id);
             self.watch_declared(&mut draft, id);
         }
@@ -332,7 +334,7 @@ impl Master {
             self.say(&mut draft, app, change, 0);
             if prune {
                 self.note_deleted(id);
-                let operation = self.operations.begin(&mut draft, id);
+                let operation = self.operations.begin(&mut draft, id, change);
                 self.order(operation, id, Order::Delete { now: false });
             }
         }
@@ -401,7 +403,8 @@ impl Master {
         for (id, slots) in selected {
             let app = self.registry.name(id).to_owned();
             if let Some(refusal) = self.core.refusal(id, &order(slots.clone())) {
-                draft.fail(5, failure(app, words::refusal(refusal)));
+                let exit_code = if refusal == Refusal::NoReload { 1 } else { 5 };
+                draft.fail(exit_code, failure(app, self.why_not(id, refusal)));
                 continue;
             }
             note(self, id, &slots);
@@ -410,7 +413,7 @@ impl Master {
             // There are no more than `all`.
             let instances = u32::try_from(concerned).unwrap_or(all);
             self.say(&mut draft, app, change, instances);
-            let operation = self.operations.begin(&mut draft, id);
+            let operation = self.operations.begin(&mut draft, id, change);
             self.order(operation, id, order(slots));
         }
         self.operations.watch(draft);
@@ -498,11 +501,11 @@ impl Master {
             let Some(entry) = self.registry.by_id(id) else { continue };
             let app = entry.settings.app.name.clone();
             if let Some(refusal) = self.refusal_to_declare(id) {
-                draft.fail(5, failure(app, words::refusal(refusal)));
+                draft.fail(5, failure(app, self.why_not(id, refusal)));
             } else if !entry.is_stopped() {
                 let instances = entry.count_running();
                 self.say(&mut draft, app, Change::Reloaded, instances);
-                let operation = self.operations.begin(&mut draft, id);
+                let operation = self.operations.begin(&mut draft, id, Change::Reloaded);
                 self.renew(operation, id);
             } else if !everything {
                 let reason = format!("it is stopped; `supervisor start {app}` starts it");
@@ -513,10 +516,47 @@ impl Master {
         Ok(answer)
     }
 
+    /// Lets the reloads of these apps go back.
+    fn abort(&mut self, select: &Select) -> Answered<Answer> {
+        let mut selected = self.select(&select.selectors)?;
+        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
+            let name = self.registry.name(*id);
+            let message = format!("an app is reloaded as a whole: `reload --abort {name}`");
+            return Err(refuse(ErrorCode::Usage, message));
+        }
+        if select.selectors.iter().any(|selector| selector == "all") {
+            selected.retain(|(id, _)| self.core.refusal(*id, &Order::Abort) != Some(Refusal::NoReload));
+            if selected.is_empty() {
+                return Err(refuse(ErrorCode::Failed, "no reload is under way".to_owned()));
+            }
+        }
+        Ok(self.order_selected(selected, Change::Aborted, |_, _, _| {}, |_| Order::Abort))
+    }
+
+    /// Why an order is refused, with what stands in its way.
+    fn why_not(&self, app: AppId, refusal: Refusal) -> String {
+        let Some(begun) = self.operations.about(app).filter(|_| refusal == Refusal::Busy) else {
+            return words::refusal(refusal);
+        };
+        let (what, since) = (words::under_way(begun.change), words::duration(begun.at.elapsed()));
+        let name = self.registry.name(app);
+        let way_out = if self.core.refusal(app, &Order::Abort).is_none() {
+            format!("end it by `supervisor reload --abort {name}`")
+        } else {
+            "stop the app first".to_owned()
+        };
+        format!("another order is under way, {what} that began {since} ago; wait for it, or {way_out}")
+    }
+
     /// Reloads every app that runs. Nobody waits for it; the log tells how it
     /// went.
     pub(crate) fn reload_all(&mut self) {
         tracing::info!("reloading all apps");
+        for (name, entry) in self.registry.iter() {
+            if let Some(refusal) = self.refusal_to_declare(entry.id) {
+                tracing::warn!("{name} is not reloaded: {}", self.why_not(entry.id, refusal));
+            }
+        }
         let all = Select { selectors: vec!["all".to_owned()], now: false };
         if let Err(error) = self.reload(&all) {
             tracing::error!("cannot reload: {}", error.message);
@@ -564,8 +604,10 @@ fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> 
     let Some(limit) = limits::get(Resource::Nofile).soft else { return Ok(()) };
     let (mut workers, mut needed) = (0_u64, OWN_FDS);
     for (instances, app) in apps {
-        workers += u64::from(instances);
-        needed += u64::from(instances) * (FDS_PER_WORKER + app.listen.len() as u64);
+        // Where all are replaced together there are twice as many for a while.
+        let most = u64::from(instances) * if app.reload == Reload::Rolling { 1 } else { 2 };
+        workers += most;
+        needed += most * (FDS_PER_WORKER + app.listen.len() as u64);
     }
     if needed <= limit {
         return Ok(());
@@ -600,6 +642,9 @@ pub(crate) fn check(apps: &[App]) -> Answered<()> {
             return bad(
                 "its min_uptime is zero: every life would be stable, and no crash slow the next one down",
             );
+        }
+        if !app.reload.is_sound() {
+            return bad("the steps of its reload do not ascend to 100");
         }
         if app.listen.len() > supervisor_sys::spawn::MAX_FDS {
             return bad("it has too many listeners");

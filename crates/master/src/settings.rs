@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use supervisor_config::{App, Balance, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready};
-use supervisor_core::{Policy, ReadyWhen};
+use supervisor_config::{App, Balance, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready, Reload};
+use supervisor_core::{self as core, Policy, ReadyWhen};
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::limits::{Limit, Resource};
 use supervisor_sys::signal::Signal;
@@ -79,6 +80,11 @@ impl Settings {
             drain_timeout: app.drain_timeout,
             // Two that do not share their addresses cannot live side by side.
             max_surge: if declares || captures || !self.wants_capture() { app.max_surge } else { 0 },
+            reload: match &app.reload {
+                Reload::Rolling => core::Reload::Rolling,
+                Reload::All => core::Reload::Steps { shares: vec![100], hold: Duration::ZERO },
+                Reload::Canary { steps, hold } => core::Reload::Steps { shares: steps.clone(), hold: *hold },
+            },
         }
     }
 

@@ -82,7 +82,7 @@ fn workers(app: &str, slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) 
     let seat = SeatId { slot, side: snapshot.side };
     let worker = WorkerStatus {
         restarts: snapshot.restarts,
-        in_rotation: snapshot.in_rotation,
+        in_rotation: snapshot.weight.is_some(),
         next_start_s: snapshot.next_start.map(|at| seconds(at.since(facts.now))),
         last_exit: snapshot.last_ending.as_ref().map(|ending| {
             let (code, signal) = match ending.exit {
@@ -99,6 +99,7 @@ fn workers(app: &str, slot: SlotId, snapshot: &SlotSnapshot, facts: &Facts<'_>) 
     let beside = snapshot.beside.map(|beside| {
         let seat = SeatId { slot, side: beside.side };
         WorkerStatus {
+            in_rotation: beside.weight.is_some(),
             weight: facts.listeners.weight(app, seat),
             ..occupant(seat, Some(beside.worker), beside.generation, beside.state, beside.since, facts)
         }

@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use supervisor_config::ranges;
-use supervisor_core::{Cause, Ending, Exit, Hang, Next, Refusal};
-use supervisor_protocol::control::WorkerState;
+use supervisor_core::{Cause, Ending, Exit, Hang, Next, Portion, Refusal, Step};
+use supervisor_protocol::control::{self, Change, StepKind, WorkerState};
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::ResolveError;
@@ -122,12 +122,58 @@ pub(crate) const fn state_after(next: Next) -> WorkerState {
     }
 }
 
+/// How far an app's reload is.
+pub(crate) fn step(app: String, step: Step) -> control::Step {
+    let share = |Portion { share, workers, of }: Portion| {
+        let plural = if of == 1 { "" } else { "s" };
+        let whom = if share < 100 { format!("canary {share} %") } else { "all".to_owned() };
+        format!("{whom}: {workers} of {of} worker{plural}")
+    };
+    let (kind, new, hold, detail) = match step {
+        Step::Introduced(new) => {
+            (StepKind::Introducing, Some(new), None, format!("{}, starting", share(new)))
+        }
+        Step::Held(new, hold) => {
+            let detail = format!("{}, holding {}", share(new), duration(hold));
+            (StepKind::Holding, Some(new), Some(hold.as_secs_f64()), detail)
+        }
+        Step::Switched(new) => (StepKind::Switching, Some(new), None, format!("{} take over", share(new))),
+        Step::Returning => (StepKind::Returning, None, None, "going back to the version before".to_owned()),
+    };
+    control::Step {
+        app,
+        step: kind,
+        share_percent: new.map(|new| new.share),
+        workers: new.map(|new| new.workers),
+        of: new.map(|new| new.of),
+        hold_s: hold,
+        detail,
+    }
+}
+
+/// What another order does to an app, as a noun.
+pub(crate) const fn under_way(change: Change) -> &'static str {
+    match change {
+        Change::Created | Change::Started => "a start",
+        Change::Changed => "a reload with other settings",
+        Change::Reloaded => "a reload",
+        Change::Restarted => "a restart",
+        Change::Stopped => "a stop",
+        Change::Deleted => "its deletion",
+        Change::Scaled => "a change of its number of workers",
+        Change::Aborted => "the return from a reload",
+        Change::Unchanged | Change::Missing => "an order",
+    }
+}
+
 /// Why an order was not begun.
 pub(crate) fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::NoSuchApp => "there is no such app any more",
         Refusal::NoSuchSlot => "there is no such slot any more",
         Refusal::Busy => "another order for it is under way; wait for it, or stop the app first",
+        Refusal::NoReload => "no reload of it is under way",
+        Refusal::Returning => "its reload goes back already",
         Refusal::ShuttingDown => "the daemon is ending",
     }
     .to_owned()

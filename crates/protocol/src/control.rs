@@ -262,7 +262,7 @@ pub struct Apply {
     pub daemon: Option<DaemonSettings>,
 }
 
-/// The body of `POST /v1/start`, `stop`, `restart`, `reload`, `delete`.
+/// The body of `POST /v1/start`, `stop`, `restart`, `reload`, `abort`, `delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
@@ -395,6 +395,9 @@ pub enum Progress {
         /// What happened, in words.
         detail: String,
     },
+    /// A reload whose workers take over together, or that goes back, is a step
+    /// further.
+    Step(Step),
     /// The order failed for one app. Orders for other apps go on.
     Failed(Failure),
     /// The last line: the order is over.
@@ -403,6 +406,40 @@ pub enum Progress {
         /// [`ErrorCode`].
         exit_code: u8,
     },
+}
+
+/// How far a reload is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The app's name.
+    pub app: String,
+    /// What it is about.
+    pub step: StepKind,
+    /// The share of new connections that is for the new workers, in percent;
+    /// null when it goes back.
+    pub share_percent: Option<u32>,
+    /// How many new workers there are at this step; null as before.
+    pub workers: Option<u32>,
+    /// How many there are going to be; null as before.
+    pub of: Option<u32>,
+    /// Seconds that the step is held; null for other steps.
+    pub hold_s: Option<f64>,
+    /// The same in words: `canary 25 %: 1 of 4 workers, holding 30s`.
+    pub detail: String,
+}
+
+/// What a step of a reload is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepKind {
+    /// New workers are started beside the old ones.
+    Introducing,
+    /// They have their share of the new connections.
+    Holding,
+    /// All have proved themselves and take over.
+    Switching,
+    /// The old workers get all new connections, and serve on.
+    Returning,
 }
 
 /// What an order means for one app.
@@ -429,6 +466,8 @@ pub enum Change {
     Deleted,
     /// Its number of workers changes.
     Scaled,
+    /// The reload that is under way goes back.
+    Aborted,
 }
 
 /// Why an order failed for one app.

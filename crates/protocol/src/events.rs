@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Change, WorkerState};
+use crate::control::{Change, Step, WorkerState};
 
 /// One line of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// When, as an RFC 3339 time in UTC.
     pub at: String,
@@ -16,7 +16,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Happening {
     /// Something is to become of an app: an order, or a reload by itself.
@@ -43,6 +43,8 @@ pub enum Happening {
         /// What happened, in words.
         detail: String,
     },
+    /// A reload is a step further.
+    Step(Step),
     /// What was to become of an app did not.
     Failed {
         /// The app's name.
@@ -71,7 +73,7 @@ impl Happening {
     #[must_use]
     pub fn place(&self) -> Option<(&str, Option<u32>)> {
         match self {
-            Self::App { app, .. } => Some((app, None)),
+            Self::App { app, .. } | Self::Step(Step { app, .. }) => Some((app, None)),
             Self::Worker { app, slot, .. } => Some((app, Some(*slot))),
             Self::Failed { app, slot, .. } => Some((app, *slot)),
             Self::Daemon { .. } | Self::Missed { .. } => None,

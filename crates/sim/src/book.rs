@@ -19,8 +19,11 @@ pub(crate) struct AppBook {
     pub(crate) places: Vec<Place>,
     pub(crate) deleting: bool,
     pub(crate) operation: Option<OperationBook>,
-    /// The seats that get new connections.
-    pub(crate) rotation: Vec<SeatId>,
+    /// The seats that get new connections, and their weights.
+    pub(crate) rotation: Vec<(SeatId, u32)>,
+    /// What it must be again in this turn: what took the place of these settings
+    /// was given up before it had proved itself.
+    pub(crate) unproved: Option<Before>,
     /// When an errored slot was last tried, under these settings.
     pub(crate) tried_at: Option<Timestamp>,
     /// A life proved stable in this turn: all errored slots return.
@@ -55,8 +58,49 @@ pub(crate) struct OperationBook {
     pub(crate) at_once: usize,
     /// The slots that it has begun to renew.
     pub(crate) touched: BTreeSet<u32>,
-    /// It has gone back because this generation failed.
+    /// It has gone back because this generation failed, or a person wanted it.
     pub(crate) reverted: Option<Generation>,
+    /// The order that wants it to go back.
+    pub(crate) aborted_by: Option<OperationId>,
+    /// How its workers get connections until they take over together.
+    pub(crate) steps: Option<StepsBook>,
+    /// The slots whose workers have taken over together.
+    pub(crate) switched: BTreeSet<u32>,
+}
+
+/// A reload in steps.
+#[derive(Debug, Clone)]
+pub(crate) struct StepsBook {
+    pub(crate) shares: Vec<u32>,
+    pub(crate) hold: Duration,
+    /// How many slots it is about.
+    pub(crate) of: u32,
+    /// Which share is worked on, and since when it is held.
+    pub(crate) at: usize,
+    pub(crate) held: Option<Timestamp>,
+    /// The slots that have been given a new worker.
+    pub(crate) introduced: BTreeSet<u32>,
+    /// Those whose new worker gets connections, and how many in percent.
+    pub(crate) admitted: BTreeSet<u32>,
+    pub(crate) share: u32,
+}
+
+impl StepsBook {
+    /// The step whose workers are introduced, or would be now.
+    pub(crate) const fn next(&self) -> usize {
+        if self.held.is_some() { self.at + 1 } else { self.at }
+    }
+
+    /// How many slots have a new worker at a step.
+    pub(crate) fn needed(&self, at: usize) -> u32 {
+        let share = self.shares.get(at).copied().unwrap_or(100);
+        (self.of * share).div_ceil(100).max(1)
+    }
+
+    pub(crate) fn move_on(&mut self) {
+        self.at = self.next();
+        self.held = None;
+    }
 }
 
 /// What an app was before it was declared anew.
@@ -84,6 +128,11 @@ impl OperationBook {
         before.is_some_and(|before| before.generation != generation)
             && self.renews(index)
             && !self.touched.contains(&index)
+    }
+
+    /// What the app is again when it is given up for another one.
+    pub(crate) fn unproved(&self) -> Option<Before> {
+        self.before.clone().filter(|_| self.reverted.is_none())
     }
 
     /// Whether the slot goes when the others have proved the new settings.
@@ -177,6 +226,12 @@ impl Place {
         self.successor.or(self.retired)
     }
 
+    /// Whether a replacement is under way, which one that hangs is not part of.
+    pub(crate) fn is_replaced(&self, lives: &BTreeMap<WorkerId, Life>) -> bool {
+        let hangs = |worker: &WorkerId| lives.get(worker).is_some_and(|life| life.hangs);
+        self.successor.is_some() || self.retired.is_some_and(|worker| !hangs(&worker))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.workers().next().is_none()
     }
@@ -200,6 +255,7 @@ impl AppBook {
             deleting: false,
             operation: None,
             rotation: Vec::new(),
+            unproved: None,
             tried_at: None,
             proved: false,
         }
@@ -237,6 +293,21 @@ impl AppBook {
         self.own(index, lives).is_some_and(Life::is_ready)
     }
 
+    /// The weight of a seat that gets new connections.
+    pub(crate) fn weight(&self, seat: SeatId) -> Option<u32> {
+        self.rotation.iter().find(|(known, _)| *known == seat).map(|(_, weight)| *weight)
+    }
+
+    /// The reload in steps that is under way.
+    pub(crate) fn steps(&self) -> Option<&StepsBook> {
+        self.operation.as_ref()?.steps.as_ref()
+    }
+
+    /// Whether a slot's new worker gets connections before it has taken over.
+    pub(crate) fn admits(&self, index: u32) -> bool {
+        self.steps().is_some_and(|steps| steps.admitted.contains(&index))
+    }
+
     /// The seat of a slot's own worker.
     pub(crate) fn seat(&self, slot: SlotId) -> Option<SeatId> {
         Some(SeatId { slot, side: self.place(slot.index)?.side })
@@ -251,7 +322,7 @@ impl AppBook {
                 let ends = self.own(*index, lives).is_some_and(|life| !life.is_ready());
                 let Some(place) = self.places.get_mut(*index as usize) else { continue };
                 place.streak.0 = 0;
-                place.outdated |= ends || place.beside().is_some();
+                place.outdated |= ends || place.is_replaced(lives);
             }
         }
         Some(operation)

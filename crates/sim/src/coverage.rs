@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use supervisor_core::{
-    Action, AppId, AppSnapshot, Event, Notice, Order, Outcome, SlotId, Supervisor, WorkerId,
+    Action, AppId, AppSnapshot, Event, Notice, Order, Outcome, SlotId, Step, Supervisor, WorkerId,
 };
 
 /// How often each event met each state, over any number of runs.
@@ -25,8 +25,19 @@ const EVENTS: [&str; 10] = [
 ];
 const WORKERS: [&str; 8] =
     ["starting", "ready", "draining", "stopping", "starting beside", "ready beside", "ending beside", "gone"];
-const ORDERS: [&str; 6] = ["declare", "start", "stop", "restart", "scale", "delete"];
-const ENDS: [&str; 7] = ["done", "failed", "rolled-back", "superseded", "refused", "switched", "reverted"];
+const ORDERS: [&str; 7] = ["declare", "start", "stop", "restart", "scale", "abort", "delete"];
+const ENDS: [&str; 10] = [
+    "done",
+    "failed",
+    "rolled-back",
+    "aborted",
+    "superseded",
+    "refused",
+    "switched",
+    "reverted",
+    "held",
+    "all-switched",
+];
 const APPS: [&str; 9] =
     ["online", "degraded", "starting", "reloading", "stopping", "stopped", "errored", "none", "ending"];
 
@@ -63,6 +74,9 @@ impl Coverage {
             Action::Finish(_, Outcome::Done) => "done",
             Action::Finish(_, Outcome::Failed(_)) => "failed",
             Action::Finish(_, Outcome::RolledBack(_)) => "rolled-back",
+            Action::Finish(_, Outcome::Aborted) => "aborted",
+            Action::Report(_, Step::Held(..)) => "held",
+            Action::Report(_, Step::Switched(_)) => "all-switched",
             Action::Finish(_, Outcome::Superseded) => "superseded",
             Action::Finish(_, Outcome::Refused(_)) => "refused",
             Action::Announce(Notice::Switched(..)) => "switched",
@@ -76,6 +90,7 @@ impl Coverage {
             | Action::Abort(_)
             | Action::Kill(_)
             | Action::Forget(_)
+            | Action::Report(_, Step::Introduced(_) | Step::Returning)
             | Action::Announce(_) => return,
         };
         *self.0.entry(("", end)).or_default() += 1;
@@ -180,6 +195,7 @@ const fn order_name(order: &Order) -> &'static str {
         Order::Stop { .. } => "stop",
         Order::Restart { .. } => "restart",
         Order::Scale { .. } => "scale",
+        Order::Abort => "abort",
         Order::Delete { .. } => "delete",
     }
 }

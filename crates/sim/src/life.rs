@@ -84,6 +84,11 @@ impl Life {
         matches!(self.stage, LifeStage::Ready { stable_at, .. } if stable_at <= now)
     }
 
+    /// Whether it has been seen to be stable.
+    pub(crate) const fn has_proved(&self) -> bool {
+        matches!(self.stage, LifeStage::Ready { proved: true, .. })
+    }
+
     /// Whether it was to be ready by now and is not.
     pub(crate) fn is_late(&self, now: Timestamp) -> bool {
         matches!(self.stage, LifeStage::Starting { ready_by, .. } if ready_by <= now)

@@ -147,6 +147,7 @@ impl Machine {
             | Action::Revert(_)
             | Action::Forget(_)
             | Action::Announce(_)
+            | Action::Report(..)
             | Action::Finish(..) => {}
         }
     }

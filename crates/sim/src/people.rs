@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
-use supervisor_core::{AppId, Generation, OperationId, Order, Policy, ReadyWhen, Slots};
+use supervisor_core::{AppId, Generation, OperationId, Order, Policy, ReadyWhen, Reload, Slots};
 
 /// How many apps they know of.
 pub(crate) const APPS: u32 = 3;
@@ -33,6 +33,7 @@ impl People {
         let order = match self.rng.u8(..16) {
             _ if !self.declared.contains_key(&app) => self.declare(app),
             0..=6 => self.declare(app),
+            7 if self.rng.bool() => Order::Abort,
             7..=8 => Order::Start(self.slots()),
             9..=10 => Order::Stop { slots: self.slots(), now: self.rng.bool() },
             11..=12 => Order::Restart { slots: self.slots(), now: self.rng.bool() },
@@ -83,7 +84,18 @@ fn policy(rng: &mut Rng) -> Policy {
         listens: rng.u8(..4) > 0,
         drain_timeout: one_of(rng, &[0, 100, 5_000, 30_000]),
         max_surge: rng.u32(..=3),
+        reload: reload(rng),
     }
+}
+
+fn reload(rng: &mut Rng) -> Reload {
+    let shares: &[u32] = match rng.u8(..8) {
+        0..=3 => return Reload::Rolling,
+        4..=5 => &[100],
+        6 => &[5, 25, 100],
+        _ => &[50, 51, 99, 100],
+    };
+    Reload::Steps { shares: shares.to_vec(), hold: one_of(rng, &[0, 100, 3_000, 30_000]) }
 }
 
 fn one_of(rng: &mut Rng, milliseconds: &[u64]) -> Duration {

@@ -8,6 +8,7 @@ mod operations;
 mod replacing;
 mod seats;
 mod spawns;
+mod steps;
 mod whole;
 
 use supervisor_core::{Action, Event, Notice, Supervisor, Timestamp};
@@ -72,6 +73,7 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
         }
         Action::Rotate(app, seats) => seats::rotation_names_no_one_beside(witness, *app, seats),
         Action::Revert(app) => replacing::revert_has_a_reason(witness, event, *app),
+        Action::Report(app, step) => steps::step_is_due(witness, now, *app, *step),
         Action::Forget(app) => whole::forget_is_ordered(witness, *app),
         Action::Announce(Notice::Ready { worker, .. }) => ends::ready_is_true(witness, now, event, *worker),
         Action::Announce(Notice::Switched(slot, worker)) => {
@@ -111,9 +113,13 @@ pub(crate) fn check_turn(
         replacing::no_more_than_surge(witness, *id, book)?;
         seats::fit(witness, *id, book)?;
         seats::rotation_is_right(witness, *id, book)?;
+        steps::share_is_right(witness, *id, book)?;
+        steps::all_switch_at_once(witness, *id, book)?;
+        replacing::unproved_goes(*id, book)?;
         whole::snapshot_agrees(witness, supervisor, *id, book)?;
     }
     replacing::reload_keeps_the_ready(witness, event, before)?;
+    steps::no_canary_dies_unheard(witness, event, before)?;
     operations::superseded_are_told(witness)?;
     ends::lives_are_limited(witness, now)?;
     ends::drained_are_asked(witness, event)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use supervisor_core::{Action, Event, Exit, Hang, Order, Policy, ReadyWhen, Slots, Timestamp};
+use supervisor_core::{Action, Event, Exit, Hang, Order, Policy, ReadyWhen, Reload, Slots, Timestamp};
 
 use crate::narrate::{Names, Told, moment};
 
@@ -138,6 +138,7 @@ fn ordered(name: &str, order: &Order) -> String {
         Order::Stop { slots, now } => format!("stop {name}{}{}", target(slots), hurry(*now)),
         Order::Restart { slots, now } => format!("restart {name}{}{}", target(slots), hurry(*now)),
         Order::Scale { instances, start } => format!("scale {name} {instances} start={}", selection(start)),
+        Order::Abort => format!("abort {name}"),
         Order::Delete { now } => format!("delete {name}{}", hurry(*now)),
     }
 }
@@ -157,6 +158,7 @@ fn settings(policy: &Policy) -> String {
         listens,
         drain_timeout,
         max_surge,
+        reload,
     } = policy;
     let ready = match ready {
         ReadyWhen::Started => "started",
@@ -176,6 +178,10 @@ fn settings(policy: &Policy) -> String {
     let _ = write!(text, " restart_backoff_percent={restart_backoff_percent}");
     let _ = write!(text, " max_restarts={max_restarts} autorestart={autorestart}");
     let _ = write!(text, " listens={listens} max_surge={max_surge}");
+    if let Reload::Steps { shares, hold } = reload {
+        let shares: Vec<_> = shares.iter().map(ToString::to_string).collect();
+        let _ = write!(text, " reload={} hold={}", shares.join(","), time(*hold));
+    }
     if !stop_exit_codes.is_empty() {
         let codes: Vec<_> = stop_exit_codes.iter().map(ToString::to_string).collect();
         let _ = write!(text, " stop_exit_codes={}", codes.join(","));

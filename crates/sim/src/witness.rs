@@ -12,7 +12,7 @@ use supervisor_core::{
     Supervisor, Timestamp, WorkerId,
 };
 
-use crate::book::{AppBook, Place, Rest, Wish};
+use crate::book::{AppBook, OperationBook, Place, Rest, Wish};
 use crate::life::{Life, LifeStage, Over, Role};
 
 /// All that a bystander can know.
@@ -26,6 +26,8 @@ pub(crate) struct Witness {
     pub(crate) finished: BTreeSet<OperationId>,
     /// Operations whose place another took, until they are told so.
     pub(crate) superseded: BTreeSet<OperationId>,
+    /// Orders that take a reload back, and are not over.
+    pub(crate) aborts: BTreeMap<OperationId, AppId>,
     pub(crate) shutdown: Option<Shutdown>,
     /// The slots whose worker got new connections because it is ready, when the
     /// turn began.
@@ -100,8 +102,14 @@ impl Witness {
         {
             return Some(Refusal::NoSuchSlot);
         }
-        let reload = book.operation.as_ref()?.before.is_some();
+        let Some(operation) = &book.operation else {
+            return (*order == Order::Abort).then_some(Refusal::NoReload);
+        };
+        let reload = operation.before.is_some();
         let supersedes = match order {
+            Order::Abort if operation.reverted.is_some() => return Some(Refusal::Returning),
+            Order::Abort if !reload => return Some(Refusal::NoReload),
+            Order::Abort => true,
             Order::Delete { .. } => true,
             Order::Stop { slots, .. } => !book.deleting && (*slots == Slots::All || !reload),
             Order::Declare { .. } | Order::Start(_) | Order::Restart { .. } | Order::Scale { .. } => false,
@@ -154,6 +162,9 @@ impl Witness {
             Event::ShutdownOrdered { now: hurry } => {
                 let before = self.shutdown.is_some_and(|shutdown| shutdown.hurry);
                 self.shutdown = Some(Shutdown { hurry: *hurry || before });
+                for book in self.apps.values_mut() {
+                    book.unproved = book.operation.as_ref().and_then(OperationBook::unproved);
+                }
                 self.lives.values_mut().for_each(|life| life.hurry |= *hurry);
             }
             // The ends of lives are noted with the notice that tells of them, and

@@ -40,7 +40,10 @@ pub(super) async fn start(mut options: Start, terminal: Terminal) -> Result<Exit
 
 pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCode, Failure> {
     let homes = home::homes()?;
-    let Reload { targets, all, only, prune, env_name, wait: _, no_wait } = options;
+    let Reload { targets, all, abort, only, prune, env_name, wait: _, no_wait } = options;
+    if abort {
+        return take_back(&homes, targets, all, no_wait, terminal).await;
+    }
     let target =
         if all { Target::Names(vec!["all".to_owned()], None) } else { target::read(&targets, Vec::new())? };
     let names = match target {
@@ -65,6 +68,27 @@ pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCo
     reject("the name of an app", file_only.into_iter().find_map(|(name, given)| given.then_some(name)))?;
     let order = Select { selectors: names, now: false };
     let lines = find(&homes).await?.post_lines("/v1/reload", &order).await?;
+    if no_wait {
+        return order::accepted(lines, None, terminal).await;
+    }
+    order::follow(lines, Scope::Part, terminal).await
+}
+
+/// Takes back reloads that are under way.
+async fn take_back(
+    homes: &[Home],
+    targets: Vec<String>,
+    all: bool,
+    no_wait: bool,
+    terminal: Terminal,
+) -> Result<ExitCode, Failure> {
+    let selectors = if all { vec!["all".to_owned()] } else { super::selectors(targets, terminal)? };
+    if selectors.is_empty() {
+        let message = "--abort needs the name of an app; `--all` takes back every reload";
+        return Err(Failure::new(ExitCode::Usage, message));
+    }
+    let order = Select { selectors, now: false };
+    let lines = find(homes).await?.post_lines("/v1/abort", &order).await?;
     if no_wait {
         return order::accepted(lines, None, terminal).await;
     }

@@ -245,7 +245,7 @@ pub(crate) mod tests {
     use std::path::PathBuf;
 
     use supervisor_config::{
-        Balance, CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Watch,
+        Balance, CpuAffinity, Inherit, ListenAddress, LogOptions, LogPeriod, LogTarget, Reload, Watch,
     };
 
     use serde_json::Value;
@@ -300,6 +300,7 @@ pub(crate) mod tests {
             watchdog: None,
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
+            reload: Reload::Canary { steps: vec![5, 100], hold: Duration::from_secs(30) },
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),

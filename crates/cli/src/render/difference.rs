@@ -8,7 +8,7 @@ use super::units;
 use crate::difference::Difference;
 
 /// Settings that have other names in a file.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 19] = [
     ("cron_restart.expression", "cron_restart"),
     ("cron_restart.timezone", "cron_timezone"),
     ("inherit.only", "inherit_env"),
@@ -22,13 +22,16 @@ const NAMES: [(&str, &str); 16] = [
     ("logs.merge", "merge_logs"),
     ("logs.rotate", "log_rotate"),
     ("logs.rotate_cron", "log_rotate"),
+    ("reload.hold", "hold of its reload"),
+    ("reload.mode", "reload"),
+    ("reload.steps", "steps of its reload"),
     ("watch.delay", "watch_delay"),
     ("watch.ignore", "ignore_watch"),
     ("watch.paths", "watch"),
 ];
 
 /// Settings in milliseconds.
-const TIMES: [&str; 10] = [
+const TIMES: [&str; 11] = [
     "breaker_retry",
     "drain_quiet",
     "drain_timeout",
@@ -36,6 +39,7 @@ const TIMES: [&str; 10] = [
     "kill_timeout",
     "listen_timeout",
     "min_uptime",
+    "reload.hold",
     "restart_delay",
     "watch.delay",
     "watchdog",
@@ -89,6 +93,7 @@ mod tests {
         check("env.PORT", json!("***"), json!("***"), "env.PORT has another value");
         check("env.PORT", json!("***"), Value::Null, "env.PORT is gone");
         check("command", json!(["a"]), json!(["a", "b"]), r#"command ["a","b"], not ["a"]"#);
+        check("reload.hold", json!(30000), json!(60000), "hold of its reload 1m, not 30s");
         check("user", json!("www"), Value::Null, "user unset, not www");
     }
 

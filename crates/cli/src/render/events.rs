@@ -33,6 +33,7 @@ fn line_in(zone: &TimeZone, event: &Event, color: bool) -> String {
             let (_, style) = worker_state(*state);
             format!("{} {}", place(app, Some(*slot)), paint(one_line(detail), style, color))
         }
+        Happening::Step(step) => format!("{} {}", place(&step.app, None), one_line(&step.detail)),
         Happening::Failed { app, slot, reason, rolled_back } => {
             let what = if *rolled_back { "rolled back" } else { "failed" };
             format!("{} {}: {}", place(app, *slot), paint(what, BAD, color), one_line(reason))
@@ -59,6 +60,7 @@ const fn ordered(change: Change) -> &'static str {
         Change::Reloaded => "is reloaded",
         Change::Deleted => "is deleted",
         Change::Scaled => "is scaled",
+        Change::Aborted => "is to go back",
     }
 }
 

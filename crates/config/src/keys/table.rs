@@ -408,6 +408,14 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How many slots of a reload have their successor beside the old worker at a time; with `0` the old worker ends first.",
     },
     Key {
+        name: "reload",
+        aliases: &[],
+        group: Stopping,
+        takes: Takes::Reload,
+        default: Value("rolling"),
+        doc: "How a reload goes about it. `rolling`: slot by slot. `all`: all new workers start beside the old ones, and take over together. `canary`: first they get shares of the new connections, each for a while: `{mode: canary, steps: [5%, 25%, 100%], hold: 30s}`, which are the defaults of `steps` and `hold`.",
+    },
+    Key {
         name: "user",
         aliases: &["uid"],
         group: Process,

@@ -78,6 +78,8 @@ pub(crate) enum Takes {
     DateFormat,
     /// Bytes, or a text with a unit.
     Size,
+    /// How a reload goes about it.
+    Reload,
 }
 
 impl Takes {
@@ -124,6 +126,7 @@ impl Takes {
             }
             Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
+            Takes::Reload => "`rolling`, `all`, `canary` or a mapping".to_owned(),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
     }
@@ -190,6 +193,17 @@ impl Takes {
             Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
             Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),
+            Takes::Reload => {
+                let modes = json!({"enum": ["rolling", "all", "canary"]});
+                let share = json!({"type": "string", "pattern": "^[0-9]{1,3}%$"});
+                let properties = json!({
+                    "mode": modes,
+                    "steps": {"type": "array", "items": share},
+                    "hold": Takes::Duration.schema(),
+                });
+                let long = json!({"type": "object", "properties": properties, "required": ["mode"], "additionalProperties": false});
+                json!({"anyOf": [modes, long]})
+            }
             Takes::Size => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use supervisor_core::{
-    Action, AppId, Cause, Ending, Exit, Failure, Hang, Next, Notice, OperationId, Outcome, Refusal, SeatId,
-    Side, SlotId, Timestamp,
+    Action, AppId, Cause, Ending, Exit, Failure, Hang, Next, Notice, OperationId, Outcome, Portion, Refusal,
+    SeatId, Side, SlotId, Step, Timestamp,
 };
 
 /// What people call things that are numbers in the core.
@@ -52,7 +52,10 @@ impl fmt::Display for Told<'_> {
             Action::Close(seat) => write!(f, "close {}", names.seat(*seat)),
             Action::Rotate(app, seats) => {
                 write!(f, "rotate {}", names.app(*app))?;
-                seats.iter().try_for_each(|seat| write!(f, " {}", names.seat(*seat)))
+                seats.iter().try_for_each(|(seat, weight)| {
+                    write!(f, " {}", names.seat(*seat))?;
+                    if *weight == 1 { Ok(()) } else { write!(f, "*{weight}") }
+                })
             }
             Action::Spawn { worker, seat, generation } => {
                 write!(f, "spawn worker {} in {} generation {}", worker.0, names.seat(*seat), generation.0)
@@ -64,6 +67,7 @@ impl fmt::Display for Told<'_> {
             Action::Kill(worker) => write!(f, "kill worker {}", worker.0),
             Action::Forget(app) => write!(f, "forget {}", names.app(*app)),
             Action::Announce(notice) => announce(f, names, notice),
+            Action::Report(app, step) => report(f, names.app(*app), *step),
             Action::Finish(operation, outcome) => finish(f, names, *operation, outcome),
         }
     }
@@ -111,12 +115,23 @@ fn how(hang: Hang) -> String {
     }
 }
 
+fn report(f: &mut fmt::Formatter<'_>, app: &str, step: Step) -> fmt::Result {
+    let portion = |Portion { share, workers, of }| format!("{share} %, {workers} of {of}");
+    match step {
+        Step::Introduced(new) => write!(f, "{app} introduces {}", portion(new)),
+        Step::Held(new, hold) => write!(f, "{app} holds {} for {hold:?}", portion(new)),
+        Step::Switched(new) => write!(f, "{app} switches {}", portion(new)),
+        Step::Returning => write!(f, "{app} goes back"),
+    }
+}
+
 fn finish(f: &mut fmt::Formatter<'_>, names: &Names, id: OperationId, outcome: &Outcome) -> fmt::Result {
     let command = names.operation(id);
     match outcome {
         Outcome::Done => write!(f, "done: {command}"),
         Outcome::Failed(failure) => write!(f, "failed: {command}, {}", Failed(names, failure)),
         Outcome::RolledBack(failure) => write!(f, "rolled back: {command}, {}", Failed(names, failure)),
+        Outcome::Aborted => write!(f, "aborted: {command}"),
         Outcome::Superseded => write!(f, "superseded: {command}"),
         Outcome::Refused(refusal) => {
             write!(f, "refused: {command}, ")?;
@@ -124,6 +139,8 @@ fn finish(f: &mut fmt::Formatter<'_>, names: &Names, id: OperationId, outcome: &
                 Refusal::NoSuchApp => write!(f, "no such app"),
                 Refusal::NoSuchSlot => write!(f, "no such slot"),
                 Refusal::Busy => write!(f, "busy"),
+                Refusal::NoReload => write!(f, "no reload"),
+                Refusal::Returning => write!(f, "it goes back already"),
                 Refusal::ShuttingDown => write!(f, "shutting down"),
             }
         }

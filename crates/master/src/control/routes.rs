@@ -83,6 +83,10 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reload)).await }),
         )
         .route(
+            "/v1/abort",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Abort)).await }),
+        )
+        .route(
             "/v1/delete",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Delete)).await }),
         )

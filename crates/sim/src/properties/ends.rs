@@ -78,7 +78,9 @@ pub(super) fn drain_is_patient(witness: &Witness, now: Timestamp, event: &Event,
 /// after it was asked to end.
 pub(super) fn drain_comes_first(witness: &Witness, worker: WorkerId) -> Check {
     let Some((life, book)) = witness.life(worker) else { return Ok(()) };
-    let serves = life.is_ready() && life.policy.listens && witness.role(worker) == Some(Role::Own);
+    let shares = book.weight(life.seat).is_some() && witness.role(worker) == Some(Role::Successor);
+    let gets_some = witness.role(worker) == Some(Role::Own) || shares;
+    let serves = life.is_ready() && life.policy.listens && gets_some;
     let stays = witness.wish(life.seat.slot) == Wish::Yes && !book.may_renew(life.seat.slot.index);
     let others = others_serve(witness, book) && !stays;
     hold(!serves || !others, "a drain comes first", || format!("worker {} {life:?}", worker.0))

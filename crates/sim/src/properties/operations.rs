@@ -1,6 +1,6 @@
 //! Orders and their answers.
 
-use supervisor_core::{Action, Event, Failure, OperationId, Outcome, Refusal};
+use supervisor_core::{Action, AppId, Event, Failure, OperationId, Outcome, Refusal};
 
 use super::{Check, hold};
 use crate::book::{AppBook, Kind, OperationBook, Wish};
@@ -10,6 +10,7 @@ use crate::witness::Witness;
 pub(super) fn finish_once(witness: &Witness, event: &Event, id: OperationId) -> Check {
     let given = matches!(event, Event::Ordered { operation, .. } if *operation == id);
     let under_way = witness.superseded.contains(&id)
+        || witness.aborts.contains_key(&id)
         || witness
             .apps
             .values()
@@ -24,11 +25,16 @@ pub(super) fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId,
         .apps
         .values()
         .find_map(|book| Some((book, book.operation.as_ref().filter(|operation| operation.id == id)?)));
+    if let Some(app) = witness.aborts.get(&id) {
+        return abort_is_true(witness, event, *app, (id, outcome));
+    }
     let holds = match (outcome, found) {
         // Checked where the order is given.
         (Outcome::Refused(_), None) => true,
         (Outcome::Refused(_), Some(_))
-        | (Outcome::Failed { .. } | Outcome::RolledBack { .. } | Outcome::Done, None) => false,
+        | (Outcome::Failed { .. } | Outcome::RolledBack { .. } | Outcome::Aborted | Outcome::Done, None) => {
+            false
+        }
         (Outcome::Superseded, None) => witness.superseded.contains(&id),
         (Outcome::Superseded, Some(_)) => matches!(event, Event::ShutdownOrdered { .. }),
         (Outcome::Failed(failure), Some((_, operation))) => {
@@ -39,21 +45,43 @@ pub(super) fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId,
                 && operation.reverted == witness.lost(failure.worker)
                 && is_as_before(witness, book)
         }
+        (Outcome::Aborted, Some((book, operation))) => {
+            operation.aborted_by.is_some() && operation.reverted.is_some() && is_as_before(witness, book)
+        }
         (Outcome::Done, Some((book, operation))) => is_done(book, operation),
     };
     hold(holds, "an outcome is true", || format!("operation {}: {outcome:?}, {found:?}", id.0))
+}
+
+/// A reload that was taken back is over when the old workers serve alone.
+fn abort_is_true(
+    witness: &Witness,
+    event: &Event,
+    app: AppId,
+    (id, outcome): (OperationId, &Outcome),
+) -> Check {
+    let book = witness.apps.get(&app);
+    let holds = match outcome {
+        Outcome::Done => book.is_some_and(|book| book.operation.is_none() && is_as_before(witness, book)),
+        Outcome::Failed(failure) => witness.lost(failure.worker).is_some(),
+        Outcome::Superseded => {
+            witness.superseded.contains(&id) || matches!(event, Event::ShutdownOrdered { .. })
+        }
+        Outcome::RolledBack(_) | Outcome::Aborted | Outcome::Refused(_) => false,
+    };
+    hold(holds, "an abort is true", || format!("operation {}: {outcome:?}, {book:?}", id.0))
 }
 
 fn failure_is_true(witness: &Witness, operation: &OperationBook, failure: &Failure) -> bool {
     operation.slots.contains(&failure.slot.index) && witness.lost(failure.worker).is_some()
 }
 
-/// After going back every slot that runs does so with the settings from before,
-/// unless not even those got it going.
+/// After going back every worker has the settings from before, unless not even
+/// those got its slot going.
 fn is_as_before(witness: &Witness, book: &AppBook) -> bool {
-    book.slots().filter(|(_, place)| place.wish == Wish::Yes).all(|(index, place)| {
-        let life = book.own(index, &witness.lives);
-        place.stuck || life.is_none_or(|life| life.generation == book.generation)
+    book.slots().filter(|(_, place)| place.wish == Wish::Yes).all(|(_, place)| {
+        let mut lives = place.workers().filter_map(|worker| witness.lives.get(&worker));
+        place.stuck || lives.all(|life| life.generation == book.generation)
     })
 }
 
@@ -102,6 +130,7 @@ pub(crate) fn refusal_is_right(expected: [Option<Refusal>; 2], id: OperationId, 
         | Action::Abort(_)
         | Action::Kill(_)
         | Action::Forget(_)
+        | Action::Report(..)
         | Action::Announce(_) => None,
     });
     hold(expected.contains(&actual), "a refusal is right", || {

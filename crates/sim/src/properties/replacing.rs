@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use supervisor_core::{AppId, Event, Generation, SeatId, SlotId, Timestamp, WorkerId};
+use supervisor_core::{AppId, Event, Generation, Order, SeatId, SlotId, Timestamp, WorkerId};
 
 use super::{Check, hold};
 use crate::book::{AppBook, Place, Wish};
-use crate::life::Role;
+use crate::life::{Life, Role};
 use crate::witness::Witness;
 
 /// What served before an event.
@@ -16,12 +16,25 @@ pub(crate) struct Serving {
     pub(crate) slots: BTreeMap<SlotId, WorkerId>,
     /// The apps whose operation starts successors beside ready workers.
     pub(crate) surging: Vec<AppId>,
+    /// New workers that have not taken over yet, and that nobody wants to end.
+    pub(crate) canaries: BTreeMap<WorkerId, AppId>,
 }
 
 impl Serving {
     pub(crate) fn of(witness: &Witness) -> Self {
         let surging = witness.apps.iter().filter(|(_, book)| book.surges()).map(|(id, _)| *id).collect();
-        Self { slots: witness.served.clone(), surging }
+        let lives = witness.lives.iter().filter(|(_, life)| !life.terminated && !life.drained);
+        let is_canary = |life: &Life| {
+            let book = witness.apps.get(&life.seat.slot.app);
+            book.is_some_and(|book| {
+                let introduced =
+                    book.steps().is_some_and(|steps| steps.introduced.contains(&life.seat.slot.index));
+                introduced && life.generation == book.generation
+            })
+        };
+        let canaries = lives.filter(|(_, life)| is_canary(life) && !life.vain);
+        let canaries = canaries.map(|(worker, life)| (*worker, life.seat.slot.app)).collect();
+        Self { slots: witness.served.clone(), surging, canaries }
     }
 }
 
@@ -54,6 +67,14 @@ pub(super) fn successor_has_a_reason(
 /// and its own worker is started with the settings that it had.
 pub(super) fn spawns_in_turn(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
     let slot = seat.slot;
+    let together = witness.apps.get(&slot.app).is_some_and(|book| {
+        book.steps().is_some_and(|steps| !steps.introduced.contains(&slot.index))
+            && generation == book.generation
+            && book.may_renew(slot.index)
+    });
+    if together {
+        return super::steps::introduced_in_turn(witness, slot);
+    }
     let beside = witness.place(slot).is_some_and(|place| place.side != seat.side);
     let operation = witness.apps.get(&slot.app).and_then(|book| book.operation.as_ref());
     let introduces = operation.is_some_and(|operation| operation.introduces(slot.index, generation));
@@ -73,7 +94,9 @@ fn one_after_another(witness: &Witness, slot: SlotId) -> Check {
     let Some(book) = witness.apps.get(&slot.app) else { return Ok(()) };
     let operation = book.operation.as_ref();
     let Some(operation) = operation.filter(|operation| {
-        operation.reverted.is_none() && operation.renews(slot.index) && witness.wish(slot) == Wish::Yes
+        let in_turn =
+            operation.reverted.is_none() && operation.steps.is_none() && operation.switched.is_empty();
+        in_turn && operation.renews(slot.index) && witness.wish(slot) == Wish::Yes
     }) else {
         return Ok(());
     };
@@ -105,10 +128,12 @@ pub(super) fn old_settings_stay(witness: &Witness, seat: SeatId, generation: Gen
 }
 
 /// A bad release never replaces a good one: a successor takes over when it is
-/// ready and stable, with the settings that are declared.
+/// ready and stable, with the settings that are declared; together with all
+/// others where they take over together.
 pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, worker: WorkerId) -> Check {
     let proved = witness.life(worker).is_some_and(|(life, book)| {
-        life.seat.slot == slot && life.is_stable(now) && life.generation == book.generation
+        let in_turn = book.steps().is_none();
+        in_turn && life.seat.slot == slot && life.is_stable(now) && life.generation == book.generation
     });
     let expected = witness.place(slot).is_some_and(|place| {
         place.successor == Some(worker) && place.retired.is_none() && witness.wish(slot) != Wish::No
@@ -118,6 +143,10 @@ pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, 
 
 /// An app goes back once, when a worker of the new settings has failed.
 pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) -> Check {
+    if witness.apps.get(&app).is_some_and(|book| book.unproved.is_some()) {
+        return Ok(());
+    }
+    let ordered = matches!(event, Event::Ordered { app: of, order: Order::Abort, .. } if *of == app);
     let failed = match event {
         Event::WorkerExited { worker, .. }
         | Event::SpawnFailed { worker, .. }
@@ -136,17 +165,27 @@ pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) 
     let reason = witness.apps.get(&app).is_some_and(|book| {
         let operation = book.operation.as_ref();
         operation.is_some_and(|operation| operation.before.is_some() && operation.reverted.is_none())
-            && failed == Some(book.generation)
+            && (ordered || failed == Some(book.generation))
     });
     hold(reason, "a revert has a reason", || format!("app {}: {failed:?}", app.0))
 }
 
-/// Never more successors than `max_surge`; those that are of no use any more
+/// Settings that were given up before they had proved themselves are those of
+/// nobody, not even of an app that is stopped.
+pub(super) fn unproved_goes(id: AppId, book: &AppBook) -> Check {
+    hold(book.unproved.is_none(), "what is unproved goes", || format!("app {}: {book:?}", id.0))
+}
+
+/// Never more successors than `max_surge`, unless all take over together; those that are of no use any more
 /// are ending.
 pub(super) fn no_more_than_surge(witness: &Witness, id: AppId, book: &AppBook) -> Check {
     let successors = book.places.iter().filter_map(|place| witness.lives.get(&place.successor?));
     let proving = successors.filter(|life| !life.vain && !life.is_leaving()).count();
-    let most = if book.operation.is_some() { book.policy.max_surge as usize } else { usize::MAX };
+    let together = book.steps().map(|steps| steps.needed(steps.at) as usize);
+    let most = match &book.operation {
+        Some(_) => together.unwrap_or(book.policy.max_surge as usize),
+        None => usize::MAX,
+    };
     hold(proving <= most, "no more than surge", || format!("app {} has {proving} successors", id.0))
 }
 

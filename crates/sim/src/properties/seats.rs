@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use supervisor_core::{AppId, SeatId, SlotId};
 
 use super::{Check, hold};
-use crate::book::{AppBook, Rest, Wish};
+use crate::book::{AppBook, Place, Rest, Wish};
 use crate::life::Life;
 use crate::witness::Witness;
 
@@ -42,16 +42,21 @@ pub(super) fn fit(witness: &Witness, id: AppId, book: &AppBook) -> Check {
     Ok(())
 }
 
-/// A successor gets no connections before it has proved itself, and a worker
-/// that was replaced gets none any more.
-pub(super) fn rotation_names_no_one_beside(witness: &Witness, app: AppId, seats: &[SeatId]) -> Check {
+/// A successor gets no connections before it has proved itself, and is to have
+/// some; and a worker that was replaced gets none any more.
+pub(super) fn rotation_names_no_one_beside(
+    witness: &Witness,
+    app: AppId,
+    weighted: &[(SeatId, u32)],
+) -> Check {
+    let seats: Vec<SeatId> = weighted.iter().map(|(seat, _)| *seat).collect();
     let Some(book) = witness.apps.get(&app) else {
         return hold(false, "rotation names no one beside", || format!("no app {}", app.0));
     };
     let once = seats.iter().collect::<BTreeSet<_>>().len() == seats.len();
     let own = seats.iter().all(|seat| {
         seat.slot.app == app
-            && book.seat(seat.slot) == Some(*seat)
+            && (book.seat(seat.slot) == Some(*seat) || book.admits(seat.slot.index))
             && witness.place(seat.slot).is_some_and(|place| place.open.contains(&seat.side))
     });
     hold(once && own, "rotation names no one beside", || format!("{seats:?}"))
@@ -66,20 +71,42 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
         return hold(book.rotation.is_empty(), "rotation is right", || format!("app {} has none", id.0));
     }
     let slots = || book.slots().map(|(index, place)| (SlotId { app: id, index }, place));
-    let named = |slot: SlotId| book.seat(slot).is_some_and(|seat| book.rotation.contains(&seat));
-    let ready = |slot: SlotId| book.is_ready(slot.index, &witness.lives);
+    let named = |slot: SlotId| book.seat(slot).is_some_and(|seat| book.weight(seat).is_some());
+    let withheld = |life: &Life| {
+        book.steps().is_some() && life.generation == book.generation && !book.admits(life.seat.slot.index)
+    };
+    // One that the reload has added gets nothing before it is admitted.
+    let waits = |slot: SlotId| {
+        let introduced = book.steps().is_some_and(|steps| steps.introduced.contains(&slot.index));
+        introduced && book.own(slot.index, &witness.lives).is_some_and(withheld)
+    };
+    let ready = |slot: SlotId| {
+        let own = book.own(slot.index, &witness.lives);
+        own.is_some_and(|life| life.is_ready() && !withheld(life))
+    };
+    let beside = |slot: SlotId, place: &Place| {
+        let successor = place.successor.and_then(|worker| witness.lives.get(&worker));
+        let new = successor.filter(|life| life.is_ready() && life.generation == book.generation);
+        book.admits(slot.index) && new.is_some()
+    };
     let serves = |slot: SlotId| match witness.wish(slot) {
         Wish::Yes => ready(slot),
         Wish::Maybe => ready(slot) && named(slot),
         Wish::No => false,
     };
-    let somebody = slots().any(|(slot, _)| serves(slot));
+    let somebody = slots().any(|(slot, place)| serves(slot) || beside(slot, place));
     let right = slots().all(|(slot, place)| match witness.wish(slot) {
         Wish::Yes if somebody => named(slot) == ready(slot),
+        Wish::Yes if waits(slot) => !named(slot),
+        Wish::Yes if book.steps().is_some() => named(slot) <= place.open.contains(&place.side),
         Wish::Yes => named(slot) == place.open.contains(&place.side),
         Wish::Maybe => !somebody || named(slot) <= ready(slot),
         Wish::No => !named(slot),
     });
-    let known = book.rotation.iter().all(|seat| book.seat(seat.slot) == Some(*seat));
+    let other = |slot: SlotId, place: &Place| SeatId { slot, side: place.side.other() };
+    let known = slots().all(|(slot, place)| {
+        let named = book.weight(other(slot, place)).is_some();
+        named == (beside(slot, place) && witness.wish(slot) != Wish::No)
+    });
     hold(right && known, "rotation is right", || format!("app {}: {:?}", id.0, book.rotation))
 }

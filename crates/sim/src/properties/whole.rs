@@ -54,7 +54,9 @@ pub(super) fn snapshot_agrees(
         };
         let seat = SeatId { slot: SlotId { app: id, index }, side: place.side };
         agrees &= slot.worker == place.worker && slot.state == state && slot.side == place.side;
-        agrees &= slot.in_rotation == book.rotation.contains(&seat);
+        agrees &= slot.weight == book.weight(seat);
+        let other = SeatId { side: place.side.other(), ..seat };
+        agrees &= slot.beside.is_none_or(|beside| beside.weight == book.weight(other));
         agrees &= slot.beside.map(|beside| beside.worker) == place.beside();
         let life = place.beside().and_then(|worker| witness.lives.get(&worker));
         agrees &= slot.beside.map(|beside| (beside.generation, beside.state))
@@ -106,6 +108,7 @@ pub(crate) fn all_is_well(witness: &Witness, supervisor: &Supervisor) -> Check {
             && all.clone().all(|(place, _)| place.beside().is_none());
         hold(well, "all is well in the end", || format!("app {}: {states:?}", id.0))?;
     }
+    hold(witness.aborts.is_empty(), "aborts end", || format!("{:?}", witness.aborts))?;
     let deadline = supervisor.next_deadline();
     hold(deadline.is_none(), "rest comes in the end", || format!("{deadline:?}"))
 }

@@ -1,8 +1,8 @@
 //! What the supervisor does.
 
 use supervisor_core::{
-    Action, Cause, Ending, Generation, Next, Notice, OperationId, Outcome, ReadyWhen, SeatId, SlotId,
-    Timestamp, WorkerId,
+    Action, AppId, Cause, Ending, Generation, Next, Notice, OperationId, Outcome, ReadyWhen, SeatId, SlotId,
+    Step, Timestamp, WorkerId,
 };
 
 use super::Witness;
@@ -75,8 +75,10 @@ impl Witness {
                 | Notice::Hung { next: None, .. }
                 | Notice::Killing(..),
             ) => {}
+            Action::Report(app, step) => self.note_step(now, *app, *step),
             Action::Finish(id, outcome) => {
                 self.finished.insert(*id);
+                self.aborts.remove(id);
                 if !matches!(outcome, Outcome::Refused(_)) {
                     self.superseded.remove(id);
                     self.note_finish(*id);
@@ -94,6 +96,26 @@ impl Witness {
             && let Some(instances) = operation.shrink
         {
             book.resize(instances);
+        }
+    }
+
+    fn note_step(&mut self, now: Timestamp, app: AppId, step: Step) {
+        let operation = self.apps.get_mut(&app).and_then(|book| book.operation.as_mut());
+        let Some(operation) = operation else { return };
+        let Some(steps) = &mut operation.steps else { return };
+        match step {
+            Step::Introduced(_) => steps.move_on(),
+            Step::Held(portion, _) => {
+                steps.move_on();
+                steps.held = Some(now);
+                steps.admitted.extend(&steps.introduced);
+                steps.share = portion.share;
+            }
+            Step::Switched(_) => {
+                operation.switched.clone_from(&steps.introduced);
+                operation.steps = None;
+            }
+            Step::Returning => {}
         }
     }
 
@@ -127,6 +149,13 @@ impl Witness {
         let Some(book) = self.apps.get_mut(&seat.slot.app) else { return };
         let Some(policy) = book.policies.get(&generation).cloned() else { return };
         let ordered = book.may_renew(seat.slot.index);
+        if generation == book.generation
+            && let Some(operation) = &mut book.operation
+            && operation.slots.contains(&seat.slot.index)
+            && let Some(steps) = &mut operation.steps
+        {
+            steps.introduced.insert(seat.slot.index);
+        }
         let Some(place) = book.places.get_mut(seat.slot.index as usize) else { return };
         if place.side == seat.side {
             if place.rest == Rest::Errored && !ordered {

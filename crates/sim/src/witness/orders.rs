@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use supervisor_core::{AppId, OperationId, Order, Slots, Timestamp, WorkerId};
+use supervisor_core::{AppId, OperationId, Order, Policy, Reload, Slots, Timestamp, WorkerId};
 
 use super::Witness;
-use crate::book::{AppBook, Before, Kind, OperationBook, Rest, Wish};
+use crate::book::{AppBook, Before, Kind, OperationBook, Rest, StepsBook, Wish};
 use crate::life::Life;
 
 impl Witness {
@@ -24,9 +24,18 @@ impl Witness {
             self.apps.entry(app).or_insert_with(book);
         }
         let Some(book) = self.apps.get_mut(&app) else { return };
+        if *order == Order::Abort {
+            if let Some(operation) = &mut book.operation {
+                operation.aborted_by = Some(id);
+                self.aborts.insert(id, app);
+            }
+            return;
+        }
         if let Some(operation) = book.end_operation(lives) {
-            self.superseded.insert(operation.id);
-            if let Some(instances) = operation.shrink {
+            let abort = operation.aborted_by.filter(|id| self.aborts.contains_key(id));
+            self.superseded.extend([Some(operation.id), abort].into_iter().flatten());
+            book.unproved = operation.unproved();
+            if let Some(instances) = operation.shrink.filter(|_| book.unproved.is_none()) {
                 book.resize(instances);
             }
         }
@@ -45,6 +54,9 @@ impl Witness {
             at_once: usize::MAX,
             touched: BTreeSet::new(),
             reverted: None,
+            aborted_by: None,
+            steps: None,
+            switched: BTreeSet::new(),
         };
         let mut hurries = false;
         match order {
@@ -74,8 +86,27 @@ impl Witness {
                 let is_current =
                     |index: &u32| book.own(*index, lives).is_none_or(|life| life.generation == *generation);
                 operation.current = book.slots().map(|(index, _)| index).filter(is_current).collect();
-                let staying = (0..*instances).filter(|index| start.contains(*index)).collect();
+                let staying: BTreeSet<u32> = (0..*instances).filter(|index| start.contains(*index)).collect();
+                let of = (0..).take_while(|index| *index < book.instances);
+                let of = of.filter(|index| staying.contains(index)).count();
+                if operation.before.is_some() {
+                    operation.steps = steps(&book.policy, u32::try_from(of).unwrap_or(u32::MAX));
+                }
+                let idle = |index: &u32| book.place(*index).is_some_and(|place| place.wish != Wish::Yes);
+                let idle: Vec<u32> = staying.iter().copied().filter(idle).collect();
                 operation.slots = book.want(now, &Slots::Only(staying));
+                if let Some(steps) = &mut operation.steps {
+                    let is_new = |index: &u32| {
+                        book.own(*index, lives).is_some_and(|life| life.generation == *generation)
+                    };
+                    operation.current = operation.slots.iter().copied().filter(is_new).collect();
+                    steps.introduced.clone_from(&operation.current);
+                    steps.admitted = book.slots().map(|(index, _)| index).filter(is_new).collect();
+                    // They begin when it is their turn.
+                    for index in idle.into_iter().filter(|index| !operation.current.contains(index)) {
+                        book.places[index as usize].wish = Wish::Maybe;
+                    }
+                }
             }
             Order::Start(slots) => operation.slots = book.want(now, slots),
             Order::Restart { slots, now: hurry } => {
@@ -103,6 +134,7 @@ impl Witness {
                     operation.slots = (*instances..).take_while(|index| book.has(*index)).collect();
                 }
             }
+            Order::Abort => {}
         }
         let is_ready = |index: &u32| book.is_ready(*index, lives);
         operation.already = operation.slots.iter().copied().filter(is_ready).collect();
@@ -126,16 +158,16 @@ impl Witness {
     /// Takes note that an app is what it was before its operation.
     pub(super) fn note_revert(&mut self, now: Timestamp, app: AppId) {
         let Some(book) = self.apps.get_mut(&app) else { return };
+        if let Some(before) = book.unproved.take() {
+            book.return_to(&before);
+            return;
+        }
         let Some(mut operation) = book.operation.take() else { return };
         let Some(before) = operation.before.clone() else { return };
         operation.reverted = Some(book.generation);
         operation.shrink = None;
-        book.tried_at = None;
-        book.generation = before.generation;
-        if let Some(policy) = book.policies.get(&before.generation) {
-            book.policy = Rc::clone(policy);
-        }
-        book.resize(before.instances);
+        operation.steps = None;
+        book.return_to(&before);
         for (index, place) in (0..).zip(&mut book.places).take(before.instances as usize) {
             place.stuck = false;
             place.wish = if before.wished.contains(&index) { Wish::Yes } else { Wish::No };
@@ -161,4 +193,32 @@ impl Witness {
 
 fn wished(book: &AppBook) -> BTreeSet<u32> {
     book.slots().filter(|(_, place)| place.wish == Wish::Yes).map(|(index, _)| index).collect()
+}
+
+/// The steps of a reload of so many slots; `None` where workers take over one by
+/// one.
+fn steps(policy: &Policy, of: u32) -> Option<StepsBook> {
+    let Reload::Steps { shares, hold } = &policy.reload else { return None };
+    (policy.max_surge > 0 && of > 0).then(|| StepsBook {
+        shares: shares.clone(),
+        hold: *hold,
+        of,
+        at: 0,
+        held: None,
+        introduced: BTreeSet::new(),
+        admitted: BTreeSet::new(),
+        share: 0,
+    })
+}
+
+impl AppBook {
+    /// Takes the settings that it had.
+    fn return_to(&mut self, before: &Before) {
+        self.tried_at = None;
+        self.generation = before.generation;
+        if let Some(policy) = self.policies.get(&before.generation) {
+            self.policy = Rc::clone(policy);
+        }
+        self.resize(before.instances);
+    }
 }
