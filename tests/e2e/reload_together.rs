@@ -26,7 +26,7 @@ fn settings(home: &Home, reload: &str) -> String {
 fn captured(home: &Home, reload: &str) -> String {
     let address = home.address();
     format!(
-        "command: [{}, {}]\nenv: {{HOST: '{}', PORT: '{}'}}\nmin_uptime: 50ms\ninstances: 4\nreload: {reload}",
+        "command: [{}, {}]\nenv: {{HOST: '{}', PORT: '{}'}}\nready: listen\nmin_uptime: 50ms\ninstances: 4\nreload: {reload}",
         text(&installed("node")),
         text(&fixture("bind/server.js")),
         address.ip(),
