@@ -8,6 +8,7 @@ use crate::app::{App, Turn};
 use crate::event::{Event, Order, Slots};
 use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
 use crate::jitter::Jitter;
+use crate::memo::{AppMemo, SlotMemo};
 use crate::policy::{Policy, Version};
 use crate::slot::Cause;
 use crate::status::AppSnapshot;
@@ -52,6 +53,50 @@ impl Supervisor {
     ) {
         let app = || App::new(id, Version::new(generation, policy)).restored(now, instances, start);
         self.apps.entry(id).or_insert_with(app);
+    }
+
+    /// Takes an app over from a supervisor that is no more, as its memo says. Its
+    /// operation goes on under the given id. Returns the orders that were given
+    /// and that may not have been performed: each must be, unless it is known to
+    /// have been. What has happened meanwhile is told by events, as ever;
+    /// [`Event::TimePassed`] is due now.
+    ///
+    /// `None` for a memo that is not whole, and for a known app.
+    #[must_use]
+    pub fn adopt(
+        &mut self,
+        now: Timestamp,
+        id: AppId,
+        operation: OperationId,
+        memo: AppMemo,
+        slots: Vec<SlotMemo>,
+    ) -> Option<Vec<Action>> {
+        if self.apps.contains_key(&id) {
+            return None;
+        }
+        let mut actions = Vec::new();
+        let mut turn = Turn {
+            now,
+            ending: self.ending,
+            jitter: &mut self.jitter,
+            next_worker: &mut self.next_worker,
+            places: &mut self.places,
+            actions: &mut actions,
+        };
+        self.apps.insert(id, App::adopted(id, operation, memo, slots, &mut turn)?);
+        Some(actions)
+    }
+
+    /// What there is to remember of an app, apart from its slots, so that
+    /// another supervisor can [`adopt`](Self::adopt) it.
+    #[must_use]
+    pub fn memo(&self, id: AppId) -> Option<AppMemo> {
+        self.apps.get(&id).map(App::memo)
+    }
+
+    /// What there is to remember of an app's slots, in order.
+    pub fn slot_memos(&self, id: AppId) -> impl Iterator<Item = SlotMemo> {
+        self.apps.get(&id).into_iter().flat_map(App::slot_memos)
     }
 
     /// Takes note of an event and tells what to do about it. More events may be
