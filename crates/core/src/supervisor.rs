@@ -1,6 +1,6 @@
 //! The whole: all apps, one entry point.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::action::{Action, Outcome, Refusal};
@@ -23,6 +23,8 @@ pub struct Supervisor {
     next_worker: WorkerId,
     jitter: Jitter,
     ending: bool,
+    /// The apps that may have changed since somebody asked.
+    touched: BTreeSet<AppId>,
 }
 
 impl Supervisor {
@@ -36,6 +38,7 @@ impl Supervisor {
             next_worker: first_worker,
             jitter: Jitter::new(seed),
             ending: false,
+            touched: BTreeSet::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Supervisor {
         instances: u32,
         start: &Slots,
     ) {
+        self.touched.insert(id);
         let app = || App::new(id, Version::new(generation, policy)).restored(now, instances, start);
         self.apps.entry(id).or_insert_with(app);
     }
@@ -84,7 +88,13 @@ impl Supervisor {
             actions: &mut actions,
         };
         self.apps.insert(id, App::adopted(id, operation, memo, slots, &mut turn)?);
+        self.touched.insert(id);
         Some(actions)
+    }
+
+    /// The apps whose memos may have changed since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<AppId> {
+        core::mem::take(&mut self.touched)
     }
 
     /// What there is to remember of an app, apart from its slots, so that
@@ -156,9 +166,14 @@ impl Supervisor {
                 None
             }
         };
+        let touched = &mut self.touched;
         apps.retain(|id, app| {
             let due = app.deadline.is_some_and(|deadline| deadline <= now);
-            let forget = (due || concerned == Some(*id) || turn.ending) && app.reconcile(&mut turn);
+            if !due && concerned != Some(*id) && !turn.ending {
+                return true;
+            }
+            touched.insert(*id);
+            let forget = app.reconcile(&mut turn);
             if forget {
                 turn.actions.push(Action::Forget(*id));
             }
@@ -182,6 +197,7 @@ impl Supervisor {
     /// Counts the automatic restarts of these slots from 0 again. Returns how many
     /// slots these are. What is decided does not depend on the count.
     pub fn reset_restarts(&mut self, id: AppId, slots: &Slots) -> u32 {
+        self.touched.insert(id);
         let selected = self.apps.get_mut(&id).into_iter().flat_map(|app| app.select(slots));
         selected.map(|(_, slot)| slot.restarts = 0).fold(0, |count, ()| count + 1)
     }

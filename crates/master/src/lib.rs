@@ -10,6 +10,7 @@
 //! (`link`, `records`), and a master that starts looks there first
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
+mod adopt;
 mod automatic;
 mod capture;
 mod cgroups;
@@ -18,12 +19,14 @@ mod control;
 mod drains;
 mod events;
 mod family;
+mod fault;
 mod group;
 mod inherit;
 mod link;
 mod listeners;
 mod log;
 mod master;
+mod memory;
 mod notify;
 mod operations;
 mod output;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
 use supervisor_config::ListenAddress;
 use supervisor_core::{AppId, SeatId, Side, SlotId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
@@ -68,8 +69,24 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 struct Inherited {
     socket: Rc<OwnedFd>,
+    record: MemberRecord,
+}
+
+/// What the keeper knows of a member of a group.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct MemberRecord {
     /// Its number in its group.
+    #[serde(default)]
     number: Option<u32>,
+    /// See [`Member::holder`].
+    #[serde(default)]
+    holder: Option<u64>,
+}
+
+impl MemberRecord {
+    fn holder(&self) -> Option<WorkerId> {
+        self.holder.map(WorkerId)
+    }
 }
 
 /// An address that cannot be served.
@@ -83,8 +100,8 @@ pub(crate) struct ListenError {
 impl Listeners {
     /// Keeps a socket of an earlier master for the seat that asks for it.
     pub(crate) fn inherit(&mut self, key: String, record: &[u8], socket: OwnedFd) {
-        let number = records::read(record).ok();
-        self.inherited.insert(key, Inherited { socket: Rc::new(socket), number });
+        let record = records::read(record).unwrap_or_default();
+        self.inherited.insert(key, Inherited { socket: Rc::new(socket), record });
     }
 
     /// Uses a socket of the service manager for its address.
@@ -244,14 +261,14 @@ impl Listeners {
         let key = key(KEY_PREFIX, app, seat, address);
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
         self.meet(app, address);
-        let socket = match self.inherited.remove(&key) {
-            Some(left) => left.socket,
+        let (socket, holder) = match self.inherited.remove(&key) {
+            Some(left) => (left.socket, left.record.holder()),
             None => {
                 let alone = self.group(app, address).is_none_or(|group| group.members().is_empty());
-                Rc::new(bind(address, first && alone)?)
+                (Rc::new(bind(address, first && alone)?), None)
             }
         };
-        Ok(Member { address: address.clone(), socket, key, captured: false, holder: None })
+        Ok(Member { address: address.clone(), socket, key, captured: false, holder })
     }
 
     /// Makes the group of an address, with what an earlier master left of it.
@@ -274,7 +291,7 @@ impl Listeners {
         let found = self.inherited.iter().filter(|(key, _)| is_its(key)).map(|(key, left)| Found {
             key: key.clone(),
             socket: Rc::clone(&left.socket),
-            number: left.number,
+            number: left.record.number,
             listens: socket::is_listening(&left.socket).unwrap_or(false),
         });
         Group::recover(address.clone(), found.collect())
@@ -305,7 +322,7 @@ impl Listeners {
         if group.contains(&member.key) {
             return socket::listen(socket, backlog);
         }
-        write_down(&member.key, group.next(), socket, link);
+        write_down(&member.key, group.next(), member.holder, socket, link);
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
         Ok(())
@@ -347,10 +364,14 @@ impl Listeners {
 
     /// Notes that a member has left its group, here and with the keeper.
     fn note_leave(&mut self, app: &str, address: &ListenAddress, key: &str, link: &Link) {
-        if let Some(group) = self.group_mut(app, address)
+        let Self { groups, members, .. } = self;
+        let groups = groups.get_mut(app).into_iter().flatten();
+        if let Some(group) = { groups }.find(|group| group.address == *address)
             && let Some((number, moved)) = group.leave(key)
         {
-            write_down(&moved.key, number, moved.socket.as_fd(), link);
+            let known = members.values().flatten().find(|member| member.key == moved.key);
+            let holder = known.and_then(|member| member.holder);
+            write_down(&moved.key, number, holder, moved.socket.as_fd(), link);
         }
     }
 
@@ -458,9 +479,10 @@ impl Listeners {
     }
 }
 
-/// Writes a member's number down with the keeper.
-fn write_down(key: &str, number: u32, socket: BorrowedFd<'_>, link: &Link) {
-    link.put(key, &to_json(&number), &[(FdRole::Hold, socket)]);
+/// Writes a member's number and its holder down with the keeper.
+fn write_down(key: &str, number: u32, holder: Option<WorkerId>, socket: BorrowedFd<'_>, link: &Link) {
+    let record = MemberRecord { number: Some(number), holder: holder.map(|worker| worker.0) };
+    link.put(key, &to_json(&record), &[(FdRole::Hold, socket)]);
 }
 
 /// Binds a member. The `first` of a group is tried without `SO_REUSEPORT`

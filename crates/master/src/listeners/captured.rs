@@ -53,9 +53,12 @@ impl Listeners {
             // Its group has it, and it goes with the group.
             self.inherited.remove(&anchor_key(app, &address));
             let Some(left) = self.inherited.remove(&key) else { continue };
-            let member = Member { address, socket: left.socket, key, captured: true, holder: None };
-            // The backlog comes with the next worker's `listen`.
-            if let Err(error) = self.listen(&member, app, BACKLOG, link) {
+            let holder = left.record.holder();
+            let member = Member { address, socket: left.socket, key, captured: true, holder };
+            let is_in = self.group(app, &member.address).is_some_and(|group| group.contains(&member.key));
+            // The backlog comes with the next worker's `listen`. One that has a
+            // worker has that worker's.
+            if !is_in && let Err(error) = self.listen(&member, app, BACKLOG, link) {
                 tracing::warn!("{app}: {} is lost: {error}", address_text(&member.address));
                 continue;
             }
@@ -99,11 +102,25 @@ impl Listeners {
     }
 
     /// Notes that a worker has a socket of its seat now.
-    pub(crate) fn take_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, worker: WorkerId) {
-        let members = self.members.get_mut(&seat).into_iter().flatten();
-        for member in members.filter(|member| Rc::ptr_eq(&member.socket, socket)) {
-            member.holder = Some(worker);
+    pub(crate) fn take_up(&mut self, seat: SeatId, cookie: u64, worker: WorkerId, link: &Link) {
+        let Self { members, groups, .. } = self;
+        let is_it = |member: &&mut Member| capture::cookie(&*member.socket).is_ok_and(|own| own == cookie);
+        let Some(member) = members.get_mut(&seat).and_then(|members| members.iter_mut().find(is_it)) else {
+            return;
+        };
+        if member.holder.replace(worker) == Some(worker) {
+            return;
         }
+        let group = groups.values().flatten().find(|group| group.contains(&member.key));
+        if let Some(number) = group.and_then(|group| group.number_of(&member.key)) {
+            write_down(&member.key, number, member.holder, member.socket.as_fd(), link);
+        }
+    }
+
+    /// Whether a worker has a captured socket that listens.
+    pub(crate) fn has_captured(&self, seat: SeatId, worker: WorkerId) -> bool {
+        let mut members = self.members.get(&seat).into_iter().flatten();
+        members.any(|member| member.captured && member.holder == Some(worker))
     }
 
     /// Lets a socket listen that a worker has bound. From then on it is a
@@ -159,7 +176,7 @@ impl Listeners {
         };
         let key = anchor_key(app, address);
         let socket = bind(address, false)?;
-        write_down(&key, group.next(), socket.as_fd(), link);
+        write_down(&key, group.next(), None, socket.as_fd(), link);
         socket::listen(&socket, 1).inspect_err(|_| link.delete(&key))?;
         if let Some(group) = self.group_mut(app, address) {
             group.join(key, Rc::new(socket));
