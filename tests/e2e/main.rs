@@ -17,6 +17,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod adoption;
 mod capture;
 mod cgroup;
 mod config;
