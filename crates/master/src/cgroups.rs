@@ -32,6 +32,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use supervisor_core::{Exit, WorkerId};
 use supervisor_sys::cgroup::{self, Cgroup, MemoryEvents};
@@ -45,6 +47,9 @@ const DAEMON: &str = "daemon";
 const WORKERS: &str = "workers";
 /// Where systemd runs `ExecReload=` and `ExecStop=`.
 const CONTROL: &str = ".control";
+/// How long what earlier workers have left may take to die.
+const DEATH: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many cgroups may wait for being removed; a new master removes others.
 const MAX_GONE: usize = 1024;
 /// Bytes of an app's name in that of a cgroup, which may have 255.
@@ -140,7 +145,15 @@ impl Cgroups {
         let own: Vec<&Cgroup> = own.map(|own| &own.cgroup).collect();
         let all = tree.workers.children().unwrap_or_default();
         let left: Vec<Cgroup> = all.into_iter().filter(|cgroup| !own.contains(&cgroup)).collect();
-        left.into_iter().for_each(|cgroup| self.remove_or_keep(cgroup));
+        left.iter().for_each(|cgroup| _ = cgroup.kill());
+        // They hold addresses that others are about to need.
+        let deadline = Instant::now() + DEATH;
+        for cgroup in left {
+            while cgroup.is_populated().unwrap_or(false) && Instant::now() < deadline {
+                sleep(LOOK_EVERY);
+            }
+            self.remove_or_keep(cgroup);
+        }
     }
 
     /// Makes a cgroup for a worker that is about to start: see

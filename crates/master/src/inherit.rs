@@ -215,7 +215,8 @@ impl Leftovers {
 
     /// Ends those that nobody has adopted, and forgets them.
     pub(crate) fn end(self, link: &Link) {
-        let strangers: Vec<&Leftover> = self.workers.values().collect();
+        let is_there = |leftover: &&Leftover| leftover.fds.get(&Held::Process).is_some_and(runs);
+        let strangers: Vec<&Leftover> = self.workers.values().filter(is_there).collect();
         if !strangers.is_empty() {
             tracing::warn!("{} workers are ended that no app knows", strangers.len());
             end_all(&strangers);
@@ -265,6 +266,12 @@ impl Leftover {
         let (Some(pid), Some(known)) = (self.process, self.record.process) else { return false };
         processes.session(pid).any(|entry| entry.start_time >= known.start_time)
     }
+}
+
+/// Whether a process has not ended.
+fn runs(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())) == Ok(0)
 }
 
 /// Kills workers that nobody has adopted, and waits until they are gone.

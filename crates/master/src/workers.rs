@@ -352,13 +352,13 @@ impl Workers {
         let exit = match pidfd::peek_exit(&worker.pidfd) {
             Ok(None) => return None,
             Ok(Some(exit)) => worker.exit(exit),
-            Err(_) if worker.adopted => {
+            Err(_) if worker.adopted && link.keeper_pid().is_some() => {
                 // It would be told again and again.
                 let _ = poller.remove(&worker.pidfd);
                 self.unknown.push((id, Instant::now() + STATUS));
                 return None;
             }
-            // Somebody else has reaped it.
+            // Somebody else has reaped it, or an adopted one has no keeper.
             Err(_) => Exit::Unknown,
         };
         self.end(id, exit, poller, link)
