@@ -141,10 +141,6 @@ impl SlotMemo {
     }
 
     fn of(slot: &Slot, index: u32, operation: Option<&Operation>) -> Self {
-        let among = |which: fn(&Operation) -> &BTreeSet<u32>| {
-            operation.is_some_and(|operation| which(operation).contains(&index))
-        };
-        let before = operation.and_then(|operation| operation.before.as_ref());
         Self {
             wanted: slot.wanted,
             recycle: slot.recycle.clone(),
@@ -159,13 +155,31 @@ impl SlotMemo {
             restarts: slot.restarts,
             generation: slot.generation,
             last_ending: slot.last_ending.clone(),
-            awaited: Awaited {
-                ready: among(|operation| &operation.ready),
-                turn: among(|operation| &operation.waiting),
-                gone: among(|operation| &operation.gone),
-                before: before.is_some_and(|before| before.wanted.contains(&index)),
-            },
+            awaited: Awaited::of(index, operation),
         }
+    }
+
+    /// Whether it is what there is to remember of a slot: without making that.
+    fn is_of(&self, slot: &Slot, index: u32, operation: Option<&Operation>) -> bool {
+        let same = |memo: &Option<WorkerMemo>, worker: &Option<Worker>| match (memo, worker) {
+            (Some(memo), Some(worker)) => memo.is_of(worker),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same(&self.worker, &slot.worker)
+            && same(&self.successor, &slot.successor)
+            && same(&self.retired, &slot.retired)
+            && self.wanted == slot.wanted
+            && self.recycle == slot.recycle
+            && self.replace == slot.replace
+            && self.side == slot.side
+            && self.open == (slot.open.is(Side::A), slot.open.is(Side::B))
+            && self.rest == slot.rest
+            && self.streak == slot.streak
+            && self.restarts == slot.restarts
+            && self.generation == slot.generation
+            && self.last_ending == slot.last_ending
+            && self.awaited == Awaited::of(index, operation)
     }
 
     fn restore(self, version: &impl Fn(Generation) -> Version) -> Slot {
@@ -198,7 +212,27 @@ impl SlotMemo {
     }
 }
 
+impl Awaited {
+    fn of(index: u32, operation: Option<&Operation>) -> Self {
+        let Some(operation) = operation else { return Self::default() };
+        Self {
+            ready: operation.ready.contains(&index),
+            turn: operation.waiting.contains(&index),
+            gone: operation.gone.contains(&index),
+            before: operation.before.as_ref().is_some_and(|before| before.wanted.contains(&index)),
+        }
+    }
+}
+
 impl WorkerMemo {
+    fn is_of(&self, worker: &Worker) -> bool {
+        self.id == worker.id
+            && self.generation == worker.version.generation
+            && self.since == worker.since
+            && self.stage == worker.stage
+            && self.hurry == worker.hurry
+    }
+
     fn of(worker: &Worker) -> Self {
         let Worker { id, version, since, stage, hurry } = worker;
         Self { id: *id, generation: version.generation, since: *since, stage: stage.clone(), hurry: *hurry }
@@ -282,6 +316,18 @@ impl App {
     pub(crate) fn slot_memos(&self) -> impl Iterator<Item = SlotMemo> {
         let operation = self.operation.as_ref();
         (0..).zip(&self.slots).map(move |(index, slot)| SlotMemo::of(slot, index, operation))
+    }
+
+    /// The slots that differ from what was remembered of them, in order, unless
+    /// their number does.
+    pub(crate) fn changed_slots(&self, known: &[SlotMemo]) -> Option<Vec<(u32, SlotMemo)>> {
+        if known.len() != self.slots.len() {
+            return None;
+        }
+        let operation = self.operation.as_ref();
+        let all = (0..).zip(&self.slots).zip(known);
+        let changed = all.filter(|((index, slot), known)| !known.is_of(slot, *index, operation));
+        Some(changed.map(|((index, slot), _)| (index, SlotMemo::of(slot, index, operation))).collect())
     }
 
     /// The app that a memo was taken of; `None` when the memo lacks the settings

@@ -109,6 +109,13 @@ impl Supervisor {
         self.apps.get(&id).into_iter().flat_map(App::slot_memos)
     }
 
+    /// The slots of an app that differ from what was remembered of them, in order;
+    /// `None` when their number does.
+    #[must_use]
+    pub fn changed_slots(&self, id: AppId, known: &[SlotMemo]) -> Option<Vec<(u32, SlotMemo)>> {
+        self.apps.get(&id)?.changed_slots(known)
+    }
+
     /// Takes note of an event and tells what to do about it. More events may be
     /// handled before the actions are performed. Those that change the world
     /// (open, close, spawn, terminate, kill) must be performed in order, and so

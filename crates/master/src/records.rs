@@ -19,7 +19,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, IntoInnerError, Read, Seek, SeekFrom};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -180,9 +180,9 @@ pub(crate) fn store_app(app: &App, record: &AppRecord) -> io::Result<OwnedFd> {
 
 /// Any value in a file of memory.
 pub(crate) fn store_json(value: &impl Serialize) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(value)?)?;
-    Ok(file.into())
+    let mut file = BufWriter::new(File::from(memfd_create("record", MemfdFlags::CLOEXEC)?));
+    serde_json::to_writer(&mut file, value)?;
+    Ok(file.into_inner().map_err(IntoInnerError::into_error)?.into())
 }
 
 /// A record's JSON.
