@@ -88,20 +88,23 @@ fn whoever_ignores_the_signal_is_killed() {
 }
 
 #[test]
-fn a_new_master_ends_what_the_last_one_s_workers_left() {
+fn a_new_master_takes_cgroups_over() {
     let home = Home::new();
     let cgroup = TestCgroup::new(&home);
     write_app(&home, DAEMONISED, "");
     let run = run(&home, &cgroup);
     home.app_in_state("web", "online");
-    let master = home.daemon().1;
+    let (master, before) = (home.daemon().1, home.pids("web"));
     until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
     process::kill_and_wait(master);
+    let app = home.app_when("web", "is known to another master", |_| home.daemon().1 != master);
+    assert_eq!(crate::harness::pids(&app), before);
+    assert!(app["workers"][0]["cgroup"].as_str().unwrap().ends_with("/workers/web-1"), "{app:#}");
+    assert_eq!((cgroup.members("/workers/web-1").len(), cgroup.workers()), (3, vec!["web-1".to_owned()]));
+    // What a crash leaves is ended, as ever.
+    process::kill_and_wait(before[0]);
     until("all of the first one's are gone", || cgroup.members("/workers/web-1").is_empty());
-    home.app_in_state("web", "online");
-    assert!(home.daemon().1 != master);
-    let workers = cgroup.workers();
-    assert!(workers.len() == 1 && workers[0] != "web-1", "{workers:?}");
+    home.app_when("web", "has another worker", |app| app["state"] == "online" && app["restarts"] == 1);
     end(&home, run);
     // Where the kernel can limit memory, keeper and master were in there.
     assert!(cgroup.all().iter().all(|path| path == "/daemon"), "{:?}", cgroup.all());

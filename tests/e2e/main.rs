@@ -18,6 +18,7 @@ mod programs;
 mod terminal;
 mod wait;
 
+mod adoption;
 mod balance;
 mod capture;
 mod cgroup;

@@ -98,7 +98,7 @@ fn what_is_deleted_does_not_come_back() {
     process::kill_and_wait(master);
     let _ = finish(delete);
     home.app_in_state("web", "online");
-    assert_eq!(home.status()["apps"].as_array().unwrap().len(), 1);
+    until("it is gone", || home.status()["apps"].as_array().unwrap().len() == 1);
     home.ok(&["delete", "all"]);
     home.ok(&["kill"]);
     assert!(kept(&home).is_empty());

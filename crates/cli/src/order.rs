@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use supervisor_protocol::control::Progress;
 
-use crate::client::{Lines, as_it_is, decode};
+use crate::client::{BrokenOff, Lines, as_it_is, decode};
 use crate::exit_code::{ExitCode, Failure};
 use crate::progress::{News, Tracker};
 use crate::render::text::one_line;
@@ -46,7 +46,7 @@ pub(crate) async fn follow_selected(
 
 async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Result<ExitCode, Failure> {
     let mut display = Display::new(terminal);
-    while let Some(line) = lines.next().await? {
+    while let Some(line) = next(&mut lines).await? {
         let news = tracker.note(decode::<Progress>(&line)?);
         if terminal.json {
             print(&as_it_is(line))?;
@@ -89,7 +89,7 @@ pub(crate) async fn accepted(
             Terminal::say(text);
         }
     };
-    while let Some(line) = lines.next().await? {
+    while let Some(line) = next(&mut lines).await? {
         let news = tracker.note(decode::<Progress>(&line)?);
         if terminal.json {
             print(&as_it_is(line))?;
@@ -117,10 +117,17 @@ pub(crate) async fn accepted(
     Err(broken_off())
 }
 
+/// The next line. A master that was replaced says no more, though the next one
+/// goes on with the order.
+async fn next(lines: &mut Lines) -> Result<Option<Vec<u8>>, Failure> {
+    lines.next().await.map_err(|error| if error.is::<BrokenOff>() { broken_off() } else { error.into() })
+}
+
 fn broken_off() -> Failure {
     Failure::new(
         ExitCode::Failed,
-        "the daemon's answer broke off before the order was over; see `supervisor status`",
+        "the daemon's answer broke off before the order was over; it goes on if the daemon does: \
+         see `supervisor status`, and the daemon's log for how it ends",
     )
 }
 

@@ -4,6 +4,7 @@
 //! their sockets in `sockets` and the breaker in `breaker`.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -198,7 +199,7 @@ impl App {
         let before = Before {
             version: self.version.clone(),
             instances: self.instances,
-            wanted: (0..).zip(&self.slots).filter_map(wanted).collect(),
+            wanted: Rc::new((0..).zip(&self.slots).filter_map(wanted).collect()),
         };
         let changed = version.generation != self.version.generation;
         let serves = self.slots.iter().any(Slot::is_ready);
@@ -241,11 +242,12 @@ impl App {
         let admitted = admitted.collect();
         let (mut current, mut others) = (BTreeSet::new(), BTreeSet::new());
         for (index, slot) in self.select(start).take_while(|(index, _)| *index < instances) {
+            let new = is_new(slot);
             // The others begin when it is their turn.
-            if slot.wanted {
+            if slot.wanted || new {
                 slot.want_now(turn.now);
             }
-            if is_new(slot) { &mut current } else { &mut others }.insert(index);
+            if new { &mut current } else { &mut others }.insert(index);
         }
         // Slots are counted by a u32.
         let of = u32::try_from(current.len() + others.len()).unwrap_or(u32::MAX);

@@ -1,6 +1,7 @@
 //! An order that a person waits for, as a plan that events step forward.
 
 use alloc::collections::BTreeSet;
+use alloc::rc::Rc;
 
 use crate::action::Failure;
 use crate::id::OperationId;
@@ -49,7 +50,7 @@ pub(crate) struct Before {
     pub(crate) version: Version,
     pub(crate) instances: u32,
     /// The slots that were to run.
-    pub(crate) wanted: BTreeSet<u32>,
+    pub(crate) wanted: Rc<BTreeSet<u32>>,
 }
 
 impl Operation {

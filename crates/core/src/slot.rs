@@ -81,7 +81,7 @@ impl Seats {
 
 /// What a slot without a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub enum Rest {
     /// For a person.
     Stopped,
     /// For this moment.
@@ -114,20 +114,41 @@ pub(crate) struct Worker {
 }
 
 /// How far a worker's life has come.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
     /// Ordered; the outcome is not known yet.
     Spawning,
-    /// It runs. At the deadline it counts as ready (`ready: started`) or as
-    /// failed (otherwise). What it `lacks` to be ready, in words, if known.
-    Starting { deadline: Timestamp, lacks: Option<String> },
-    /// It may take connections. `stable_at` is `None` once it is stable.
-    Ready { stable_at: Option<Timestamp> },
+    /// It runs.
+    Starting {
+        /// When it counts as ready (`ready: started`) or as failed (otherwise).
+        deadline: Timestamp,
+        /// What is missing until it is ready, in words, if that is known.
+        lacks: Option<String>,
+    },
+    /// It may take connections.
+    Ready {
+        /// When it will be stable; `None` once it is.
+        stable_at: Option<Timestamp>,
+    },
     /// It gets no new connections; it is asked to end when it has taken those
     /// that wait for it, or at the deadline.
-    Draining { cause: Cause, deadline: Timestamp, stable: bool },
-    /// It was asked to end, or said that it will; killed at `kill_at`.
-    Stopping { cause: Cause, kill_at: Option<Timestamp>, stable: bool },
+    Draining {
+        /// Why it is to end.
+        cause: Cause,
+        /// How long it is waited for.
+        deadline: Timestamp,
+        /// It had proved itself.
+        stable: bool,
+    },
+    /// It was asked to end, or said that it will.
+    Stopping {
+        /// Why.
+        cause: Cause,
+        /// When it is killed; `None` once it was.
+        kill_at: Option<Timestamp>,
+        /// It had proved itself.
+        stable: bool,
+    },
 }
 
 /// How and why a worker's life ended.

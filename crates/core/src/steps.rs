@@ -19,6 +19,7 @@ use core::time::Duration;
 use crate::action::{Action, Portion, Step};
 use crate::app::{App, Turn};
 use crate::id::{Generation, SeatId};
+use crate::memo::StepsMemo;
 use crate::policy::{Policy, Reload};
 use crate::slot::{Rest, Slot, Worker};
 use crate::time::Timestamp;
@@ -39,7 +40,7 @@ pub(crate) struct Steps {
     /// The slots that have, or are to have, a new worker.
     pub(crate) introduced: BTreeSet<u32>,
     /// Those whose new worker gets connections.
-    admitted: BTreeSet<u32>,
+    pub(crate) admitted: BTreeSet<u32>,
     /// The share that these get together, in percent; 0 before the first step.
     share: u32,
 }
@@ -68,6 +69,24 @@ impl Steps {
             admitted,
             share: 0,
         })
+    }
+
+    /// What there is to remember of it, without its slots.
+    pub(crate) fn memo(&self) -> StepsMemo {
+        StepsMemo {
+            shares: self.shares.clone(),
+            hold: self.hold,
+            at: self.at,
+            held_until: self.held_until,
+            of: self.of,
+            share: self.share,
+        }
+    }
+
+    /// The steps that a memo was taken of.
+    pub(crate) fn restored(memo: StepsMemo, introduced: BTreeSet<u32>, admitted: BTreeSet<u32>) -> Self {
+        let StepsMemo { shares, hold, at, held_until, of, share } = memo;
+        Self { shares, hold, at, held_until, of, introduced, admitted, share }
     }
 
     /// Whether more slots get a new worker at this step.

@@ -1,6 +1,6 @@
 //! The whole: all apps, one entry point.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::action::{Action, Outcome, Refusal};
@@ -8,6 +8,7 @@ use crate::app::{App, Turn};
 use crate::event::{Event, Order, Slots};
 use crate::id::{AppId, Generation, OperationId, SlotId, WorkerId};
 use crate::jitter::Jitter;
+use crate::memo::{AppMemo, SlotMemo};
 use crate::policy::{Policy, Version};
 use crate::slot::Cause;
 use crate::status::AppSnapshot;
@@ -22,6 +23,8 @@ pub struct Supervisor {
     next_worker: WorkerId,
     jitter: Jitter,
     ending: bool,
+    /// The apps that may have changed since somebody asked.
+    touched: BTreeSet<AppId>,
 }
 
 impl Supervisor {
@@ -35,6 +38,7 @@ impl Supervisor {
             next_worker: first_worker,
             jitter: Jitter::new(seed),
             ending: false,
+            touched: BTreeSet::new(),
         }
     }
 
@@ -50,8 +54,66 @@ impl Supervisor {
         instances: u32,
         start: &Slots,
     ) {
+        self.touched.insert(id);
         let app = || App::new(id, Version::new(generation, policy)).restored(now, instances, start);
         self.apps.entry(id).or_insert_with(app);
+    }
+
+    /// Takes an app over from a supervisor that is no more, as its memo says. Its
+    /// operation goes on under the given id. Returns the orders that were given
+    /// and that may not have been performed: each must be, unless it is known to
+    /// have been. What has happened meanwhile is told by events, as ever;
+    /// [`Event::TimePassed`] is due now.
+    ///
+    /// `None` for a memo that is not whole, and for a known app.
+    #[must_use]
+    pub fn adopt(
+        &mut self,
+        now: Timestamp,
+        id: AppId,
+        operation: OperationId,
+        memo: AppMemo,
+        slots: Vec<SlotMemo>,
+    ) -> Option<Vec<Action>> {
+        if self.apps.contains_key(&id) {
+            return None;
+        }
+        let mut actions = Vec::new();
+        let mut turn = Turn {
+            now,
+            ending: self.ending,
+            jitter: &mut self.jitter,
+            next_worker: &mut self.next_worker,
+            places: &mut self.places,
+            actions: &mut actions,
+        };
+        self.apps.insert(id, App::adopted(id, operation, memo, slots, &mut turn)?);
+        self.touched.insert(id);
+        Some(actions)
+    }
+
+    /// The apps whose memos may have changed since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<AppId> {
+        core::mem::take(&mut self.touched)
+    }
+
+    /// What there is to remember of an app, apart from its slots, so that
+    /// another supervisor can [`adopt`](Self::adopt) it.
+    #[must_use]
+    pub fn memo(&self, id: AppId) -> Option<AppMemo> {
+        self.apps.get(&id).map(App::memo)
+    }
+
+    /// What there is to remember of an app's slots, in order.
+    pub fn slot_memos(&self, id: AppId) -> impl Iterator<Item = SlotMemo> {
+        self.apps.get(&id).into_iter().flat_map(App::slot_memos)
+    }
+
+    /// The slots of an app that differ from what was remembered of them, in order;
+    /// `None` when their number does.
+    #[must_use]
+    pub fn changed_slots(&self, id: AppId, known: &[SlotMemo]) -> Option<Vec<(u32, SlotMemo)>> {
+        self.apps.get(&id)?.changed_slots(known)
     }
 
     /// Takes note of an event and tells what to do about it. More events may be
@@ -117,9 +179,14 @@ impl Supervisor {
                 None
             }
         };
+        let touched = &mut self.touched;
         apps.retain(|id, app| {
             let due = app.deadline.is_some_and(|deadline| deadline <= now);
-            let forget = (due || concerned == Some(*id) || turn.ending) && app.reconcile(&mut turn);
+            if !due && concerned != Some(*id) && !turn.ending {
+                return true;
+            }
+            touched.insert(*id);
+            let forget = app.reconcile(&mut turn);
             if forget {
                 turn.actions.push(Action::Forget(*id));
             }
@@ -143,6 +210,7 @@ impl Supervisor {
     /// Counts the automatic restarts of these slots from 0 again. Returns how many
     /// slots these are. What is decided does not depend on the count.
     pub fn reset_restarts(&mut self, id: AppId, slots: &Slots) -> u32 {
+        self.touched.insert(id);
         let selected = self.apps.get_mut(&id).into_iter().flat_map(|app| app.select(slots));
         selected.map(|(_, slot)| slot.restarts = 0).fold(0, |count, ()| count + 1)
     }

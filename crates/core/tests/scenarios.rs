@@ -25,6 +25,7 @@
 //! | `after TIME` | time passes, each deadline is met on its way |
 //! | `leap TIME` | time passes and nobody looks, as on a suspended machine |
 //! | `tick` | the clock is looked at |
+//! | `replace` | another supervisor takes over what is remembered of this one |
 //! | `status` | print what is known of each app |
 
 mod narrate;
@@ -108,7 +109,11 @@ fn difference(expected: &str, actual: &str) -> String {
 
 /// A supervisor and the little that a shell around it must know.
 struct Stage {
+    seed: u64,
     supervisor: Supervisor,
+    next_worker: WorkerId,
+    /// The last order of each app that was taken.
+    running: BTreeMap<AppId, OperationId>,
     now: Timestamp,
     names: Names,
     generations: BTreeMap<AppId, Generation>,
@@ -127,7 +132,10 @@ struct Declared {
 impl Stage {
     fn new(seed: u64) -> Self {
         Self {
+            seed,
             supervisor: Supervisor::new(seed, WorkerId(1)),
+            next_worker: WorkerId(1),
+            running: BTreeMap::new(),
             now: Timestamp::default(),
             names: Names::default(),
             generations: BTreeMap::new(),
@@ -216,6 +224,7 @@ impl Stage {
             ("after", [time]) => self.pass(duration(time)?),
             ("leap", [time]) => self.now = self.now + duration(time)?,
             ("tick", []) => self.handle(Event::TimePassed),
+            ("replace", []) => self.replace(),
             ("status", []) => self.status(),
             _ => return Err("no such command".to_owned()),
         }
@@ -226,10 +235,27 @@ impl Stage {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for action in self.supervisor.handle(self.now, event) {
+                if let Action::Spawn { worker, .. } = action {
+                    self.next_worker = WorkerId(worker.0 + 1);
+                }
                 let _ = writeln!(self.output, "{} {}", moment(self.now), Told(&self.names, &action));
                 events.extend(self.answers(&action));
             }
         }
+    }
+
+    /// Another supervisor takes over. What it orders again is not performed.
+    fn replace(&mut self) {
+        let mut next = Supervisor::new(self.seed, self.next_worker);
+        for app in self.names.apps.keys() {
+            let Some(memo) = self.supervisor.memo(*app) else { continue };
+            let slots = self.supervisor.slot_memos(*app).collect();
+            let operation = self.running.get(app).copied().unwrap_or(OperationId(0));
+            for action in next.adopt(self.now, *app, operation, memo, slots).unwrap_or_default() {
+                let _ = writeln!(self.output, "{} {}", moment(self.now), Told(&self.names, &action));
+            }
+        }
+        self.supervisor = next;
     }
 
     /// What a machine on which everything succeeds would report at once.
@@ -288,6 +314,10 @@ impl Stage {
         let words: Vec<&str> = line.split_whitespace().collect();
         let called = if words[0] == "app" { words[..2].join(" ") } else { words.join(" ") };
         self.names.operations.insert(operation, called);
+        // What is aborted goes on until it has gone back.
+        if order != Order::Abort && self.supervisor.refusal(app, &order).is_none() {
+            self.running.insert(app, operation);
+        }
         self.handle(Event::Ordered { operation, app, order });
     }
 

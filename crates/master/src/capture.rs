@@ -16,16 +16,20 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, Event, SeatId, WorkerId};
 use supervisor_sys::capture::{self, Address, Call, Request, Standing, Traits};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
-use supervisor_sys::{fdpass, pidfd, socket};
+use supervisor_sys::{Pid, fdpass, pidfd, process, socket};
 
+use crate::control::to_json;
 use crate::family::Processes;
+use crate::fault;
 use crate::listeners::{Caught, Rival};
 use crate::master::Master;
+use crate::records::calls_key;
 use crate::settings::address_text;
 use crate::words;
 use crate::workers::Worker;
@@ -39,6 +43,12 @@ const REBIND: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_millis(2);
 /// Sockets that one worker may have bound and not let listen yet.
 const BOUND: usize = 256;
+/// How many of them the next master will know.
+const KEPT: usize = 32;
+/// How long a worker may take to be stopped, so that its call begins anew.
+const STOP: Duration = Duration::from_millis(200);
+/// How often it is looked at meanwhile.
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 /// What a worker's calls have come to.
 #[derive(Debug)]
@@ -67,6 +77,11 @@ impl Later {
         Self { calls: Vec::new(), look_at: Instant::now() }
     }
 
+    /// Whether a worker waits.
+    fn has(&self, worker: WorkerId) -> bool {
+        self.calls.iter().any(|(id, _)| *id == worker)
+    }
+
     /// When [`Master::hear_later_calls`] must be called.
     pub(crate) fn next_look(&self) -> Option<Instant> {
         (!self.calls.is_empty()).then_some(self.look_at)
@@ -78,6 +93,34 @@ impl Captured {
         let listened = Instant::now();
         Self { notify, bound: BTreeMap::new(), listened, listens: false, complained: false }
     }
+
+    /// What an earlier master has known of a worker's calls. `listens` tells
+    /// whether the worker has let a socket listen.
+    pub(crate) fn adopted(notify: OwnedFd, record: CallsRecord, listens: bool) -> Self {
+        let bound = record.bound.into_iter().filter_map(|(cookie, address, dual_stack)| {
+            Some((cookie, ListenAddress::Tcp { address: address.parse().ok()?, dual_stack }))
+        });
+        Self { bound: bound.collect(), listens, ..Self::new(notify) }
+    }
+
+    fn record(&self, answering: bool) -> CallsRecord {
+        // A program binds many addresses only to let them listen one by one.
+        let latest = self.bound.iter().rev().take(KEPT).filter_map(|(cookie, address)| match address {
+            ListenAddress::Tcp { address, dual_stack } => Some((*cookie, address.to_string(), *dual_stack)),
+            ListenAddress::Unix(_) => None,
+        });
+        CallsRecord { answering, bound: latest.collect() }
+    }
+}
+
+/// What the keeper knows of a worker's calls.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct CallsRecord {
+    /// A call has been taken, and may not have been answered.
+    pub(crate) answering: bool,
+    /// Cookies, addresses, and whether they are for IPv4 as well.
+    #[serde(default)]
+    bound: Vec<(u64, String, bool)>,
 }
 
 /// Whether sockets can be captured here, tried on a child.
@@ -117,6 +160,38 @@ pub(crate) fn try_out(launcher: &mut Launcher, null: &OwnedFd) -> Result<(), Str
 impl Master {
     /// Answers calls of a worker.
     pub(crate) fn hear_calls(&mut self, id: WorkerId) {
+        // A call that has been taken is not told again: who takes over must know.
+        self.note_calls(id, true);
+        self.answer_calls(id);
+        self.note_calls(id, self.later.has(id));
+    }
+
+    fn note_calls(&self, id: WorkerId, answering: bool) {
+        if let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) {
+            self.link.put(&calls_key(id), &to_json(&captured.record(answering)), &[]);
+        }
+    }
+
+    /// Has those calls of an adopted worker begin anew that an earlier master has
+    /// taken and not answered: nobody can answer them any more.
+    pub(crate) fn restart_calls(&self, id: WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let family = Processes::look().map(|all| all.family(worker.pid)).unwrap_or_default();
+        for pid in family.into_iter().filter(|pid| capture::is_calling(*pid)) {
+            let Ok(process) = pidfd::open(pid) else { continue };
+            let place = self.place(worker.seat.slot);
+            tracing::debug!("{place}: its call begins anew (pid {pid})");
+            let _ = pidfd::send_signal(&process, Signal::STOP);
+            // To go on too early would take the stop back.
+            let deadline = Instant::now() + STOP;
+            while !process::is_stopped(pid).unwrap_or(true) && Instant::now() < deadline {
+                std::thread::sleep(STOP_LOOK);
+            }
+            let _ = pidfd::send_signal(&process, Signal::CONT);
+        }
+    }
+
+    fn answer_calls(&mut self, id: WorkerId) {
         for _ in 0..CALLS {
             let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else {
                 return;
@@ -137,12 +212,17 @@ impl Master {
     /// Answers the calls that had to wait for another worker's.
     pub(crate) fn hear_later_calls(&mut self) {
         self.later.look_at = Instant::now() + LATER;
-        for (id, request) in std::mem::take(&mut self.later.calls) {
-            self.hear_call(id, &request);
+        let calls = std::mem::take(&mut self.later.calls);
+        for (id, request) in &calls {
+            self.hear_call(*id, request);
+        }
+        for (id, _) in calls.into_iter().filter(|(id, _)| !self.later.has(*id)).collect::<Vec<_>>() {
+            self.note_calls(id, false);
         }
     }
 
     fn hear_call(&mut self, id: WorkerId, request: &Request) {
+        fault::step();
         let result = match &request.call {
             Call::Bind(Some(Address::Inet(address))) if address.port() != 0 => {
                 self.bind(id, request, *address)
@@ -151,6 +231,7 @@ impl Master {
             Call::Listen(backlog) => self.listen(id, request, *backlog),
             Call::Bind(_) | Call::Other => Ok(Verdict::LetGo),
         };
+        fault::step();
         let Some(captured) = self.workers.get(id).and_then(|worker| worker.captured.as_ref()) else { return };
         let (notify, call) = (&captured.notify, request.id);
         let answered = match result {
@@ -216,8 +297,13 @@ impl Master {
         }
         let at = ListenAddress::Tcp { address, dual_stack: address.is_ipv6() && !traits.v6only };
         if let Some(known) = known {
-            // A signal may have broken the call off after it was done.
-            return if known == at { Ok(Verdict::Done) } else { Err(Errno::INVAL.into()) };
+            if known != at {
+                return Err(Errno::INVAL.into());
+            }
+            // A signal, or the death of a master, may have broken the call off
+            // after it was done.
+            self.listeners.take_up(seat, cookie, id, &self.link);
+            return Ok(Verdict::Done);
         }
         let held = self.listeners.held(seat, &at, id);
         // A probe closes what it has bound, and binds again.
@@ -237,7 +323,7 @@ impl Master {
                 // one.
                 socket::set_nonblocking(&*parked, socket::is_nonblocking(&own)?)?;
                 self.put_in_place(id, request, &standing, &parked)?;
-                self.listeners.take_up(seat, &parked, id);
+                self.listeners.take_up(seat, capture::cookie(&*parked)?, id, &self.link);
                 return Ok(Verdict::Done);
             }
         }
@@ -245,10 +331,17 @@ impl Master {
             return Err(Errno::ADDRINUSE.into());
         }
         self.look_for_rival(id, seat, &at)?;
-        capture::bind(&own, address).inspect_err(|error| {
-            let place = self.place(seat.slot);
-            tracing::warn!("{place}: bind {}: {}", address_text(&at), words::errno(error));
-        })?;
+        let is_done = || socket::local_address(&own).is_ok_and(|bound| bound == address);
+        match capture::bind(&own, address) {
+            // An earlier master has bound it, and died before it could say so.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) && is_done() => {}
+            Err(error) => {
+                let place = self.place(seat.slot);
+                tracing::warn!("{place}: bind {}: {}", address_text(&at), words::errno(&error));
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
         tracing::debug!("{}: {} is bound", self.place(seat.slot), address_text(&at));
         self.note_bound(id, cookie, at);
         Ok(Verdict::Done)
@@ -277,6 +370,7 @@ impl Master {
             }
             captured.bound.insert(cookie, at);
         }
+        self.note_calls(id, true);
     }
 
     /// Refuses a worker an address that somebody else has.
@@ -309,11 +403,7 @@ impl Master {
     /// Whether a process of the worker has one of these sockets open.
     fn has_any(&self, id: WorkerId, sockets: &[Rc<OwnedFd>]) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
-        let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
-        let inodes: Vec<u64> = inodes.collect();
-        let pids = Processes::look().map(|all| all.family(worker.pid)).unwrap_or_default();
-        pids.into_iter()
-            .any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
+        has_any(worker.pid, sockets)
     }
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
@@ -325,7 +415,7 @@ impl Master {
         if let ListenAddress::Unix(path) = &address {
             // Where its bind has failed, so does this.
             socket::listen(&own, backlog)?;
-            self.listeners.note_path(seat, &settings.app.name, path, &self.link);
+            self.listeners.note_path(seat, &settings.app.name, path);
         } else {
             // A negative one means the largest.
             let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
@@ -382,6 +472,14 @@ impl Master {
             }
         }
     }
+}
+
+/// Whether a process or one of its descendants has one of these sockets open.
+pub(crate) fn has_any(pid: Pid, sockets: &[Rc<OwnedFd>]) -> bool {
+    let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
+    let inodes: Vec<u64> = inodes.collect();
+    let pids = Processes::look().map(|all| all.family(pid)).unwrap_or_default();
+    pids.into_iter().any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
 }
 
 /// The socket that a call is about.

@@ -47,7 +47,7 @@ const DAEMON: &str = "daemon";
 const WORKERS: &str = "workers";
 /// Where systemd runs `ExecReload=` and `ExecStop=`.
 const CONTROL: &str = ".control";
-/// How long workers of an earlier master may take to die.
+/// How long what earlier workers have left may take to die.
 const DEATH: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many cgroups may wait for being removed; a new master removes others.
@@ -124,26 +124,41 @@ fn exit_of_killed(events: MemoryEvents, limit: Option<u64>) -> Exit {
 }
 
 impl Cgroups {
-    /// Finds the tree that is ours, if there is one, and ends what an earlier
-    /// master's workers have left in it.
+    /// Finds the tree that is ours, if there is one.
     pub(crate) fn begin(keeper: Pid) -> Self {
-        let mut cgroups = Self { tree: Tree::find(keeper), gone: VecDeque::new() };
+        let cgroups = Self { tree: Tree::find(keeper), gone: VecDeque::new() };
         if let Some(Tree { workers, limits }) = &cgroups.tree {
             let place = workers.path().display();
             tracing::info!(
                 "each worker gets a cgroup in {place}, {} a limit of its memory",
                 if *limits { "with" } else { "without" }
             );
-            let _ = workers.kill();
-            let deadline = Instant::now() + DEATH;
-            while workers.is_populated().unwrap_or(false) && Instant::now() < deadline {
-                sleep(LOOK_EVERY);
-            }
-            for left in workers.children().unwrap_or_default() {
-                cgroups.remove_or_keep(left);
-            }
         }
         cgroups
+    }
+
+    /// The cgroup of a worker of an earlier master, if it has one.
+    pub(crate) fn find(&self, app: &str, id: WorkerId, limit: Option<u64>) -> Option<WorkerCgroup> {
+        let tree = self.tree.as_ref()?;
+        let cgroup = tree.workers.child(&name(app, id));
+        cgroup.folder().exists().then(|| WorkerCgroup { cgroup, limit: limit.filter(|_| tree.limits) })
+    }
+
+    /// Ends what earlier workers have left, but for these.
+    pub(crate) fn remove_others<'a>(&mut self, own: impl Iterator<Item = &'a WorkerCgroup>) {
+        let Some(tree) = &self.tree else { return };
+        let own: Vec<&Cgroup> = own.map(|own| &own.cgroup).collect();
+        let all = tree.workers.children().unwrap_or_default();
+        let left: Vec<Cgroup> = all.into_iter().filter(|cgroup| !own.contains(&cgroup)).collect();
+        left.iter().for_each(|cgroup| _ = cgroup.kill());
+        // They hold addresses that others are about to need.
+        let deadline = Instant::now() + DEATH;
+        for cgroup in left {
+            while cgroup.is_populated().unwrap_or(false) && Instant::now() < deadline {
+                sleep(LOOK_EVERY);
+            }
+            self.remove_or_keep(cgroup);
+        }
     }
 
     /// Makes a cgroup for a worker that is about to start: see

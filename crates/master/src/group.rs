@@ -127,6 +127,11 @@ impl<S> Group<S> {
         self.members.iter().find(|member| member.key == key).map(|member| &member.socket)
     }
 
+    /// A member's number.
+    pub(crate) fn number_of(&self, key: &str) -> Option<u32> {
+        u32::try_from(self.members.iter().position(|member| member.key == key)?).ok()
+    }
+
     /// Notes that a socket began to listen.
     pub(crate) fn join(&mut self, key: String, socket: S) {
         self.members.push(Member { key, socket });

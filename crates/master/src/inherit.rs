@@ -1,8 +1,10 @@
 //! What a new master finds: the keeper's table, as the master before left it.
 //!
-//! The sockets are kept, so nobody is refused. The workers are ended, each by
-//! its pidfd, and the apps start anew.
+//! Everything is taken over by `adopt`: sockets, so that nobody is refused, and
+//! workers, which notice nothing. Those that nothing names are ended, each by
+//! its pidfd.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,23 +12,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{Shutdown, shutdown};
 use supervisor_config::{App, DaemonSettings};
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
-use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY};
+use supervisor_protocol::keeper::{FromKeeper, LOCK_KEY, Orphan};
 use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
-use supervisor_sys::{Pid, pidfd};
+use supervisor_sys::{Pid, fdpass, pidfd, process};
 
+use crate::capture::CallsRecord;
 use crate::cgroups::Cgroups;
 use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
 use crate::master::{Beginning, Master};
-use crate::records::{self, AppRecord, WorkerRecord};
+use crate::memory::Memories;
+use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
 
-/// How long the workers of an earlier master may take to die.
+/// How long workers that nothing names may take to die.
 const DEATH: Duration = Duration::from_secs(2);
 /// Worker ids that one master may use.
 const IDS: u64 = 1 << 32;
@@ -43,19 +47,39 @@ pub(crate) struct Inheritance {
 pub(crate) struct Apps {
     /// Those that an earlier master or daemon had.
     pub(crate) known: Vec<(App, AppRecord)>,
+    /// Settings of theirs that have not proved themselves yet, by name.
+    pub(crate) next: BTreeMap<String, (App, AppRecord)>,
+    /// All that the earlier master knew of them.
+    pub(crate) memories: Memories,
+    /// Its workers.
+    pub(crate) leftovers: Leftovers,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
     /// The settings that the daemon had.
     pub(crate) daemon: Option<DaemonSettings>,
+    /// Everything is to end; at once, if it is true.
+    pub(crate) ending: Option<bool>,
+}
+
+/// The workers of an earlier master, and what is known of them.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    pub(crate) workers: BTreeMap<WorkerId, Leftover>,
+    /// Those that know that they are to end.
+    pub(crate) told: BTreeSet<WorkerId>,
+    pub(crate) calls: BTreeMap<WorkerId, CallsRecord>,
+    /// The processes that the keeper has reaped.
+    pub(crate) orphans: Vec<Orphan>,
 }
 
 /// A worker of the master before, as its record names it.
-struct Leftover {
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// When its process started, clock ticks since the boot; `None` for one
-    /// that only its introduction names.
-    start_time: Option<u64>,
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) record: WorkerRecord,
+    pub(crate) fds: BTreeMap<Held, OwnedFd>,
+    /// `None` for one that was never executed, or of which only the number is
+    /// left.
+    pub(crate) process: Option<Pid>,
 }
 
 /// Takes the keeper's table over.
@@ -74,8 +98,6 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     let mut apps = Apps::default();
     let mut members = Vec::new();
     let mut passed = Vec::new();
-    let mut leftovers = Vec::new();
-    let mut gone = Vec::new();
     let mut first_worker = 1;
     loop {
         let (message, fds) = match link.receive() {
@@ -87,9 +109,11 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
             received => received.context(lost)?,
         };
         match message {
-            FromKeeper::Entry { key, record, roles } => {
-                let entry = Entry { key, record, roles, fds };
-                if entry.key == LOCK_KEY {
+            FromKeeper::Entry { key, record, .. } => {
+                let mut entry = Entry { key, record, fds };
+                if apps.memories.take(&entry.key, &entry.record, &mut entry.fds) {
+                    // It is read when the whole table is there.
+                } else if entry.key == LOCK_KEY {
                     link.hold_lock(entry.fds);
                 } else if entry.key == records::APPLY {
                     apps.new = entry.apply();
@@ -97,38 +121,31 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     apps.daemon = records::read(&entry.record).ok();
                 } else if entry.key == records::IDS {
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);
+                } else if entry.key == records::ENDING {
+                    apps.ending = records::read(&entry.record).ok();
                 } else if entry.key.starts_with(records::APP) {
                     apps.known.extend(entry.app());
+                } else if let Some(name) = entry.key.strip_prefix(records::NEXT).map(str::to_owned) {
+                    apps.next.extend(entry.app().map(|app| (name, app)));
                 } else if listeners::is_member(&entry.key) {
                     members
                         .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
                 } else if entry.key.starts_with(records::PASSED) {
                     passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
-                } else if entry.key.starts_with(records::WORKER) {
-                    gone.push(entry.key.clone());
-                    leftovers.extend(entry.worker());
+                } else {
+                    apps.leftovers.take(entry);
                 }
             }
-            // Statuses of workers that are ended here anyway.
-            FromKeeper::Orphan(_) => {}
+            FromKeeper::Orphan(orphan) => apps.leftovers.orphans.push(orphan),
             FromKeeper::TableEnd => break,
             FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
         }
     }
     link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
-    let count = leftovers.len();
-    end_all(&leftovers, keeper);
-    // Only now: until they are ended, a third master must find them, too.
-    for key in gone {
-        link.delete(&key);
-    }
-    if count > 0 {
-        tracing::warn!("the master before has died; its {count} workers are ended and started anew");
-    }
+    apps.leftovers.meet(keeper);
 
     let mut master = Master::new(Beginning {
         link,
-        // After that: workers that have no cgroup are no strangers in ours.
         cgroups: Cgroups::begin(keeper),
         log_dir,
         first_worker: WorkerId(first_worker),
@@ -149,7 +166,6 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
 struct Entry {
     key: String,
     record: Vec<u8>,
-    roles: Vec<FdRole>,
     fds: Vec<OwnedFd>,
 }
 
@@ -163,66 +179,119 @@ impl Entry {
         let read = || records::load(self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
         read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
     }
-
-    /// The worker of a record, or of the introduction to an intent. None of
-    /// the latter means that nothing was executed.
-    fn worker(self) -> Option<Leftover> {
-        let record: WorkerRecord = records::read(&self.record).ok()?;
-        let first = self.fds.into_iter().next()?;
-        if self.roles.first() == Some(&FdRole::Process) {
-            let known = record.process?;
-            let pid = Pid::from_raw(known.pid)?;
-            return Some(Leftover { pid, pidfd: first, start_time: Some(known.start_time) });
-        }
-        let mut introduction = [0; 4];
-        // A child that has not come so far yet finds the way shut, and ends.
-        shutdown(&first, Shutdown::Read).ok()?;
-        // Only looked at: until it is ended, a third master must find it, too.
-        let (len, _) = recv(&first, &mut introduction, RecvFlags::PEEK).ok()?;
-        if len != introduction.len() {
-            return None;
-        }
-        let pid = Pid::from_raw(i32::from_ne_bytes(introduction))?;
-        Some(Leftover { pid, pidfd: pidfd::open(pid).ok()?, start_time: None })
-    }
 }
 
-impl Leftover {
-    /// Whether its number still means it or its session, and nobody who came
-    /// later: a child whose master has died is a child of the keeper.
-    fn is_certain(&self, processes: &Processes, keeper: Pid) -> bool {
-        match self.start_time {
-            Some(start) => processes.session(self.pid).any(|entry| entry.start_time >= start),
-            None => {
-                processes.session(self.pid).any(|entry| entry.pid == self.pid && entry.parent == Some(keeper))
+impl Leftovers {
+    /// Takes what is about a worker.
+    fn take(&mut self, entry: Entry) {
+        let Entry { key, record, fds } = entry;
+        let Some((kind, id)) = key.split_once(':') else { return };
+        let Ok(id) = id.parse().map(WorkerId) else { return };
+        if records::TOLD.starts_with(kind) {
+            self.told.insert(id);
+        } else if records::CALLS.starts_with(kind) {
+            self.calls.extend(records::read(&record).map(|record| (id, record)));
+        } else if records::WORKER.starts_with(kind)
+            && let Ok(record) = records::read::<WorkerRecord>(&record)
+        {
+            let fds = record.fds.iter().copied().zip(fds).collect();
+            let process = record.process.and_then(|process| Pid::from_raw(process.pid));
+            self.workers.insert(id, Leftover { record, fds, process });
+        }
+    }
+
+    /// Looks who has come to be of those that were only intended.
+    fn meet(&mut self, keeper: Pid) {
+        for leftover in self.workers.values_mut().filter(|leftover| leftover.record.process.is_none()) {
+            leftover.meet(keeper, &self.orphans);
+        }
+    }
+
+    /// Takes out how a process has ended, if the keeper knows.
+    pub(crate) fn orphan(&self, record: &WorkerRecord) -> Option<&Orphan> {
+        let process = record.process?;
+        self.orphans.iter().find(|orphan| process.is(orphan))
+    }
+
+    /// Ends those that nobody has adopted, and forgets them.
+    pub(crate) fn end(self, link: &Link) {
+        let is_there = |leftover: &&Leftover| leftover.fds.get(&Held::Process).is_some_and(runs);
+        let strangers: Vec<&Leftover> = self.workers.values().filter(is_there).collect();
+        if !strangers.is_empty() {
+            tracing::warn!("{} workers are ended that no app knows", strangers.len());
+            end_all(&strangers);
+        }
+        for id in self.workers.keys().chain(&self.told).chain(self.calls.keys()) {
+            for key in [records::worker_key, records::told_key, records::calls_key] {
+                link.delete(&key(*id));
             }
         }
     }
 }
 
-/// Kills what is left of an earlier master's workers, and waits until it is
-/// gone.
-fn end_all(leftovers: &[Leftover], keeper: Pid) {
-    if leftovers.is_empty() {
-        return;
+impl Leftover {
+    /// Reads the introduction to an intent. None means that nothing was
+    /// executed.
+    fn meet(&mut self, keeper: Pid, orphans: &[Orphan]) {
+        let Some(introduction) = self.fds.remove(&Held::Introduction) else { return };
+        self.fds.remove(&Held::Introducer);
+        // A child that has not come so far yet finds the way shut, and ends.
+        let _ = shutdown(&introduction, Shutdown::Read);
+        let mut number = [0; 4];
+        // Only looked at: until another record is stored, a third master must
+        // find it, too.
+        let Ok(mut received) = fdpass::peek(&introduction, &mut number) else { return };
+        let Some(pid) = Pid::from_raw(i32::from_ne_bytes(number)).filter(|_| received.len == number.len())
+        else {
+            return;
+        };
+        self.fds.extend(received.fds.pop().map(|calls| (Held::Calls, calls)));
+        let is_its = |orphan: &&Orphan| i32::try_from(orphan.pid) == Ok(pid.as_raw_pid());
+        let start_time = match pidfd::open(pid) {
+            // A child whose master has died is a child of the keeper.
+            Ok(pidfd) if process::parent(pid).is_ok_and(|parent| parent == Some(keeper)) => {
+                self.fds.insert(Held::Process, pidfd);
+                process::start_time(pid).ok()
+            }
+            Ok(_) | Err(_) => orphans.iter().rfind(is_its).map(|orphan| orphan.start_time),
+        };
+        self.process = Some(pid);
+        self.record.process =
+            Some(ProcessRecord { pid: pid.as_raw_pid(), start_time: start_time.unwrap_or(0) });
     }
+
+    /// Whether its number still means it or its session, and nobody who came
+    /// later.
+    fn is_certain(&self, processes: &Processes) -> bool {
+        let (Some(pid), Some(known)) = (self.process, self.record.process) else { return false };
+        processes.session(pid).any(|entry| entry.start_time >= known.start_time)
+    }
+}
+
+/// Whether a process has not ended.
+fn runs(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())) == Ok(0)
+}
+
+/// Kills workers that nobody has adopted, and waits until they are gone.
+fn end_all(leftovers: &[&Leftover]) {
     let processes = Processes::look();
     for leftover in leftovers {
-        let certain = processes.as_ref().is_ok_and(|processes| leftover.is_certain(processes, keeper));
-        if let Ok(processes) = &processes
-            && certain
+        if let (Ok(processes), Some(pid)) = (&processes, leftover.process)
+            && leftover.is_certain(processes)
         {
-            processes.kill_family(leftover.pid);
-            let _ = pidfd::signal_group(leftover.pid, Signal::KILL);
+            processes.kill_family(pid);
+            let _ = pidfd::signal_group(pid, Signal::KILL);
         }
-        if certain || leftover.start_time.is_some() {
-            let _ = pidfd::send_signal(&leftover.pidfd, Signal::KILL);
+        if let Some(pidfd) = leftover.fds.get(&Held::Process) {
+            let _ = pidfd::send_signal(pidfd, Signal::KILL);
         }
     }
     let deadline = Instant::now() + DEATH;
-    for leftover in leftovers {
+    for pidfd in leftovers.iter().filter_map(|leftover| leftover.fds.get(&Held::Process)) {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut fds = [PollFd::from_borrowed_fd(leftover.pidfd.as_fd(), PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
         let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
     }
 }

@@ -10,6 +10,7 @@
 //! (`link`, `records`), and a master that starts looks there first
 //! (`inherit`). What outlives the daemon is on disk (`state`, `store`).
 
+mod adopt;
 mod automatic;
 mod capture;
 mod cgroups;
@@ -19,6 +20,7 @@ mod control;
 mod drains;
 mod events;
 mod family;
+mod fault;
 mod group;
 mod hangs;
 mod inherit;
@@ -26,6 +28,7 @@ mod link;
 mod listeners;
 mod log;
 mod master;
+mod memory;
 mod notify;
 mod operations;
 mod output;

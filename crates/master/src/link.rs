@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_PACKET, ToKeeper};
 use supervisor_sys::fdpass;
 
+use crate::fault;
+
 /// The master's end of the pair.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -86,7 +88,8 @@ impl Link {
 
     /// Says that this master is alive.
     pub(crate) fn beat(&self) {
-        self.send(&ToKeeper::Beat, &[]);
+        // It is no step of anything.
+        self.transmit(&ToKeeper::Beat, &[]);
     }
 
     /// Says that this master serves.
@@ -105,6 +108,12 @@ impl Link {
     }
 
     fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) {
+        fault::step();
+        self.transmit(message, fds);
+        fault::step();
+    }
+
+    fn transmit(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) {
         // It waits while the keeper's buffer is full; the keeper only ever
         // reads and never waits for us.
         if let Err(error) = fdpass::send(&self.socket, &message.encode(), fds)

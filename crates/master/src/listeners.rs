@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Instant;
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
 use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, SeatId, Side, SlotId, WorkerId};
 use supervisor_protocol::keeper::FdRole;
@@ -99,10 +100,27 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 struct Inherited {
     socket: Rc<OwnedFd>,
+    record: MemberRecord,
+}
+
+/// What the keeper knows of a member.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct MemberRecord {
     /// Its number in its group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     number: Option<u32>,
+    /// See [`Member::holder`]. Where there are several it is one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<u64>,
     /// Its path, if a worker made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<PathBuf>,
+}
+
+impl MemberRecord {
+    fn holder(&self) -> Option<WorkerId> {
+        self.holder.map(WorkerId)
+    }
 }
 
 /// How many connections may wait at a socket until a worker says how many.
@@ -140,8 +158,8 @@ impl Listeners {
 
     /// Keeps a socket of an earlier master for the seat that asks for it.
     pub(crate) fn inherit(&mut self, key: String, record: &[u8], socket: OwnedFd) {
-        let (number, path) = (records::read(record).ok(), records::read(record).ok());
-        self.inherited.insert(key, Inherited { socket: Rc::new(socket), number, path });
+        let record = records::read(record).unwrap_or_default();
+        self.inherited.insert(key, Inherited { socket: Rc::new(socket), record });
     }
 
     /// Uses a socket of the service manager for its address.
@@ -180,7 +198,7 @@ impl Listeners {
             false => app.listen.contains(&member.address),
         };
         self.close_except(seat, stays, link);
-        self.find_again(seat, &app.name, link);
+        self.find_again(seat, settings, link);
         for address in &app.listen {
             if self.member(seat, address).is_some() {
                 continue;
@@ -280,7 +298,10 @@ impl Listeners {
         let key = if one_for_all { common_key(app, address) } else { key(KEY_PREFIX, app, seat, address) };
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
         self.meet(app, address);
-        let left = self.inherited.remove(&key).map(|left| left.socket);
+        let left = self.inherited.remove(&key);
+        // One for all seats has many holders.
+        let holder = left.as_ref().filter(|_| !one_for_all).and_then(|left| left.record.holder());
+        let left = left.map(|left| left.socket);
         let group = self.group(app, address);
         let members = group.into_iter().flat_map(Group::members);
         let known = || members.filter(|member| member.key == key).map(|one| Rc::clone(&one.socket)).next();
@@ -291,7 +312,7 @@ impl Listeners {
                 Rc::new(bind(address, first && alone)?)
             }
         };
-        Ok(Member { common: one_for_all, ..Member::declared(address, socket, key) })
+        Ok(Member { common: one_for_all, holder, ..Member::declared(address, socket, key) })
     }
 
     /// Makes the group of an address, with what an earlier master left of it.
@@ -314,7 +335,7 @@ impl Listeners {
         let found = self.inherited.iter().filter(|(key, _)| is_its(key)).map(|(key, left)| Found {
             key: key.clone(),
             socket: Rc::clone(&left.socket),
-            number: left.number,
+            number: left.record.number,
             listens: socket::is_listening(&left.socket).unwrap_or(false),
         });
         Group::recover(address.clone(), found.collect())
@@ -339,19 +360,24 @@ impl Listeners {
             groups.len() - 1
         });
         let group = &mut groups[place];
-        let watched =
-            Watched { app: app.to_owned(), address: member.address.clone(), key: member.key.clone() };
         if group.contains(&member.key) {
             socket::listen(socket, backlog)?;
-            self.hangups.add(socket, watched);
+            self.watch(member, app);
             return Ok(());
         }
-        write_down(&member.key, group.next(), socket, link);
+        write_down(&member.key, group.next(), member.holder, socket, link);
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
-        self.hangups.add(socket, watched);
+        self.watch(member, app);
         self.changed.insert((app.to_owned(), member.address.clone()));
         Ok(())
+    }
+
+    /// Looks from now on whether a member of a group is shut down.
+    fn watch(&mut self, member: &Member, app: &str) {
+        let Member { address, key, socket, .. } = member;
+        let watched = Watched { app: app.to_owned(), address: address.clone(), key: key.clone() };
+        self.hangups.add(socket, watched);
     }
 
     /// Looks at the members that were shut down. One that new connections are led
@@ -439,9 +465,10 @@ impl Listeners {
     }
 }
 
-/// Writes a member's number down with the keeper.
-fn write_down(key: &str, number: u32, socket: BorrowedFd<'_>, link: &Link) {
-    link.put(key, &to_json(&number), &[(FdRole::Hold, socket)]);
+/// Writes a member's number and its holder down with the keeper.
+fn write_down(key: &str, number: u32, holder: Option<WorkerId>, socket: BorrowedFd<'_>, link: &Link) {
+    let record = MemberRecord { number: Some(number), holder: holder.map(|worker| worker.0), path: None };
+    link.put(key, &to_json(&record), &[(FdRole::Hold, socket)]);
 }
 
 /// Binds a member. The `first` of a group is tried without `SO_REUSEPORT`

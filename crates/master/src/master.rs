@@ -21,7 +21,7 @@ use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
-use supervisor_sys::{fdpass, process, socket};
+use supervisor_sys::{Pid, fdpass, process, socket};
 
 use crate::automatic::Automatic;
 use crate::capture::Later;
@@ -32,22 +32,26 @@ use crate::events::Events;
 use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
+use crate::memory::Memory;
 use crate::operations::{Begun, Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
 use crate::queues::Queues;
-use crate::records::{self, ProcessRecord, WorkerRecord};
+use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
 use crate::sampler::Sampler;
 use crate::service::{self, Service};
-use crate::settings::{Place, listener_name};
+use crate::settings::{Place, Settings, listener_name};
 use crate::sight::Observer;
 use crate::snapshot::Facts;
 use crate::spread::Spread;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
-use crate::{capture, clock, requests, words};
+use crate::{capture, clock, fault, requests, words};
 
+/// Messages that one worker gets read at a time, so that none can hold the
+/// loop.
+const MESSAGES: usize = 16;
 /// How long actions are performed before other news is looked at.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -57,7 +61,7 @@ pub(crate) struct Master {
     pub(crate) core: Supervisor,
     /// Actions that the core has ordered and nobody has performed yet: those
     /// that change the world.
-    queue: VecDeque<Action>,
+    todo: VecDeque<Action>,
     /// The others, for people. They wait for the queue, so that a replacement
     /// runs before anybody hears that one is needed.
     news: VecDeque<Action>,
@@ -74,6 +78,7 @@ pub(crate) struct Master {
     pub(crate) output: Output,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
+    pub(crate) memory: Memory,
     pub(crate) automatic: Automatic,
     /// The settings of the daemon itself.
     pub(crate) own: Own,
@@ -134,7 +139,7 @@ impl Master {
         };
         Ok(Self {
             core: Supervisor::new(fastrand::u64(..), first_worker),
-            queue: VecDeque::new(),
+            todo: VecDeque::new(),
             news: VecDeque::new(),
             registry: Registry::default(),
             operations: Operations::default(),
@@ -149,6 +154,7 @@ impl Master {
             output: Output::start()?,
             sampler: Sampler::start()?,
             link,
+            memory: Memory::default(),
             automatic: Automatic::default(),
             own: Own::default(),
             store: Store::default(),
@@ -174,12 +180,25 @@ impl Master {
 
     /// Whether actions are left to perform.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.queue.is_empty() || !self.news.is_empty()
+        !self.todo.is_empty() || !self.news.is_empty()
     }
 
-    /// Lets the core handle an event; its actions wait for [`Self::perform`].
+    /// Lets the core handle an event; its actions wait for [`Self::perform`]. What
+    /// it has decided is remembered first: who takes over performs them, too.
     pub(crate) fn handle(&mut self, event: Event) {
-        for action in self.core.handle(clock::now(), event) {
+        let actions = self.core.handle(clock::now(), event);
+        self.remember();
+        self.queue(actions);
+    }
+
+    /// Lets the keeper know what the core knows.
+    pub(crate) fn remember(&mut self) {
+        self.memory.note(&mut self.core, &self.registry, &self.link);
+    }
+
+    /// Lets actions wait for [`Self::perform`].
+    pub(crate) fn queue(&mut self, actions: Vec<Action>) {
+        for action in actions {
             match action {
                 Action::Open(_)
                 | Action::Close(_)
@@ -190,7 +209,7 @@ impl Master {
                 | Action::Terminate(_)
                 | Action::Abort(_)
                 | Action::Kill(_) => {
-                    self.queue.push_back(action);
+                    self.todo.push_back(action);
                 }
                 Action::Announce(_) | Action::Report(..) | Action::Finish(..) | Action::Forget(_) => {
                     self.news.push_back(action);
@@ -227,7 +246,7 @@ impl Master {
 
     /// What to do next: first the world, then the dead, then the people.
     fn next_action(&mut self) -> Option<Action> {
-        if let Some(action) = self.queue.pop_front() {
+        if let Some(action) = self.todo.pop_front() {
             return Some(action);
         }
         self.workers.bury(&self.poller, &self.link);
@@ -235,6 +254,7 @@ impl Master {
     }
 
     fn perform_one(&mut self, action: Action) {
+        fault::step();
         match action {
             Action::Open(seat) => {
                 if let Some(entry) = self.registry.by_id(seat.slot.app)
@@ -263,12 +283,12 @@ impl Master {
                 };
                 self.handle(event);
             }
-            Action::Terminate(worker) => self.workers.terminate(worker),
-            Action::Abort(worker) => self.workers.abort(worker),
+            Action::Terminate(worker) => self.workers.terminate(worker, &self.link),
+            Action::Abort(worker) => self.workers.abort(worker, &self.link),
             Action::Kill(worker) => {
                 let mut killed = vec![worker];
                 while let Some(Action::Kill(worker)) =
-                    self.queue.pop_front_if(|next| matches!(next, Action::Kill(_)))
+                    self.todo.pop_front_if(|next| matches!(next, Action::Kill(_)))
                 {
                     killed.push(worker);
                 }
@@ -277,8 +297,11 @@ impl Master {
             }
             Action::Forget(app) => {
                 if let Some(entry) = self.registry.remove(app) {
-                    self.listeners.forget(&entry.settings.app.name);
-                    self.link.delete(&records::app_key(&entry.settings.app.name));
+                    let name = &entry.settings.app.name;
+                    self.listeners.forget(name);
+                    self.link.delete(&records::app_key(name));
+                    self.link.delete(&records::next_key(name));
+                    self.memory.forget(app, name, &self.link);
                 }
             }
             Action::Announce(notice) => self.announce(notice),
@@ -323,29 +346,27 @@ impl Master {
             resolve_program(program.as_ref(), path, &app.cwd).map_err(|error| words::no_program(&error))?;
 
         let owner = identity.map(|identity| (identity.credentials.uid, identity.credentials.gid));
-        let access = settings.access()?;
-        let combined = settings.combined_path(slot.index);
-        let pipe = |path: Option<PathBuf>| {
-            let mut paths: Vec<PathBuf> = path.into_iter().chain(combined.clone()).collect();
-            paths.dedup();
-            Pipe::new(paths, owner).map_err(fail("output pipe"))
+        let pipe = |stream| {
+            let is_kept = !self.log_paths(&settings, stream, slot.index).is_empty();
+            is_kept.then(|| Pipe::new(owner).map_err(fail("output pipe"))).transpose()
         };
-        let out = pipe(settings.out_path(&self.log_dir, slot.index))?;
-        let error = pipe(settings.error_path(&self.log_dir, slot.index))?;
+        let out = pipe(Stream::Out)?;
+        let error = pipe(Stream::Error)?;
         let (ours, theirs) = fdpass::seqpacket_pair().map_err(fail("introduction socket"))?;
 
-        let key = records::worker_key(id);
         let mut record = WorkerRecord {
             app: app.name.clone(),
             slot: slot.index,
             generation: settings.generation,
             process: None,
             exit: None,
+            fds: Vec::new(),
         };
-        let ends = out.iter().chain(&error).map(|pipe| (FdRole::Drain, pipe.read.as_fd()));
-        let shared: Vec<_> = ends.chain([(FdRole::Hold, notify.as_fd())]).collect();
-        let introduction = [(FdRole::Hold, ours.as_fd()), (FdRole::Hold, theirs.as_fd())];
-        self.link.put(&key, &record.to_bytes(), &[&introduction[..], &shared[..]].concat());
+        let ends = [(Held::Out, &out), (Held::Error, &error)];
+        let ends = ends.into_iter().filter_map(|(held, pipe)| Some((held, pipe.as_ref()?.read.as_fd())));
+        let shared: Vec<_> = ends.chain([(Held::Notify, notify.as_fd())]).collect();
+        let introduction = [(Held::Introduction, ours.as_fd()), (Held::Introducer, theirs.as_fd())];
+        record.store(id, &[&introduction[..], &shared[..]].concat(), &self.link);
 
         let null = self.null.as_fd();
         let stdio = [
@@ -372,7 +393,9 @@ impl Master {
         };
         let (mut cgroup, folder) = self.workers.cgroups.make(&app.name, id, app.max_memory_hard).unzip();
         plan.cgroup = folder.as_ref().map(AsFd::as_fd);
+        fault::step();
         let mut spawned = self.launcher.spawn(&plan);
+        fault::step();
         if let Err(error) = &spawned
             && error.stage == Stage::Cgroup
         {
@@ -407,32 +430,15 @@ impl Master {
         // Its pid is reserved until it is reaped, so this is its own.
         let start_time = process::start_time(child.pid).unwrap_or(0);
         record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });
-        let pidfd = [(FdRole::Process, child.pidfd.as_fd())];
-        let calls_too: Vec<_> = calls.iter().map(|calls| (FdRole::Hold, calls.as_fd())).collect();
-        self.link.put(&key, &record.to_bytes(), &[&pidfd[..], &shared[..], &calls_too[..]].concat());
+        let pidfd = [(Held::Process, child.pidfd.as_fd())];
+        let calls_too: Vec<_> = calls.iter().map(|calls| (Held::Calls, calls.as_fd())).collect();
+        record.store(id, &[&pidfd[..], &shared[..], &calls_too[..]].concat(), &self.link);
         drop(shared);
         drop(calls_too);
 
-        let name: Arc<str> = app.name.as_str().into();
-        let streams =
-            [(Stream::Out, out), (Stream::Error, error)].into_iter().filter_map(|(stream, pipe)| {
-                let Pipe { read, paths, .. } = pipe?;
-                Some(NewStream {
-                    worker: id,
-                    app: Arc::clone(&name),
-                    slot: slot.index,
-                    pid: child.pid.as_raw_pid().unsigned_abs(),
-                    generation: settings.generation,
-                    stream,
-                    pipe: read,
-                    paths,
-                    access: access.clone(),
-                    options: app.logs.clone(),
-                    zone: settings.zone(),
-                })
-            });
-        self.output.add(streams.collect());
-        self.sampler.add(id, child.pid, settings.ceilings());
+        let pipes = [(Stream::Out, out), (Stream::Error, error)];
+        let pipes = pipes.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?.read))).collect();
+        self.carry(id, slot.index, child.pid, &settings, pipes)?;
         let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         if settings.is_checked() {
@@ -441,16 +447,64 @@ impl Master {
         Ok(())
     }
 
+    /// The files that a stream of a slot's workers goes to; none for one that is
+    /// thrown away.
+    fn log_paths(&self, settings: &Settings, stream: Stream, slot: u32) -> Vec<PathBuf> {
+        let own = match stream {
+            Stream::Out => settings.out_path(&self.log_dir, slot),
+            Stream::Error => settings.error_path(&self.log_dir, slot),
+        };
+        let mut paths: Vec<PathBuf> = own.into_iter().chain(settings.combined_path(slot)).collect();
+        paths.dedup();
+        paths
+    }
+
+    /// Begins to carry a worker's output, and to look at what it uses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::access`].
+    pub(crate) fn carry(
+        &self,
+        worker: WorkerId,
+        slot: u32,
+        pid: Pid,
+        settings: &Settings,
+        pipes: Vec<(Stream, OwnedFd)>,
+    ) -> Result<(), String> {
+        let access = settings.access()?;
+        let name: Arc<str> = settings.app.name.as_str().into();
+        let streams = pipes.into_iter().map(|(stream, pipe)| NewStream {
+            worker,
+            app: Arc::clone(&name),
+            slot,
+            pid: pid.as_raw_pid().unsigned_abs(),
+            generation: settings.generation,
+            stream,
+            pipe,
+            paths: self.log_paths(settings, stream, slot),
+            access: access.clone(),
+            options: settings.app.logs.clone(),
+            zone: settings.zone(),
+        });
+        self.output.add(streams.collect());
+        self.sampler.add(worker, pid, settings.ceilings());
+        Ok(())
+    }
+
     /// Turns what the poller tells into events.
     pub(crate) fn hear(&mut self, news: News) {
         match news {
             News::Said(id) => {
-                let (events, alive) = self.workers.hear(id);
-                if alive {
-                    self.hangs.alive(id);
-                }
-                for event in events {
-                    self.handle(event);
+                for _ in 0..MESSAGES {
+                    let Some((events, alive)) = self.workers.hear(id, &self.link) else { break };
+                    if alive {
+                        self.hangs.alive(id);
+                    }
+                    for event in events {
+                        self.handle(event);
+                    }
+                    self.workers.heard(id);
                 }
             }
             News::Calls(id) => self.hear_calls(id),
@@ -468,6 +522,13 @@ impl Master {
     /// Looks whether groups that outlived their leaders are gone.
     pub(crate) fn look_after_lingering(&mut self) {
         for event in self.workers.look_after_lingering(&self.poller) {
+            self.handle(event);
+        }
+    }
+
+    /// Gives up waiting for word of how adopted workers have ended.
+    pub(crate) fn look_after_unknown(&mut self) {
+        for event in self.workers.look_after_unknown(&self.poller, &self.link) {
             self.handle(event);
         }
     }
@@ -530,7 +591,9 @@ impl Master {
                 self.sampler.remove(worker);
                 self.hangs.forget(worker);
                 self.ended.push((slot.app, worker));
-                self.link.delete(&records::worker_key(worker));
+                for key in [records::worker_key, records::told_key, records::calls_key] {
+                    self.link.delete(&key(worker));
+                }
                 (slot, words::state_after(next), words::ended(&ending, next))
             }
         };
@@ -581,7 +644,16 @@ impl Master {
                 self.give_up(operation, 5, self.failure(operation, "a later order took its place"));
             }
         }
+        self.drop_next(operation);
         self.operations.finish(operation);
+    }
+
+    /// Settings that have proved themselves are an app's own, others are gone.
+    fn drop_next(&self, operation: OperationId) {
+        let entry = self.operations.get(operation).and_then(|begun| self.registry.by_id(begun.app));
+        if let Some(entry) = entry.filter(|entry| entry.before.is_none()) {
+            self.link.delete(&records::next_key(&entry.settings.app.name));
+        }
     }
 
     fn fail(&mut self, operation: OperationId, failure: &supervisor_core::Failure, rolled_back: bool) {
@@ -661,7 +733,7 @@ impl Master {
     }
 
     /// Spreads an app's connections as its settings say now.
-    fn spread_out(&mut self, app: AppId) {
+    pub(crate) fn spread_out(&mut self, app: AppId) {
         if let Some(entry) = self.registry.by_id(app) {
             self.listeners.spread_out(&entry.settings.app.name, Spread::new(entry), &self.link);
         }
@@ -672,10 +744,17 @@ impl Master {
         self.spread_out(app);
         let Some(entry) = self.registry.by_id(app).filter(|entry| !entry.deleted) else { return };
         let (settings, record) = entry.lasting();
-        let name = &settings.app.name;
-        match records::store_app(&settings.app, &record) {
-            Ok(fd) => self.link.put(&records::app_key(name), &[], &[(FdRole::Hold, fd.as_fd())]),
-            Err(error) => tracing::error!("{name}: cannot keep its settings: {error}"),
+        self.store_settings(&records::app_key(&settings.app.name), &settings, &record);
+        if entry.before.is_some() {
+            let next = entry.declaration();
+            self.store_settings(&records::next_key(&settings.app.name), &next.settings, &next.record());
+        }
+    }
+
+    fn store_settings(&self, key: &str, settings: &Settings, record: &AppRecord) {
+        match records::store_app(&settings.app, record) {
+            Ok(fd) => self.link.put(key, &[], &[(FdRole::Hold, fd.as_fd())]),
+            Err(error) => tracing::error!("{}: cannot keep its settings: {error}", settings.app.name),
         }
     }
 
@@ -688,12 +767,11 @@ impl Master {
         self.store.keep(apps, &self.own.settings)
     }
 
-    /// Notes that a person does not want an app any more. Whatever happens from
-    /// now on, no other master brings it back.
+    /// Notes that a person does not want an app any more. The next daemon does
+    /// not know it; another master goes on ending it.
     pub(crate) fn note_deleted(&mut self, app: AppId) {
         let Some(entry) = self.registry.by_id_mut(app) else { return };
         entry.deleted = true;
-        self.link.delete(&records::app_key(&entry.settings.app.name));
     }
 
     /// Notes that a person stopped or started slots.
@@ -764,23 +842,17 @@ impl Master {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
-    paths: Vec<PathBuf>,
 }
 
 impl Pipe {
-    /// A pipe for output that goes to `paths`; none for output that is thrown
-    /// away. It belongs to the worker's user, because programs open
-    /// `/dev/stdout`.
-    fn new(paths: Vec<PathBuf>, owner: Option<(u32, u32)>) -> io::Result<Option<Self>> {
-        if paths.is_empty() {
-            return Ok(None);
-        }
+    /// It belongs to the worker's user, because programs open `/dev/stdout`.
+    fn new(owner: Option<(u32, u32)>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         socket::set_nonblocking(&read, true)?;
         if let Some((uid, gid)) = owner {
             let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
             rustix::fs::fchown(&write, Some(uid), Some(gid))?;
         }
-        Ok(Some(Self { read, write, paths }))
+        Ok(Self { read, write })
     }
 }

@@ -7,28 +7,44 @@
 //! | `daemon` | the settings of the daemon itself | |
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
 //! | `ids` | the first worker id of the next master | |
+//! | `ending` | whether everything is to end at once | |
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
-//! | `member:…` | its number in its group, empty for a shared one | a listening socket |
+//! | `next:NAME` | empty | the same of settings that have not proved themselves yet |
+//! | `memo:NAME` | empty | the JSON of all that the core knows of it: `memory` |
+//! | `slot:NAME:INDEX` | what has changed in one slot since | |
+//! | `member:…` | its number in its group and its holder, empty for a shared one | a listening socket |
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
+//! | `told:ID` | empty: the worker knows that it is to end | |
+//! | `calls:ID` | what the worker has bound, and whether a call is being answered | |
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufWriter, IntoInnerError, Read, Seek, SeekFrom};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use supervisor_config::App;
+use supervisor_core::WorkerId;
+use supervisor_protocol::keeper::{FdRole, Orphan};
 
 use crate::control::to_json;
+use crate::link::Link;
+use crate::memory::ExitText;
 
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";
 pub(crate) const PASSED: &str = "passed:";
 pub(crate) const APP: &str = "app:";
+pub(crate) const NEXT: &str = "next:";
+pub(crate) const MEMO: &str = "memo:";
+pub(crate) const SLOT: &str = "slot:";
 pub(crate) const WORKER: &str = "worker:";
+pub(crate) const TOLD: &str = "told:";
+pub(crate) const CALLS: &str = "calls:";
+pub(crate) const ENDING: &str = "ending";
 
 /// The largest JSON that is read from a descriptor, bytes.
 const MAX_JSON: u64 = 16 * 1024 * 1024;
@@ -56,10 +72,6 @@ pub(crate) struct Origin {
 }
 
 /// A worker: first the intent, before its process exists; then the process.
-///
-/// Its fds are, while it is an intent, both ends of the introduction socket
-/// pair (the child sends its pid on the second one), and afterwards its pidfd;
-/// then the read ends of its pipes and its notify socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkerRecord {
     pub(crate) app: String,
@@ -68,7 +80,45 @@ pub(crate) struct WorkerRecord {
     /// `None` while it is an intent.
     pub(crate) process: Option<ProcessRecord>,
     /// How its process ended: set before it is reaped.
-    pub(crate) exit: Option<String>,
+    pub(crate) exit: Option<ExitText>,
+    /// What its descriptors are, in their order.
+    pub(crate) fds: Vec<Held>,
+}
+
+/// What a descriptor of a worker's record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Held {
+    /// Where its introduction is read: while it is an intent.
+    Introduction,
+    /// Where the child sends it.
+    Introducer,
+    /// Its pidfd.
+    Process,
+    /// The read end of its standard output.
+    Out,
+    /// The read end of its standard error.
+    Error,
+    /// Where it sends `sd_notify(3)` messages.
+    Notify,
+    /// Where its calls come.
+    Calls,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Held {
+    /// What it is to the keeper.
+    pub(crate) const fn role(self) -> FdRole {
+        match self {
+            Self::Process => FdRole::Process,
+            Self::Out | Self::Error => FdRole::Drain,
+            Self::Introduction | Self::Introducer | Self::Notify | Self::Calls | Self::Unknown => {
+                FdRole::Hold
+            }
+        }
+    }
 }
 
 /// A process, told from the next owner of its pid by its start time.
@@ -79,26 +129,60 @@ pub(crate) struct ProcessRecord {
     pub(crate) start_time: u64,
 }
 
-impl WorkerRecord {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        to_json(self)
+impl ProcessRecord {
+    /// Whether the keeper speaks of it.
+    pub(crate) fn is(&self, orphan: &Orphan) -> bool {
+        i32::try_from(orphan.pid) == Ok(self.pid) && orphan.start_time == self.start_time
     }
 }
 
-pub(crate) fn worker_key(worker: supervisor_core::WorkerId) -> String {
+impl WorkerRecord {
+    /// Lets the keeper have it, with these descriptors.
+    pub(crate) fn store(&mut self, worker: WorkerId, fds: &[(Held, BorrowedFd<'_>)], link: &Link) {
+        self.fds = fds.iter().map(|(held, _)| *held).collect();
+        let fds: Vec<_> = fds.iter().map(|(held, fd)| (held.role(), *fd)).collect();
+        link.put(&worker_key(worker), &to_json(self), &fds);
+    }
+}
+
+pub(crate) fn worker_key(worker: WorkerId) -> String {
     format!("{WORKER}{}", worker.0)
+}
+
+pub(crate) fn told_key(worker: WorkerId) -> String {
+    format!("{TOLD}{}", worker.0)
+}
+
+pub(crate) fn calls_key(worker: WorkerId) -> String {
+    format!("{CALLS}{}", worker.0)
 }
 
 pub(crate) fn app_key(name: &str) -> String {
     format!("{APP}{name}")
 }
 
+pub(crate) fn next_key(name: &str) -> String {
+    format!("{NEXT}{name}")
+}
+
+pub(crate) fn memo_key(name: &str) -> String {
+    format!("{MEMO}{name}")
+}
+
+pub(crate) fn slot_key(name: &str, index: u32) -> String {
+    format!("{SLOT}{name}:{index}")
+}
+
 /// An app's settings and record in a file of memory, which the keeper can hold.
 pub(crate) fn store_app(app: &App, record: &AppRecord) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("app", MemfdFlags::CLOEXEC)?);
-    serde_json::to_writer(&mut file, &(app, record))?;
-    file.flush()?;
-    Ok(file.into())
+    store_json(&(app, record))
+}
+
+/// Any value in a file of memory.
+pub(crate) fn store_json(value: &impl Serialize) -> io::Result<OwnedFd> {
+    let mut file = BufWriter::new(File::from(memfd_create("record", MemfdFlags::CLOEXEC)?));
+    serde_json::to_writer(&mut file, value)?;
+    Ok(file.into_inner().map_err(IntoInnerError::into_error)?.into())
 }
 
 /// A record's JSON.

@@ -42,7 +42,7 @@ pub(crate) struct Declaration {
 
 impl Declaration {
     /// What is known beside the settings.
-    fn record(&self) -> AppRecord {
+    pub(crate) fn record(&self) -> AppRecord {
         AppRecord {
             generation: self.settings.generation,
             instances: self.instances,

@@ -101,12 +101,8 @@ impl Master {
     /// # Errors
     ///
     /// When those that `run` was given are refused: there is nothing to run.
-    pub(crate) fn begin(&mut self, apps: Apps) -> Answered<()> {
-        for (app, record) in apps.known {
-            let settings = Settings::new(app, record.generation);
-            let id = self.registry.insert(settings, record.origin, record.instances, record.stopped);
-            self.restore(id);
-        }
+    pub(crate) fn begin(&mut self, mut apps: Apps) -> Answered<()> {
+        self.take_over(&mut apps);
         // They ask for the sockets that were inherited before those are dropped.
         self.handle(Event::TimePassed);
         if let Some(apply) = apps.new {

@@ -17,10 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
-use crate::control::{self, Server};
+use crate::control::{self, Server, to_json};
 use crate::inherit::{self, Inheritance};
 use crate::master::Master;
 use crate::output::Echo;
+use crate::records::ENDING;
 use crate::requests::answer;
 use crate::store::Store;
 use crate::workers::News;
@@ -101,12 +102,16 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut ending = Ending::default();
 
+    let resumed = apps.ending;
     if let Err(error) = master.begin(apps) {
         tracing::error!("cannot run the apps: {error}");
         master.link.finish(1);
         anyhow::bail!("cannot run the apps: {error}");
     }
     master.link.adopted();
+    if let Some(now) = resumed {
+        end(&mut master, &mut ending, now);
+    }
     tracing::info!("version {} serves at {}", env!("CARGO_PKG_VERSION"), socket.display());
 
     let mut beat = interval(BEAT);
@@ -143,6 +148,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = beat.tick() => {
                 master.beat(ending.is_begun());
                 master.workers.cgroups.sweep();
+                master.look_after_unknown();
                 master.look_at_clock();
                 master.look_after_parked();
                 master.listeners.restore_paths();
@@ -263,6 +269,7 @@ pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
         let detail = if now { "killing all workers" } else { "ending all workers" };
         tracing::info!("{detail}");
         master.events.tell(|| Happening::Daemon { detail: detail.to_owned() });
+        master.link.put(ENDING, &to_json(&now), &[]);
         master.handle(Event::ShutdownOrdered { now });
         master.beat(true);
     }
@@ -272,9 +279,12 @@ pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
 fn hear_keeper(master: &mut Master, ending: &mut Ending) {
     match master.link.receive() {
         Ok((FromKeeper::Signal { number }, _)) => obey(master, number, ending),
-        // A descendant of a worker that had lost its parent; workers are our
-        // own children, whose exits we see ourselves.
-        Ok((FromKeeper::Orphan(_), _)) => {}
+        // An adopted worker, or a descendant of one that had lost its parent.
+        Ok((FromKeeper::Orphan(orphan), _)) => {
+            if let Some(event) = master.workers.take_orphan(&orphan, &master.poller, &master.link) {
+                master.handle(event);
+            }
+        }
         Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
             tracing::warn!("the keeper sent {message:?} out of turn");
         }

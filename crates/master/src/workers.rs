@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, SeatId, WorkerId};
-use supervisor_protocol::keeper::FdRole;
+use supervisor_protocol::keeper::{Orphan, OrphanExit};
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
@@ -19,17 +19,16 @@ use supervisor_sys::{Pid, fdpass};
 use crate::capture::Captured;
 use crate::cgroups::{Cgroups, WorkerCgroup};
 use crate::family::Processes;
+use crate::fault;
 use crate::link::Link;
 use crate::notify::{self, Word};
-use crate::records::{self, WorkerRecord};
+use crate::records::{self, Held, WorkerRecord};
 use crate::settings::Settings;
-use crate::words;
 
 /// How often what outlives a worker's main process is looked at.
 const LINGER: Duration = Duration::from_millis(20);
-/// Messages that one worker gets read at a time, so that none can hold the
-/// loop.
-const MESSAGES: usize = 16;
+/// How long it is waited for the keeper to tell how an adopted worker ended.
+const STATUS: Duration = Duration::from_secs(2);
 
 /// A living worker.
 #[derive(Debug)]
@@ -55,6 +54,25 @@ pub(crate) struct Worker {
     killed: bool,
     /// Its process is gone, others of its group or cgroup are not.
     left: Option<Exit>,
+    /// An earlier master has started it: it is the keeper's child, who reaps it
+    /// and tells how it ended.
+    adopted: bool,
+}
+
+/// How a worker is found by a master that has not started it.
+#[derive(Debug)]
+pub(crate) struct Foundling {
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) record: WorkerRecord,
+    pub(crate) seat: SeatId,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) cgroup: Option<WorkerCgroup>,
+    pub(crate) notify: OwnedFd,
+    pub(crate) captured: Option<Captured>,
+    /// It knows that it is to end.
+    pub(crate) told: bool,
+    pub(crate) killed: bool,
 }
 
 /// What the poller tells of a worker.
@@ -78,6 +96,9 @@ pub(crate) struct Workers {
     lingering: Vec<WorkerId>,
     /// When these are looked at next.
     look_at: Instant,
+    /// Adopted workers that have ended, and until when it is waited for the
+    /// keeper to tell how.
+    unknown: Vec<(WorkerId, Instant)>,
     pub(crate) cgroups: Cgroups,
 }
 
@@ -126,18 +147,43 @@ impl Worker {
             asked: false,
             killed: false,
             left: None,
+            adopted: false,
+        }
+    }
+
+    /// A worker that an earlier master has started.
+    pub(crate) fn adopted(found: Foundling) -> Self {
+        let Foundling { settings, record, seat, pid, pidfd, cgroup, notify, captured, told, killed } = found;
+        Self {
+            settings,
+            record,
+            seat,
+            pid,
+            pidfd,
+            cgroup,
+            notify,
+            captured,
+            message: None,
+            asked: told,
+            killed,
+            left: None,
+            adopted: true,
         }
     }
 
     /// Lets the keeper know how its process ended, and reaps that.
     fn reap(&self, id: WorkerId, exit: Exit, poller: &Poller, link: &Link) {
-        let record = WorkerRecord { exit: Some(words::exit(exit)), ..self.record.clone() };
-        let pidfd = [(FdRole::Process, self.pidfd.as_fd())];
-        link.put(&records::worker_key(id), &record.to_bytes(), &pidfd);
+        let mut record = WorkerRecord { exit: Some(exit.into()), ..self.record.clone() };
+        let held = [(Held::Process, self.pidfd.as_fd()), (Held::Notify, self.notify.as_fd())];
+        record.store(id, &held, link);
         // A closed pidfd would leave the poller by itself, but the keeper has
         // another descriptor for it.
         let _ = poller.remove(&self.pidfd);
-        let _ = pidfd::reap(&self.pidfd);
+        fault::step();
+        if !self.adopted {
+            let _ = pidfd::reap(&self.pidfd);
+        }
+        fault::step();
     }
 
     /// Hears nothing of it any more. The keeper has other descriptors, so closing
@@ -149,8 +195,13 @@ impl Worker {
         }
     }
 
+    /// Whether the keeper speaks of its process.
+    fn is(&self, orphan: &Orphan) -> bool {
+        self.record.process.is_some_and(|process| process.is(orphan))
+    }
+
     /// How it ended, by the exit of its process.
-    fn exit(&self, exit: ProcessExit) -> Exit {
+    pub(crate) fn exit(&self, exit: ProcessExit) -> Exit {
         const KILL: i32 = Signal::KILL.as_raw();
         match exit {
             ProcessExit::Code(code) => Exit::Code(code),
@@ -206,6 +257,7 @@ impl Workers {
             dead: Vec::new(),
             lingering: Vec::new(),
             look_at: Instant::now(),
+            unknown: Vec::new(),
             cgroups,
         }
     }
@@ -221,6 +273,11 @@ impl Workers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.alive.is_empty() && self.dead.is_empty()
+    }
+
+    /// Ends what is left in cgroups of other workers than these.
+    pub(crate) fn remove_other_cgroups(&mut self) {
+        self.cgroups.remove_others(self.alive.values().filter_map(|worker| worker.cgroup.as_ref()));
     }
 
     /// When [`Self::look_after_lingering`] must be called.
@@ -251,17 +308,17 @@ impl Workers {
     }
 
     /// Asks a worker to end, with its app's signal.
-    pub(crate) fn terminate(&mut self, id: WorkerId) {
-        if let Some(worker) = self.alive.get_mut(&id) {
-            worker.ask(worker.settings.kill_signal());
-        }
+    pub(crate) fn terminate(&mut self, id: WorkerId, link: &Link) {
+        let Some(worker) = self.alive.get_mut(&id) else { return };
+        worker.ask(worker.settings.kill_signal());
+        note_told(id, link);
     }
 
     /// Asks a worker that hangs to end with a core dump.
-    pub(crate) fn abort(&mut self, id: WorkerId) {
-        if let Some(worker) = self.alive.get_mut(&id) {
-            worker.ask(Signal::ABRT);
-        }
+    pub(crate) fn abort(&mut self, id: WorkerId, link: &Link) {
+        let Some(worker) = self.alive.get_mut(&id) else { return };
+        worker.ask(Signal::ABRT);
+        note_told(id, link);
     }
 
     /// Ends workers at once, with all in their cgroups, or with their groups,
@@ -306,9 +363,39 @@ impl Workers {
         let exit = match pidfd::peek_exit(&worker.pidfd) {
             Ok(None) => return None,
             Ok(Some(exit)) => worker.exit(exit),
-            // Somebody else has reaped it.
+            Err(_) if worker.adopted && link.keeper_pid().is_some() => {
+                // It would be told again and again.
+                let _ = poller.remove(&worker.pidfd);
+                self.unknown.push((id, Instant::now() + STATUS));
+                return None;
+            }
+            // Somebody else has reaped it, or an adopted one has no keeper.
             Err(_) => Exit::Unknown,
         };
+        self.end(id, exit, poller, link)
+    }
+
+    /// Takes word of the keeper that a process has ended, which may be a worker.
+    pub(crate) fn take_orphan(&mut self, orphan: &Orphan, poller: &Poller, link: &Link) -> Option<Event> {
+        let adopted = self.alive.iter().filter(|(_, worker)| worker.adopted && worker.left.is_none());
+        let (id, worker) = { adopted }.find(|(_, worker)| worker.is(orphan))?;
+        let (id, exit) = (*id, worker.exit(process_exit(orphan)));
+        self.end(id, exit, poller, link)
+    }
+
+    /// Gives up waiting for the keeper to tell how adopted workers have ended.
+    pub(crate) fn look_after_unknown(&mut self, poller: &Poller, link: &Link) -> Vec<Event> {
+        let now = Instant::now();
+        let late: Vec<_> = self.unknown.extract_if(.., |(_, until)| *until <= now).collect();
+        let is_left = |worker: &Worker| worker.left.is_none();
+        let late = late.into_iter().filter(|(id, _)| self.alive.get(id).is_some_and(is_left));
+        let late: Vec<_> = late.map(|(id, _)| id).collect();
+        late.into_iter().filter_map(|id| self.end(id, Exit::Unknown, poller, link)).collect()
+    }
+
+    /// Takes the exit of a worker's process, which is known.
+    pub(crate) fn end(&mut self, id: WorkerId, exit: Exit, poller: &Poller, link: &Link) -> Option<Event> {
+        let worker = self.alive.get_mut(&id)?;
         if worker.asked {
             worker.reap(id, exit, poller, link);
             if worker.has_left_others() {
@@ -383,32 +470,55 @@ impl Workers {
         }
     }
 
-    /// Reads what a worker says. Only itself, root and the daemon's user are
-    /// believed. Returns the events, and whether it said that it is alive.
-    pub(crate) fn hear(&mut self, id: WorkerId) -> (Vec<Event>, bool) {
-        let mut alive = false;
-        let Some(worker) = self.alive.get_mut(&id) else { return (Vec::new(), alive) };
+    /// Reads what a worker says, a message at a time: the next one of
+    /// [`Self::heard`]. Only itself, root and the daemon's user are believed.
+    /// Returns the events, and whether it said that it is alive.
+    pub(crate) fn hear(&mut self, id: WorkerId, link: &Link) -> Option<(Vec<Event>, bool)> {
+        let worker = self.alive.get_mut(&id)?;
         let own = rustix::process::getuid().as_raw();
         let its = worker.settings.identity().ok().flatten().map_or(own, |identity| identity.credentials.uid);
         let mut events = Vec::new();
         let mut buffer = [0; notify::MAX_MESSAGE];
-        for _ in 0..MESSAGES {
-            let Ok(datagram) = fdpass::receive_from(&worker.notify, &mut buffer) else { break };
-            if !datagram.sender.is_some_and(|sender| [0, own, its].contains(&sender.uid)) {
-                continue;
-            }
-            for word in notify::parse(buffer.get(..datagram.len).unwrap_or_default()) {
-                match word {
-                    // Then a check decides, and nobody else.
-                    Word::Ready if worker.settings.is_checked() => {}
-                    Word::Ready => events.push(Event::WorkerReady(id)),
-                    Word::Stopping => events.push(Event::WorkerLeaving(id)),
-                    Word::Extend(by) => events.push(Event::WorkerDelayed { worker: id, by }),
-                    Word::Status(status) => worker.message = Some(status),
-                    Word::Watchdog => alive = true,
+        let datagram = fdpass::peek_from(&worker.notify, &mut buffer).ok()?;
+        let mut alive = false;
+        if !datagram.sender.is_some_and(|sender| [0, own, its].contains(&sender.uid)) {
+            return Some((events, alive));
+        }
+        for word in notify::parse(buffer.get(..datagram.len).unwrap_or_default()) {
+            match word {
+                // Then a check decides, and nobody else.
+                Word::Ready if worker.settings.is_checked() => {}
+                Word::Ready => events.push(Event::WorkerReady(id)),
+                Word::Stopping => {
+                    note_told(id, link);
+                    events.push(Event::WorkerLeaving(id));
                 }
+                Word::Extend(by) => events.push(Event::WorkerDelayed { worker: id, by }),
+                Word::Status(status) => worker.message = Some(status),
+                Word::Watchdog => alive = true,
             }
         }
-        (events, alive)
+        Some((events, alive))
+    }
+
+    /// Takes the message away that was read: what it says is remembered now.
+    pub(crate) fn heard(&self, id: WorkerId) {
+        if let Some(worker) = self.alive.get(&id) {
+            let _ = fdpass::receive_from(&worker.notify, &mut []);
+        }
+    }
+}
+
+/// Lets the keeper know that a worker knows that it is to end, so that it is not
+/// told again.
+fn note_told(id: WorkerId, link: &Link) {
+    link.put(&records::told_key(id), &[], &[]);
+}
+
+/// How a process ended, in the keeper's words.
+pub(crate) const fn process_exit(orphan: &Orphan) -> ProcessExit {
+    match orphan.exit {
+        OrphanExit::Code(code) => ProcessExit::Code(code),
+        OrphanExit::Signal(number) => ProcessExit::Signal { number, core_dumped: false },
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Machine {
     /// Faults happen.
     pub(crate) chaotic: bool,
     living: BTreeMap<WorkerId, Process>,
+    /// Workers that were ordered so far: the last one.
+    begun: WorkerId,
     agenda: Agenda<Happening>,
     /// Lives of each app so far: what a life is like depends on the app and on
     /// its number alone, so that a run without another app tells the same.
@@ -54,6 +56,7 @@ impl Machine {
             seed,
             chaotic: true,
             living: BTreeMap::new(),
+            begun: WorkerId(0),
             agenda: Agenda::new(),
             lives: BTreeMap::new(),
             rng: Rng::with_seed(seed ^ 0x6d61_6368_696e_6500),
@@ -117,10 +120,22 @@ impl Machine {
         self.living.keys().nth(chosen).copied()
     }
 
+    /// Performs an action that may have been performed before another master
+    /// came: what was begun is known by what it left behind.
+    pub(crate) fn perform_again(&mut self, now: Timestamp, action: &Action) {
+        if let Action::Spawn { worker, .. } = action
+            && *worker <= self.begun
+        {
+            return;
+        }
+        self.perform(now, action);
+    }
+
     /// Performs an action, as the shell would.
     pub(crate) fn perform(&mut self, now: Timestamp, action: &Action) {
         match action {
             Action::Spawn { worker, seat, generation } => {
+                self.begun = *worker;
                 self.spawn(now, *worker, seat.slot.app, *generation);
             }
             Action::Drain(worker) => self.drain(now, *worker),

@@ -17,7 +17,7 @@ use crate::witness::Witness;
 
 pub(crate) use operations::refusal_is_right;
 pub(crate) use replacing::Serving;
-pub(crate) use whole::{all_is_well, end_comes, time_moves_on};
+pub(crate) use whole::{all_is_well, end_comes, nothing_is_forgotten, time_moves_on};
 
 /// A property that does not hold.
 #[derive(Debug)]

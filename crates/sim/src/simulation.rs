@@ -5,14 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use supervisor_core::{Action, Event, Supervisor, Timestamp, WorkerId};
+use supervisor_core::{Action, Event, OperationId, Supervisor, Timestamp, WorkerId};
 
 use crate::coverage::Coverage;
 use crate::machine::Machine;
 use crate::people::{APPS, People};
 use crate::properties::{self, Broken, Check};
 use crate::trace::Trace;
-use crate::witness::Witness;
+use crate::witness::{Shutdown, Witness};
 
 /// How long it may take until all is well once the machine behaves: every slot
 /// of an app in turn may wait for its try, and no other wait is longer.
@@ -22,6 +22,10 @@ const CALM: Duration = Duration::from_secs(30 * 60);
 /// granted: a spawn that was under way, late news of it, the end of a killed
 /// process and late news of that.
 const END: Duration = Duration::from_secs(60);
+
+/// In how many of 256 turns the master dies: when its actions are performed,
+/// or before, or in between.
+const DEATHS: u8 = 8;
 
 /// What to simulate. Equal simulations run equally.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +171,7 @@ impl fmt::Display for Violation {
 /// A simulation under way.
 #[derive(Debug)]
 struct Run {
+    seed: u64,
     supervisor: Supervisor,
     machine: Machine,
     people: People,
@@ -185,6 +190,7 @@ impl Run {
     fn new(simulation: &Simulation) -> Self {
         let seed = simulation.seed;
         Self {
+            seed,
             supervisor: Supervisor::new(seed, WorkerId(1)),
             machine: Machine::new(seed),
             people: People::new(seed),
@@ -344,13 +350,42 @@ impl Run {
             let expected = self.witness.refusals(*app, order);
             properties::refusal_is_right(expected, *operation, &actions)?;
         }
-        self.note(&event, &actions)?;
+        let dies = self.machine.chaotic && self.rng.u8(..) < DEATHS;
+        let performed = if dies { self.rng.usize(..=actions.len()) } else { actions.len() };
+        self.note(&event, &actions, performed)?;
         self.witness.settle(&self.supervisor);
-        properties::check_turn(&self.witness, &self.supervisor, self.now, &event, &serving)
+        properties::check_turn(&self.witness, &self.supervisor, self.now, &event, &serving)?;
+        if dies { self.replace_master() } else { Ok(()) }
     }
 
-    /// Lets the witness follow, and checks each action on the way.
-    fn note(&mut self, event: &Event, actions: &[Action]) -> Check {
+    /// The master dies, and another one takes over what is remembered of it. What
+    /// it had ordered and not performed is ordered again.
+    fn replace_master(&mut self) -> Check {
+        self.trace.replaced();
+        let mut next = Supervisor::new(self.seed, self.next_worker);
+        let mut again = Vec::new();
+        for (id, book) in &self.witness.apps {
+            let Some(memo) = self.supervisor.memo(*id) else { continue };
+            let slots = self.supervisor.slot_memos(*id).collect();
+            let operation = book.operation.as_ref().map_or(OperationId(0), |operation| operation.id);
+            again.extend(next.adopt(self.now, *id, operation, memo, slots).unwrap_or_default());
+        }
+        self.witness.aborts.clear();
+        let before = std::mem::replace(&mut self.supervisor, next);
+        for action in &again {
+            self.trace.action(self.now, action);
+            self.machine.perform_again(self.now, action);
+        }
+        properties::nothing_is_forgotten(&self.witness, &before, &self.supervisor)?;
+        match self.witness.shutdown {
+            Some(Shutdown { hurry }) => self.handle(Event::ShutdownOrdered { now: hurry }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the witness follow, and checks each action on the way. Only so many
+    /// of them are performed.
+    fn note(&mut self, event: &Event, actions: &[Action], performed: usize) -> Check {
         self.witness.note_event(self.now, event, self.next_worker);
         let ends = match event {
             Event::WorkerExited { .. }
@@ -369,10 +404,12 @@ impl Run {
             | Event::ShutdownOrdered { .. } => false,
         };
         self.witness.note_time(self.now, subject(event).filter(|_| ends));
-        for action in actions {
+        for (number, action) in actions.iter().enumerate() {
             properties::check_action(&self.witness, self.now, event, action)?;
             self.witness.note_action(self.now, action);
-            self.machine.perform(self.now, action);
+            if number < performed {
+                self.machine.perform(self.now, action);
+            }
             if let Action::Spawn { worker, .. } = action {
                 self.next_worker = WorkerId(worker.0 + 1);
             }

@@ -56,6 +56,11 @@ impl Trace {
         self.add(Line::Command(command));
     }
 
+    /// Another master has taken over.
+    pub(crate) fn replaced(&mut self) {
+        self.add(Line::Command("replace".to_owned()));
+    }
+
     pub(crate) fn action(&mut self, now: Timestamp, action: &Action) {
         let line = format!("{} {}", moment(now), Told(&self.names, action));
         self.add(Line::Output(line));

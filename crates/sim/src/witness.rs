@@ -299,7 +299,7 @@ impl Witness {
                 {
                     life.served = true;
                     // It would have been asked to make room by now.
-                    place.outdated &= place.beside().is_some();
+                    place.outdated &= place.successor.is_some();
                     self.served.insert(slot, worker);
                 }
             }

@@ -33,7 +33,7 @@ use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 pub(crate) use filter::install;
-pub use place::{Standing, has_socket, place, standing};
+pub use place::{Standing, has_socket, is_calling, place, standing};
 
 /// A call that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -122,6 +122,20 @@ pub struct Datagram {
 ///
 /// `WouldBlock` without one on a non-blocking socket.
 pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    take_from(socket, buffer, 0)
+}
+
+/// Receives a copy of the next datagram, as [`receive_from`] would: it stays for whoever reads the
+/// socket next.
+///
+/// # Errors
+///
+/// As [`receive_from`].
+pub fn peek_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    take_from(socket, buffer, libc::MSG_PEEK)
+}
+
+fn take_from(socket: impl AsFd, buffer: &mut [u8], flags: i32) -> io::Result<Datagram> {
     let mut control = Control::empty();
     let mut bytes = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: integers and pointers, for which zero is a value; musl's has padding besides.
@@ -134,7 +148,7 @@ pub fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram
     let socket = socket.as_fd().as_raw_fd();
     let len = loop {
         // SAFETY: the message describes living buffers of the stated lengths.
-        let len = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        let len = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC | flags) };
         if let Ok(len) = usize::try_from(len) {
             break len;
         }

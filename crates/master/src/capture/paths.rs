@@ -38,7 +38,7 @@ impl Master {
             AtPath::Soon => return Ok(Verdict::Later),
             AtPath::Nothing => {
                 let app = self.registry.name(seat.slot.app).to_owned();
-                self.listeners.hold_path(seat, &app, path, own, id);
+                self.listeners.hold_path(seat, &app, path, own, id, &self.link);
                 return Ok(Verdict::LetGo);
             }
         };

@@ -1,12 +1,12 @@
 //! Sockets that workers made: held as members of their seat, from `listen` on
 //! and over the end of their worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use supervisor_config::ListenAddress;
+use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, SeatId, WorkerId};
 use supervisor_sys::{capture, socket};
 
@@ -40,21 +40,30 @@ pub(crate) enum Rival {
 
 impl Listeners {
     /// Finds the captured sockets of a seat that an earlier master left.
-    pub(super) fn find_again(&mut self, seat: SeatId, app: &str, link: &Link) {
+    pub(super) fn find_again(&mut self, seat: SeatId, settings: &Settings, link: &Link) {
+        let app = &settings.app.name;
         self.find_paths_again(seat, app);
-        let prefix = format!("{CAPTURED}{app}:{}:{:?}:", seat.slot.index, seat.side);
-        let keys: Vec<String> =
-            self.inherited.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        // One for all seats has the key of the first that had it.
+        let common = settings.app.balance == Balance::Shared;
+        let prefix = match common {
+            true => format!("{CAPTURED}{app}:"),
+            false => format!("{CAPTURED}{app}:{}:{:?}:", seat.slot.index, seat.side),
+        };
+        let is_its = |key: &&String| key.starts_with(&prefix);
+        let keys: Vec<String> = self.inherited.keys().filter(is_its).cloned().collect();
         for key in keys {
             let Some((_, address)) = group_of(&key) else { continue };
             self.meet(app, &address);
             // Its group has it, and it goes with the group.
             self.inherited.remove(&anchor_key(app, &address));
             let Some(left) = self.inherited.remove(&key) else { continue };
-            let member =
-                Member { address, socket: left.socket, key, captured: true, common: false, holder: None };
-            // The backlog comes with the next worker's `listen`.
-            if let Err(error) = self.listen(&member, app, BACKLOG, link) {
+            let holder = left.record.holder().filter(|_| !common);
+            let member = Member { address, socket: left.socket, key, captured: true, common, holder };
+            // The backlog comes with the next worker's `listen`. One that has a
+            // worker has that worker's.
+            if self.group(app, &member.address).is_some_and(|group| group.contains(&member.key)) {
+                self.watch(&member, app);
+            } else if let Err(error) = self.listen(&member, app, BACKLOG, link) {
                 tracing::warn!("{app}: {} is lost: {error}", address_text(&member.address));
                 continue;
             }
@@ -105,19 +114,58 @@ impl Listeners {
     }
 
     /// Notes that a worker has a socket of its seat now, or of another one's.
-    pub(crate) fn take_up(&mut self, seat: SeatId, socket: &Rc<OwnedFd>, worker: WorkerId) {
-        let is_it = |member: &&mut Member| Rc::ptr_eq(&member.socket, socket);
-        if let Some(own) = self.members.get_mut(&seat).into_iter().flatten().find(is_it) {
-            own.holder = Some(worker);
-            return;
+    pub(crate) fn take_up(&mut self, seat: SeatId, cookie: u64, worker: WorkerId, link: &Link) {
+        let is_it = |member: &&mut Member| capture::cookie(&*member.socket).is_ok_and(|own| own == cookie);
+        let own = self.members.get_mut(&seat).into_iter().flatten().find(is_it);
+        let (key, socket) = if let Some(own) = own {
+            if own.holder.replace(worker) == Some(worker) {
+                return;
+            }
+            (own.key.clone(), Rc::clone(&own.socket))
+        } else {
+            let mut all = self.members.range_mut(Self::seats(seat.slot.app)).flat_map(|(_, members)| members);
+            let Some(other) = all.find(is_it) else { return };
+            other.common = true;
+            let (address, key, socket) = (other.address.clone(), other.key.clone(), Rc::clone(&other.socket));
+            let known = (key.clone(), Rc::clone(&socket));
+            let own = Member { address, socket, key, captured: true, common: true, holder: Some(worker) };
+            self.members.entry(seat).or_default().push(own);
+            known
+        };
+        let group = self.groups.values().flatten().find(|group| group.contains(&key));
+        if let Some(number) = group.and_then(|group| group.number_of(&key)) {
+            write_down(&key, number, Some(worker), socket.as_fd(), link);
         }
-        let mut all = self.members.range_mut(Self::seats(seat.slot.app)).flat_map(|(_, members)| members);
-        let Some(other) = all.find(is_it) else { return };
-        other.common = true;
-        let (address, key) = (other.address.clone(), other.key.clone());
-        let (socket, holder) = (Rc::clone(socket), Some(worker));
-        let own = Member { address, socket, key, captured: true, common: true, holder };
-        self.members.entry(seat).or_default().push(own);
+    }
+
+    /// Finds out which of the sockets that are one for all workers of an app an
+    /// adopted one has: nobody has written that down.
+    pub(crate) fn meet_holder(
+        &mut self,
+        seat: SeatId,
+        worker: WorkerId,
+        has: impl Fn(&Rc<OwnedFd>) -> bool,
+        link: &Link,
+    ) {
+        let all = self.of_app(seat.slot.app).filter(|member| member.captured);
+        let of_several = all.filter(|member| member.common || self.is_shared(&member.address));
+        let mut found = BTreeMap::new();
+        for member in of_several {
+            found.entry(member.key.clone()).or_insert((member.address.clone(), Rc::clone(&member.socket)));
+        }
+        for (address, socket) in found.into_values().filter(|(_, socket)| has(socket)) {
+            match (address, capture::cookie(&*socket)) {
+                (ListenAddress::Unix(path), _) => self.share(seat, &path, worker),
+                (ListenAddress::Tcp { .. }, Ok(cookie)) => self.take_up(seat, cookie, worker, link),
+                (ListenAddress::Tcp { .. }, Err(_)) => {}
+            }
+        }
+    }
+
+    /// Whether a worker has a captured socket that listens.
+    pub(crate) fn has_captured(&self, seat: SeatId, worker: WorkerId) -> bool {
+        let mut members = self.members.get(&seat).into_iter().flatten();
+        members.any(|member| member.captured && member.holder == Some(worker))
     }
 
     /// Lets a socket listen that a worker has bound. From then on it is a
@@ -173,7 +221,7 @@ impl Listeners {
         };
         let key = anchor_key(app, address);
         let socket = bind(address, false)?;
-        write_down(&key, group.next(), socket.as_fd(), link);
+        write_down(&key, group.next(), None, socket.as_fd(), link);
         socket::listen(&socket, 1).inspect_err(|_| link.delete(&key))?;
         if let Some(group) = self.group_mut(app, address) {
             group.join(key, Rc::new(socket));

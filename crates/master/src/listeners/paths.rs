@@ -11,7 +11,7 @@ use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::socket;
 
 use super::keys::{CAPTURED, key};
-use super::{Listeners, Member};
+use super::{Listeners, Member, MemberRecord};
 use crate::control::to_json;
 use crate::link::Link;
 use crate::second_name::SecondName;
@@ -75,13 +75,16 @@ impl Listeners {
         path: PathBuf,
         socket: OwnedFd,
         worker: WorkerId,
+        link: &Link,
     ) {
         if self.members.get(&seat).is_some_and(|members| members.len() >= PATHS) {
             return;
         }
         self.binding.insert(path.clone(), Instant::now());
-        let address = ListenAddress::Unix(path);
+        let address = ListenAddress::Unix(path.clone());
         let key = key(CAPTURED, app, seat, &address);
+        // The next master must know it when it listens.
+        write_down_path(&key, path, worker, &socket, link);
         let member = Member {
             address,
             socket: Rc::new(socket),
@@ -94,26 +97,28 @@ impl Listeners {
     }
 
     /// Notes that a socket at a path listens.
-    pub(crate) fn note_path(&mut self, seat: SeatId, app: &str, path: &Path, link: &Link) {
+    pub(crate) fn note_path(&mut self, seat: SeatId, app: &str, path: &Path) {
         self.binding.remove(path);
         let is_it = |member: &&Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
         let member = self.members.get(&seat).into_iter().flatten().find(is_it);
-        if let Some(member) = member.filter(|member| member.captured && !self.paths.contains_key(path)) {
-            link.put(&member.key, &to_json(&path), &[(FdRole::Hold, member.socket.as_fd())]);
+        if member.is_some_and(|member| member.captured && !self.paths.contains_key(path)) {
             self.name_twice(app, path);
         }
     }
 
-    /// Finds the sockets at paths that an earlier master left.
+    /// Finds the sockets at paths that an earlier master left. Who has them is
+    /// not known yet.
     pub(super) fn find_paths_again(&mut self, seat: SeatId, app: &str) {
         let prefix = format!("{CAPTURED}{app}:unix:");
         let found: Vec<_> = self
             .inherited
-            .extract_if(.., |key, left| left.path.is_some() && key.starts_with(&prefix))
+            .extract_if(.., |key, left| left.record.path.is_some() && key.starts_with(&prefix))
             .collect();
         for (key, left) in found {
-            let Some(path) = left.path else { continue };
-            self.name_twice(app, &path);
+            let Some(path) = left.record.path else { continue };
+            if socket::is_listening(&left.socket).unwrap_or(false) {
+                self.name_twice(app, &path);
+            }
             let member = Member {
                 address: ListenAddress::Unix(path),
                 socket: left.socket,
@@ -154,4 +159,10 @@ impl Listeners {
             second.remove();
         }
     }
+}
+
+/// Writes down with the keeper that a worker is to bind a path.
+fn write_down_path(key: &str, path: PathBuf, worker: WorkerId, socket: &OwnedFd, link: &Link) {
+    let record = MemberRecord { number: None, holder: Some(worker.0), path: Some(path) };
+    link.put(key, &to_json(&record), &[(FdRole::Hold, socket.as_fd())]);
 }

@@ -159,10 +159,14 @@ impl Listeners {
         if let Some(socket) = self.group(app, address).and_then(|group| group.socket(key).cloned()) {
             self.hangups.remove(&socket, key);
         }
-        if let Some(group) = self.group_mut(app, address)
+        let Self { groups, members, .. } = self;
+        let groups = groups.get_mut(app).into_iter().flatten();
+        if let Some(group) = { groups }.find(|group| group.address == *address)
             && let Some((number, moved)) = group.leave(key)
         {
-            write_down(&moved.key, number, moved.socket.as_fd(), link);
+            let known = members.values().flatten().find(|member| member.key == moved.key);
+            let holder = known.and_then(|member| member.holder);
+            write_down(&moved.key, number, holder, moved.socket.as_fd(), link);
         }
     }
 

@@ -156,7 +156,7 @@ fn next_master(bench: &mut Bench, numbers: [u32; 3]) {
     for (seat, number) in A.into_iter().zip(numbers) {
         let socket = bench.socket(seat).try_clone().unwrap();
         let key = key(KEY_PREFIX, "web", seat, &bench.settings.app.listen[0]);
-        next.inherit(key, &to_json(&number), socket);
+        next.inherit(key, &to_json(&json!({"number": number})), socket);
     }
     bench.listeners = next;
     A[..3].iter().for_each(|seat| bench.open(*seat));

@@ -80,6 +80,16 @@ const fn state_of(stage: LifeStage) -> SlotState {
     }
 }
 
+/// A master that takes over knows what the one before knew.
+pub(crate) fn nothing_is_forgotten(witness: &Witness, before: &Supervisor, after: &Supervisor) -> Check {
+    for id in witness.apps.keys() {
+        let (was, is) = ((before.app(*id), before.memo(*id)), (after.app(*id), after.memo(*id)));
+        let slots = before.slot_memos(*id).eq(after.slot_memos(*id));
+        hold(was == is && slots, "nothing is forgotten", || format!("app {}: {was:?}, then {is:?}", id.0))?;
+    }
+    Ok(())
+}
+
 /// The clock is not asked for in vain: the deadline lies ahead soon after the
 /// last was met. (A drain and an end that have no time are due in their own
 /// moment.)

@@ -73,6 +73,19 @@ pub fn has_socket(process: Pid, inode: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether a thread of a process is in one of the calls that are reported. It waits for an answer then:
+/// the calls themselves take no time.
+#[must_use]
+pub fn is_calling(process: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.as_raw_pid())) else { return false };
+    let call = |path: std::path::PathBuf| -> Option<i64> {
+        // The number of the call, its arguments, and two registers.
+        fs::read_to_string(path.join("syscall")).ok()?.split(' ').next()?.trim().parse().ok()
+    };
+    let mut calls = threads.flatten().filter_map(|thread| call(thread.path()));
+    calls.any(|call| [libc::SYS_bind, libc::SYS_listen].contains(&call))
+}
+
 /// Puts a socket in place of what the program of a waiting call has under a number, which is closed
 /// there. The open file is shared with the program from then on.
 ///

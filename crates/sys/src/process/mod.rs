@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 
 pub use sample::{CpuTimes, StatFile, StatmFile, pss};
-pub use stat::start_time;
+pub use stat::{is_stopped, parent, start_time};
 pub use table::{ProcessEntry, process_table};
 
 /// How many clock ticks a second has; the unit of [`CpuTimes`] and [`start_time`].

@@ -18,6 +18,7 @@ const LEN: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) zombie: bool,
+    pub(super) stopped: bool,
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) session: i32,
@@ -31,9 +32,31 @@ pub(super) struct Stat {
 ///
 /// `NotFound` or `ESRCH` if there is no such process; a zombie still has its time.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
+    Ok(of(pid)?.start_time)
+}
+
+/// The parent of a process; `None` for one of another namespace.
+///
+/// # Errors
+///
+/// As [`start_time`].
+pub fn parent(pid: Pid) -> io::Result<Option<Pid>> {
+    Ok(Pid::from_raw(of(pid)?.parent))
+}
+
+/// Whether a process is stopped by a signal.
+///
+/// # Errors
+///
+/// As [`start_time`].
+pub fn is_stopped(pid: Pid) -> io::Result<bool> {
+    Ok(of(pid)?.stopped)
+}
+
+fn of(pid: Pid) -> io::Result<Stat> {
     let path = format!("/proc/{}/stat", pid.as_raw_pid());
     let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(read(file)?.start_time)
+    read(file)
 }
 
 /// Reads the line from the beginning of an open file.
@@ -55,14 +78,15 @@ fn parse(line: &[u8]) -> Option<Stat> {
     let rest = str::from_utf8(line.get(end + 1..)?).ok()?;
     // The state, field 3, comes first.
     let mut fields = rest.split_ascii_whitespace();
-    let zombie = matches!(fields.next()?, "Z" | "X");
+    let state = fields.next()?;
+    let (zombie, stopped) = (matches!(state, "Z" | "X"), state == "T");
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
     let user = fields.nth(14 - 7)?.parse().ok()?;
     let system = fields.next()?.parse().ok()?;
     let start_time = fields.nth(22 - 16)?.parse().ok()?;
-    Some(Stat { zombie, parent, group, session, cpu: CpuTimes { user, system }, start_time })
+    Some(Stat { zombie, stopped, parent, group, session, cpu: CpuTimes { user, system }, start_time })
 }
 
 #[cfg(test)]
@@ -75,7 +99,15 @@ mod tests {
         let check = |name: &str| {
             let line = format!("17 ({name}) S 4 16 15 0 -1 4194560 9 8 7 6 150 30 2 1 20 0 1 0 98765 4096 0");
             let cpu = CpuTimes { user: 150, system: 30 };
-            let stat = Stat { zombie: false, parent: 4, group: 16, session: 15, cpu, start_time: 98765 };
+            let stat = Stat {
+                zombie: false,
+                stopped: false,
+                parent: 4,
+                group: 16,
+                session: 15,
+                cpu,
+                start_time: 98765,
+            };
             assert_eq!(parse(line.as_bytes()), Some(stat), "{line}");
         };
         check("sh");
