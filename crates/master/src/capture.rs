@@ -198,12 +198,17 @@ impl Master {
         let own_mistake = [Errno::BADF, Errno::SRCH].map(Errno::raw_os_error);
         if !error.raw_os_error().is_some_and(|errno| own_mistake.contains(&errno)) && !captured.complained {
             captured.complained = true;
-            let place = self.workers.get(id).map(|worker| self.place(worker.seat.slot)).unwrap_or_default();
+            let why = words::errno(&error);
+            let slot = self.workers.get(id)?.seat.slot;
             tracing::error!(
-                "{place}: its sockets cannot be captured, so it is alone with its address: {}; \
+                "{}: its sockets cannot be captured, so it is alone with its address: {why}; \
                  use `exec_mode: fork` or `listen`",
-                words::errno(&error)
+                self.place(slot)
             );
+            // From the next order on it is treated as one of `exec_mode: fork`.
+            if let Some(entry) = self.registry.by_id_mut(slot.app) {
+                entry.alone = Some(why);
+            }
         }
         None
     }

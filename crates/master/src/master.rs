@@ -90,6 +90,8 @@ pub(crate) struct Master {
     pub(crate) launcher: Launcher,
     /// Whether the sockets that workers bind can be captured here.
     pub(crate) captures: bool,
+    /// Why not.
+    pub(crate) uncaptured: Option<String>,
     /// The limit of open files that workers get: the one the daemon had before
     /// it was raised.
     pub(crate) open_files: Limit,
@@ -123,15 +125,12 @@ impl Master {
             beginning;
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut launcher = Launcher::new()?;
-        let captures = match capture::try_out(&mut launcher, &null) {
-            Ok(()) => true,
-            Err(why) => {
-                tracing::warn!(
-                    "sockets that workers bind are not captured here, each is alone with its own: {why}"
-                );
-                false
-            }
-        };
+        let uncaptured = capture::try_out(&mut launcher, &null).err();
+        if let Some(why) = &uncaptured {
+            tracing::warn!(
+                "sockets that workers bind are not captured here, each is alone with its own: {why}"
+            );
+        }
         Ok(Self {
             core: Supervisor::new(fastrand::u64(..), first_worker),
             queue: VecDeque::new(),
@@ -158,7 +157,8 @@ impl Master {
             log_dir,
             null,
             launcher,
-            captures,
+            captures: uncaptured.is_none(),
+            uncaptured,
             open_files,
             oom_score_adj,
             ended: Vec::new(),
@@ -653,7 +653,7 @@ impl Master {
             clock::now(),
             app,
             Generation(entry.settings.generation),
-            entry.settings.policy(self.captures, entry.listened),
+            entry.policy(self.captures),
             entry.instances,
             &entry.running(),
         );

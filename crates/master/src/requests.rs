@@ -6,9 +6,9 @@ use std::path::Path;
 use supervisor_config::{App, Reload};
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
-    Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
-    Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal, Signalled, Status,
-    Stream,
+    Apply, Capture, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill,
+    LogPaths, Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal,
+    Signalled, Status, Stream,
 };
 use supervisor_protocol::events::Happening;
 use supervisor_sys::limits::{self, Resource};
@@ -171,6 +171,10 @@ impl Master {
                         .into_iter()
                         .map(|(name, _)| name.to_string_lossy().into_owned())
                         .collect(),
+                    capture: settings.wants_capture().then(|| {
+                        let refused = self.uncaptured.clone().or_else(|| entry.alone.clone());
+                        Capture { no_new_privs: self.uncaptured.is_none() && needs_no_new_privs(), refused }
+                    }),
                     status: snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts),
                     logs: logs.collect(),
                 })
@@ -674,6 +678,13 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
         return before.checked_sub(fewer).ok_or_else(|| refuse(ErrorCode::Usage, message));
     }
     number(text)
+}
+
+/// Whether this process must give the right to gain privileges up for those that
+/// it starts under a filter.
+fn needs_no_new_privs() -> bool {
+    let own = rustix::thread::capabilities(None);
+    own.is_ok_and(|own| !own.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
 pub(crate) fn failure(app: String, reason: String) -> Failure {

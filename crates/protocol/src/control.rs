@@ -221,10 +221,23 @@ pub struct Description {
     pub env_name: Option<String>,
     /// The names of the variables that a worker gets, in order.
     pub env_names: Vec<String>,
+    /// Whether the addresses that its workers bind are shared; null with
+    /// `exec_mode: fork`, which asks for none of it.
+    #[serde(default)]
+    pub capture: Option<Capture>,
     /// The app as [`Status`] has it.
     pub status: AppStatus,
     /// Where each slot's output goes, in order of the slots.
     pub logs: Vec<LogPaths>,
+}
+
+/// Whether the addresses that an app's workers bind for themselves are shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Why not; null where they are.
+    pub refused: Option<String>,
+    /// Its workers gain no privileges by programs with the set-user-id bit.
+    pub no_new_privs: bool,
 }
 
 /// Where a slot's output goes.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use supervisor_config::{App, CronRestart, ExecMode, Limit, Ready};
-use supervisor_protocol::control::{AppStatus, Description, LogPaths, Origin};
+use supervisor_protocol::control::{AppStatus, Capture, Description, LogPaths, Origin};
 use supervisor_sys::signal::Signal;
 
 use super::Canvas;
@@ -27,7 +27,7 @@ pub(crate) fn render(apps: &[Described], canvas: Canvas) -> String {
 }
 
 fn description(app: &Described, canvas: Canvas) -> String {
-    let Description { settings, env_names, status, logs, .. } = &app.description;
+    let Description { settings, env_names, status, logs, capture, .. } = &app.description;
     let mut page = Page { text: String::new(), canvas };
     page.heading(&settings.name);
     state(&mut page, status);
@@ -36,6 +36,7 @@ fn description(app: &Described, canvas: Canvas) -> String {
     page.field("command", &command_line(&settings.command));
     page.field("folder", &settings.cwd.display().to_string());
     page.field("mode", mode(settings.exec_mode));
+    page.field("capture", &capture.as_ref().map(captures).unwrap_or_default());
     for listener in &status.listeners {
         let origin = match listener.origin {
             Origin::Declared => "declared",
@@ -131,6 +132,17 @@ fn file(page: &mut Page, app: &Described) {
     page.field("file", &format!("{}{options}{compared}", source.display()));
     for difference in differences.iter().flatten() {
         page.field("says", &super::difference::words(difference));
+    }
+}
+
+/// Whether the addresses that workers bind are shared.
+fn captures(capture: &Capture) -> String {
+    match capture {
+        Capture { refused: Some(why), .. } => format!("impossible, each worker is alone: {why}"),
+        Capture { no_new_privs: true, .. } => {
+            "on, with no_new_privs: set-user-id programs gain nothing".to_owned()
+        }
+        Capture { no_new_privs: false, .. } => "on".to_owned(),
     }
 }
 
@@ -338,7 +350,8 @@ pub(crate) mod tests {
             ["HOME", "LANG", "NODE_ENV", "PASSWORD", "PATH", "SUPERVISOR_APP", "SUPERVISOR_INSTANCE"];
         let env_names = env_names.map(str::to_owned).to_vec();
         let (source, env_name) = (Some("/srv/shop.yaml".into()), Some("production".to_owned()));
-        let description = Description { settings: app(), source, env_name, env_names, status, logs };
+        let capture = Some(Capture { refused: None, no_new_privs: true });
+        let description = Description { settings: app(), source, env_name, env_names, capture, status, logs };
         let change =
             |key: &str, running: Value, file: Value| Difference { key: key.to_owned(), running, file };
         let differences = vec![
