@@ -378,9 +378,13 @@ impl Master {
                 captured.listened.elapsed() >= patience
             })
         };
-        let late = self.workers.iter().filter(|(_, worker)| is_late(worker));
-        let late: Vec<_> = late.map(|(id, worker)| (id, worker.seat)).collect();
-        for (id, seat) in late {
+        let late: Vec<_> = self
+            .workers
+            .by_seat()
+            .into_iter()
+            .filter(|(_, id)| self.workers.get(*id).is_some_and(is_late))
+            .collect();
+        for (seat, id) in late {
             for address in self.listeners.give_up_parked(seat, id, &self.link) {
                 let place = self.place(seat.slot);
                 tracing::warn!("{place}: it does not listen on {} any more", address_text(&address));

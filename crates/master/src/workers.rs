@@ -214,9 +214,10 @@ impl Workers {
         self.alive.get(&worker)
     }
 
-    /// All that live.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        self.alive.iter().map(|(id, worker)| (*id, worker))
+    /// Who is to answer in each seat: of two with the same sockets the later one,
+    /// as the other hangs.
+    pub(crate) fn by_seat(&self) -> BTreeMap<SeatId, WorkerId> {
+        self.alive.iter().map(|(id, worker)| (worker.seat, *id)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
