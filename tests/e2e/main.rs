@@ -19,6 +19,7 @@ mod wait;
 
 mod capture;
 mod cgroup;
+mod channel;
 mod config;
 mod control;
 mod crash;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CpuAffinity, CronRestart, LogOptions, Watch};
+use crate::{ChannelOptions, CpuAffinity, CronRestart, LogOptions, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -93,6 +93,9 @@ pub struct App {
     /// a time; with 0 the old worker ends first.
     #[serde(default)]
     pub max_surge: u32,
+    /// The channel between its workers.
+    #[serde(default)]
+    pub channel: ChannelOptions,
     /// The user that workers run as, by name or uid; the daemon's when absent.
     pub user: Option<String>,
     /// The group that workers run as, by name or gid; the user's when absent.
@@ -148,6 +151,8 @@ pub enum Ready {
     Started,
     /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
     Notify,
+    /// When it sends the message `"ready"` on its channel.
+    Ipc,
 }
 
 /// An address that the daemon binds.

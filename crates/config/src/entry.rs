@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, Ready, cpu_affinity, cron, environment, limits, logs, memory,
-    path, signal, watch,
+    App, ChannelOptions, Context, ExecMode, ListenAddress, Ready, channel, cpu_affinity, cron, environment,
+    limits, logs, memory, path, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -70,6 +70,16 @@ pub(crate) fn read(
         let problem = Problem::new("cannot be `listen` with `exec_mode: fork`");
         fields.wrong(entry, &entry.value, problem.help("use `started` or `notify`"));
     }
+    let ready = match fields.value("wait_ready", boolean) {
+        // The plainer word wins, as PM2's files have no other.
+        true => ready.or(Some(Ready::Ipc)),
+        false => ready,
+    };
+    let channel = channel::read(fields);
+    needs_channel(fields, &channel, ready);
+    if channel.enabled {
+        channel::warn_of_launcher(fields, &program.command);
+    }
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let (restart_delay, restart_backoff_percent) = restart_pause(fields);
@@ -114,6 +124,7 @@ pub(crate) fn read(
         cpu_affinity: cpu_affinity::read(fields),
         limits: limits::read(fields),
         oom_score_adj: fields.optional("oom_score_adj", integer(-1000..=1000)),
+        channel,
         out_file,
         error_file,
         logs,
@@ -239,9 +250,27 @@ fn listen(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (Vec<ListenAddress>, 
     (addresses, places)
 }
 
+/// Reports what does not go without a channel.
+fn needs_channel(fields: &mut Fields<'_, '_, '_>, channel: &ChannelOptions, ready: Option<Ready>) {
+    if channel.enabled {
+        return;
+    }
+    let waits = (ready == Some(Ready::Ipc)).then_some(["ready", "wait_ready"]);
+    let asks = channel.shutdown_with_message.then_some("shutdown_with_message");
+    for name in waits.into_iter().flatten().chain(asks) {
+        if let Some(entry) = fields.given(name) {
+            fields.wrong(
+                entry,
+                &entry.value,
+                Problem::new("needs the channel").help("remove `channel: false`"),
+            );
+        }
+    }
+}
+
 fn ready(node: &Node) -> Result<Ready, Problem> {
     if let Value::Text(text) = &node.value
-        && matches!(text.as_str(), "ipc" | "http" | "tcp" | "exec")
+        && matches!(text.as_str(), "http" | "tcp" | "exec")
     {
         return Err(
             Problem::new(format!("cannot be `{text}` yet")).help("use `listen`, `started` or `notify`")
@@ -252,6 +281,7 @@ fn ready(node: &Node) -> Result<Ready, Problem> {
         ("listen", Ready::Listen),
         ("started", Ready::Started),
         ("notify", Ready::Notify),
+        ("ipc", Ready::Ipc),
     ];
     one_of(&names)(node)
 }

@@ -19,6 +19,7 @@
 //! and the work is linear in the file's length.
 
 mod app;
+mod channel;
 mod command_line;
 mod cpu_affinity;
 mod cron;
@@ -51,6 +52,7 @@ mod watch;
 mod words;
 
 pub use app::{App, ExecMode, Inherit, Limit, ListenAddress, LogTarget, Ready};
+pub use channel::{ChannelOptions, speaks_node};
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
 pub use cron::{CronRestart, parse_cron};

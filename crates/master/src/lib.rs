@@ -13,6 +13,7 @@
 mod automatic;
 mod capture;
 mod cgroups;
+mod channel;
 mod clock;
 mod control;
 mod drains;

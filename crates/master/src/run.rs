@@ -130,6 +130,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             Some(request) = inbox.recv() => answer(&mut master, request, &mut ending),
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
+            Some(worker) = master.channel.said_ready() => master.hear_ready(worker),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
                 master.beat(ending.is_begun());

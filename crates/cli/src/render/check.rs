@@ -28,6 +28,7 @@ pub(crate) fn render(apps: &[App], canvas: Canvas) -> String {
             Ready::Listen => "listen",
             Ready::Started => "started",
             Ready::Notify => "notify",
+            Ready::Ipc => "ipc",
         };
         table.row([
             Cell::new(one_line(&app.name), STRONG),

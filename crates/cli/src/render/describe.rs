@@ -165,6 +165,11 @@ fn ready(app: &App) -> String {
             units::setting(app.listen_timeout),
             units::setting(app.min_uptime)
         ),
+        Ready::Ipc => format!(
+            "when it sends the message \"ready\", within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
     }
 }
 
@@ -288,6 +293,7 @@ pub(crate) mod tests {
             drain_timeout: Duration::from_secs(30),
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
+            channel: supervisor_config::ChannelOptions::default(),
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),

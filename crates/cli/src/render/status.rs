@@ -149,6 +149,7 @@ pub(crate) mod tests {
             queue: Some(0),
             in_rotation: true,
             weight: None,
+            channel: None,
             cgroup: None,
             message: None,
             next_start_s: None,

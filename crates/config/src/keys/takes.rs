@@ -70,6 +70,8 @@ pub(crate) enum Takes {
     DateFormat,
     /// Bytes, or a text with a unit.
     Size,
+    /// The same, from the first to the second.
+    SizeBetween(&'static str, &'static str),
 }
 
 impl Takes {
@@ -112,6 +114,7 @@ impl Takes {
             }
             Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
+            Takes::SizeBetween(least, most) => format!("size from `{least}` to `{most}`"),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
     }
@@ -168,7 +171,7 @@ impl Takes {
             Takes::Cron => json!({"anyOf": [{"type": "string"}, {"const": false}, {"const": 0}]}),
             Takes::TimeZone => json!({"type": "string"}),
             Takes::DateFormat => json!({"type": "string"}),
-            Takes::Size => json!({"type": ["string", "integer"]}),
+            Takes::Size | Takes::SizeBetween(..) => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),
         }
     }
