@@ -16,6 +16,8 @@ mod outbound;
 mod ports;
 mod relay;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::HashMap;

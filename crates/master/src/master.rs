@@ -436,13 +436,13 @@ impl Master {
             });
         self.output.add(streams.collect());
         self.sampler.add(id, child.pid, settings.ceilings());
-        let channel = channel.map(|Ends { ours, theirs: _ }| {
+        let mut worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
+        worker.channel = channel.map(|Ends { ours, theirs: _ }| {
             let generation = settings.generation;
             let (slot, left) = (slot.index, Left::default());
             let new = NewMember { worker: id, app: name, slot, generation, socket: ours, left };
             self.channel.join(new, &app.channel)
         });
-        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, channel, calls);
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         Ok(())
     }

@@ -114,7 +114,6 @@ impl Worker {
         child: Child,
         cgroup: Option<WorkerCgroup>,
         notify: OwnedFd,
-        channel: Option<Arc<Figures>>,
         calls: Option<OwnedFd>,
     ) -> Self {
         let Child { pid, pidfd, .. } = child;
@@ -126,7 +125,7 @@ impl Worker {
             pidfd,
             cgroup,
             notify,
-            channel,
+            channel: None,
             captured: calls.map(Captured::new),
             message: None,
             asked: false,

@@ -145,7 +145,7 @@ impl Relay {
                 }
             }
             Command::Forget(app) => self.hub.forget(&app),
-            Command::Tell(worker, line) => self.ports.deliver(worker, &line),
+            Command::Tell(worker, line) => self.ports.deliver(worker, line),
             Command::Send { app, slot, line, reply } => {
                 // Nobody may wait for the answer any more.
                 let _ = reply.send(self.hub.send(&app, slot, &line, &mut self.ports));

@@ -49,12 +49,14 @@ pub(super) fn matches(pattern: &str, topic: &str) -> bool {
     }
 }
 
+/// A message, numbered so that those of several topics can be put in order.
+type Numbered = (u64, Arc<[u8]>);
+
 /// The last messages of an app's topics.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    topics: HashMap<String, VecDeque<(u64, Arc<[u8]>)>>,
+    topics: HashMap<String, VecDeque<Numbered>>,
     bytes: usize,
-    /// Numbers messages, so that those of several topics can be put in order.
     next: u64,
 }
 
@@ -85,7 +87,7 @@ impl Retained {
     pub(super) fn of(&self, patterns: &[String]) -> Vec<Arc<[u8]>> {
         let wanted = |topic: &String| patterns.iter().any(|pattern| matches(pattern, topic));
         let topics = self.topics.iter().filter(|(topic, _)| wanted(topic));
-        let mut lines: Vec<&(u64, Arc<[u8]>)> = topics.flat_map(|(_, lines)| lines).collect();
+        let mut lines: Vec<&Numbered> = topics.flat_map(|(_, lines)| lines).collect();
         lines.sort_unstable_by_key(|(number, _)| *number);
         lines.into_iter().map(|(_, line)| Arc::clone(line)).collect()
     }
