@@ -38,6 +38,7 @@ class Tools(NamedTuple):
     worker: Path
     reaper: Path
     writer: Path
+    channel: Path
     supervisor: Path
 
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from typing import NamedTuple
 
+import channel as between
 import machine
 from contenders import Cat, Daemon, Floor
 
@@ -235,4 +236,9 @@ def log_rate(contender, lines, per_write, how):
     return lines * 200 / ((end - begin) / 1e9) / 1e6
 
 
-ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs)}
+def channel(tools, options):
+    """Messages between workers."""
+    yield from between.channel(Row, tools, options)
+
+
+ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs, channel)}
