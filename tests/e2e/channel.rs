@@ -291,6 +291,9 @@ fn topics_requests_and_the_rest() {
         app["workers"][0]["channel"]["metrics"] == json!({"hits": 3.0, "size": 4.5})
     });
 
+    let shown = home.ok(&["status"]).stdout;
+    assert!(shown.contains("0: hits 3, size 4.5"), "{shown}");
+
     // A new generation catches up.
     home.ok(&["reload", "web"]);
     let new = home.pids("web");
@@ -334,6 +337,8 @@ fn one_that_does_not_read() {
     until("nothing else is", || count(all[1]) + dropped(&home.app("web"), 1) == 20_000);
     assert_eq!(lost(all[1]), 0);
     assert!(lost(all[2]) > 0);
+    let shown = home.ok(&["status"]).stdout;
+    assert!(shown.contains("to it dropped, because it did not read"), "{shown}");
     // And on it goes.
     tell(&home, all[0], "process.send({broadcast: true, from: 'a', n: 20000})");
     for pid in &all[1..] {

@@ -208,7 +208,8 @@ fn times(cron: &CronRestart) -> String {
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
-    format!("{signal}, SIGKILL after {}", units::setting(app.kill_timeout))
+    let asks = if app.channel.shutdown_with_message { "the message \"shutdown\"" } else { &signal };
+    format!("{asks}, SIGKILL after {}", units::setting(app.kill_timeout))
 }
 
 fn rights(page: &mut Page, app: &App) {
