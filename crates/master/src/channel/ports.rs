@@ -39,6 +39,10 @@ pub(super) struct Port {
     pub(super) ended: bool,
     /// It has closed its end, or it is lost.
     pub(super) closed: bool,
+    /// The keeper has been told that its stream is in the middle of a line.
+    pub(super) is_noted: bool,
+    /// The keeper holds a long line for it.
+    pub(super) is_held: bool,
     /// Whether the poller tells when it can be written.
     is_watched: bool,
 }
@@ -58,6 +62,8 @@ impl Port {
             beginning: None,
             ended: false,
             closed: false,
+            is_noted: false,
+            is_held: false,
             is_watched: false,
         }
     }
@@ -76,16 +82,19 @@ impl Ports {
     pub(super) fn flush(&mut self, worker: WorkerId) {
         let Self { poller, keeper, all } = self;
         let Some(port) = all.get_mut(&worker) else { return };
-        let hold = |line: Option<BorrowedFd<'_>>| {
+        let mut is_held = port.is_held;
+        let mut hold = |line: Option<BorrowedFd<'_>>| {
             let key = records::line_key(worker);
+            is_held = line.is_some();
             match line {
                 Some(line) => keeper.put(&key, &[], &[(FdRole::Hold, line)]),
                 None => keeper.delete(&key),
             }
         };
-        while let Some(progress) = port.outbound.send_next(port.socket.as_fd(), port.speaks, hold) {
+        while let Some(progress) = port.outbound.send_next(port.socket.as_fd(), port.speaks, &mut hold) {
             note(port, progress);
         }
+        port.is_held = is_held;
         watch(poller, worker, port);
     }
 
@@ -94,8 +103,12 @@ impl Ports {
         let Some(port) = self.all.remove(&worker) else { return };
         let _ = self.poller.remove(&port.socket);
         port.figures.closed();
-        self.keeper.delete(&records::line_key(worker));
-        self.keeper.delete(&records::channel_key(worker));
+        if port.is_held {
+            self.keeper.delete(&records::line_key(worker));
+        }
+        if port.is_noted {
+            self.keeper.delete(&records::channel_key(worker));
+        }
     }
 }
 

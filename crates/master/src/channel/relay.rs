@@ -158,7 +158,9 @@ impl Relay {
         let mut port = Port::new(socket, figures, max_message, buffer);
         if left.within_a_line {
             port.inbound = Inbound::within_a_line();
+            port.is_noted = true;
         }
+        port.is_held = left.line.is_some();
         if let Some(line) = left.line
             && let Err(error) = port.outbound.go_on(line)
         {
@@ -185,7 +187,9 @@ impl Relay {
         };
         port.has_turn = false;
         let keeper = &self.ports.keeper;
+        let mut is_noted = port.is_noted;
         let note = |is_within: bool| {
+            is_noted = is_within;
             let key = records::channel_key(worker);
             if is_within { keeper.put(&key, &[], &[]) } else { keeper.delete(&key) }
         };
@@ -196,6 +200,7 @@ impl Relay {
             at_once || port.ended,
             note,
         );
+        port.is_noted = is_noted;
         let ended = port.ended;
         if heard != Heard::Beginning {
             port.beginning = None;
