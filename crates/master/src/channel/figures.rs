@@ -77,10 +77,14 @@ impl Figures {
                 continue;
             }
             let metric = metrics.entry(name).or_default();
-            *metric = match change {
+            let value = match change {
                 Change::Set(value) => value,
                 Change::Add { add } => *metric + add,
             };
+            // JSON has no other numbers.
+            if value.is_finite() {
+                *metric = value;
+            }
         }
         all
     }

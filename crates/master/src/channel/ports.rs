@@ -35,6 +35,8 @@ pub(super) struct Port {
     pub(super) has_turn: bool,
     /// Since when the beginning of a line has waited for its end.
     pub(super) beginning: Option<Instant>,
+    /// It has waited too long: the beginning is to be consumed.
+    pub(super) is_late: bool,
     /// Its process is gone: only what it has said is left.
     pub(super) ended: bool,
     /// It has closed its end, or it is lost.
@@ -60,6 +62,7 @@ impl Port {
             said_ready: false,
             has_turn: false,
             beginning: None,
+            is_late: false,
             ended: false,
             closed: false,
             is_noted: false,

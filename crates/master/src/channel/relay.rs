@@ -91,7 +91,7 @@ impl Relay {
             // One window each: nobody keeps the others waiting.
             for _ in 0..self.turns.len() {
                 if let Some(worker) = self.turns.pop_front() {
-                    self.hear(worker, false);
+                    self.hear(worker);
                 }
             }
             let now = Instant::now();
@@ -179,13 +179,14 @@ impl Relay {
 
     /// Reads a window of what a worker says. It gets another turn while there
     /// is more.
-    fn hear(&mut self, worker: WorkerId, at_once: bool) {
+    fn hear(&mut self, worker: WorkerId) {
         let mut window = std::mem::take(&mut self.window);
         let Some(port) = self.ports.all.get_mut(&worker) else {
             self.window = window;
             return;
         };
         port.has_turn = false;
+        let at_once = std::mem::take(&mut port.is_late) || port.ended;
         let keeper = &self.ports.keeper;
         let mut is_noted = port.is_noted;
         let note = |is_within: bool| {
@@ -193,13 +194,7 @@ impl Relay {
             let key = records::channel_key(worker);
             if is_within { keeper.put(&key, &[], &[]) } else { keeper.delete(&key) }
         };
-        let heard = port.inbound.read(
-            port.socket.as_fd(),
-            &mut window,
-            port.max_message,
-            at_once || port.ended,
-            note,
-        );
+        let heard = port.inbound.read(port.socket.as_fd(), &mut window, port.max_message, at_once, note);
         port.is_noted = is_noted;
         let ended = port.ended;
         if heard != Heard::Beginning {
@@ -244,7 +239,7 @@ impl Relay {
         self.window = window;
     }
 
-    /// Consumes the beginnings of lines whose ends do not come.
+    /// Has the beginnings of lines consumed whose ends do not come.
     fn look_after_beginnings(&mut self, now: Instant) {
         let ports = &self.ports.all;
         let since = |worker: &WorkerId| ports.get(worker).and_then(|port| port.beginning);
@@ -252,7 +247,10 @@ impl Relay {
         let late =
             self.beginnings.iter().filter(|worker| since(worker).is_some_and(|at| now - at >= PATIENCE));
         for worker in late.copied().collect::<Vec<_>>() {
-            self.hear(worker, true);
+            if let Some(port) = self.ports.all.get_mut(&worker) {
+                port.is_late = true;
+            }
+            self.take_turn(worker);
         }
     }
 
