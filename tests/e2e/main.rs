@@ -21,6 +21,7 @@ mod wait;
 mod balance;
 mod capture;
 mod cgroup;
+mod channel;
 mod checks;
 mod config;
 mod control;

@@ -107,6 +107,8 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                 } else if entry.key.starts_with(records::WORKER) {
                     gone.push(entry.key.clone());
                     leftovers.extend(entry.worker());
+                } else if [records::CHANNEL, records::LINE].iter().any(|kind| entry.key.starts_with(kind)) {
+                    gone.push(entry.key);
                 }
             }
             // Statuses of workers that are ended here anyway.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use supervisor_config::Ready;
 use supervisor_core::{
     Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Step,
     Supervisor, Timestamp, WorkerId,
@@ -26,6 +27,7 @@ use supervisor_sys::{fdpass, process, socket};
 use crate::automatic::Automatic;
 use crate::capture::Later;
 use crate::cgroups::Cgroups;
+use crate::channel::{Channel, Ends, Left, NewMember};
 use crate::checks::Checks;
 use crate::drains::Drains;
 use crate::events::Events;
@@ -72,6 +74,7 @@ pub(crate) struct Master {
     pub(crate) listeners: Listeners,
     pub(crate) queues: Queues,
     pub(crate) output: Output,
+    pub(crate) channel: Channel,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
     pub(crate) automatic: Automatic,
@@ -146,6 +149,7 @@ impl Master {
             listeners: Listeners::new()?,
             queues: Queues::default(),
             output: Output::start()?,
+            channel: Channel::start(link.notes()?)?,
             sampler: Sampler::start()?,
             link,
             automatic: Automatic::default(),
@@ -263,7 +267,13 @@ impl Master {
                 };
                 self.handle(event);
             }
-            Action::Terminate(worker) => self.workers.terminate(worker),
+            Action::Terminate(worker) => {
+                if self.workers.ask_by_message(worker) {
+                    self.channel.shut_down(worker);
+                } else {
+                    self.workers.terminate(worker);
+                }
+            }
             Action::Abort(worker) => self.workers.abort(worker),
             Action::Kill(worker) => {
                 let mut killed = vec![worker];
@@ -278,6 +288,7 @@ impl Master {
             Action::Forget(app) => {
                 if let Some(entry) = self.registry.remove(app) {
                     self.listeners.forget(&entry.settings.app.name);
+                    self.channel.forget(&entry.settings.app.name);
                     self.link.delete(&records::app_key(&entry.settings.app.name));
                 }
             }
@@ -315,7 +326,17 @@ impl Master {
         let notify_name = format!("@{notify_name}");
         let names: Vec<String> = app.listen.iter().map(listener_name).collect();
         let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
-        let place = Place { slot: slot.index, instances, notify_socket: &notify_name, listeners: &names };
+        let channel = app.channel.enabled.then(Ends::new).transpose().map_err(fail("channel"))?;
+        let channel_fd = 3 + names.len();
+        let ipc =
+            channel.as_ref().map(|channel| channel.name(channel_fd)).transpose().map_err(fail("channel"))?;
+        let place = Place {
+            slot: slot.index,
+            instances,
+            notify_socket: &notify_name,
+            listeners: &names,
+            channel: ipc.as_deref(),
+        };
         let env = settings.environment(&place);
         let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let (program, args) = app.command.split_first().ok_or("no command")?;
@@ -343,7 +364,8 @@ impl Master {
             exit: None,
         };
         let ends = out.iter().chain(&error).map(|pipe| (FdRole::Drain, pipe.read.as_fd()));
-        let shared: Vec<_> = ends.chain([(FdRole::Hold, notify.as_fd())]).collect();
+        let channel_end = channel.iter().map(|channel| (FdRole::Hold, channel.ours.as_fd()));
+        let shared: Vec<_> = ends.chain([(FdRole::Hold, notify.as_fd())]).chain(channel_end).collect();
         let introduction = [(FdRole::Hold, ours.as_fd()), (FdRole::Hold, theirs.as_fd())];
         self.link.put(&key, &record.to_bytes(), &[&introduction[..], &shared[..]].concat());
 
@@ -354,11 +376,14 @@ impl Master {
             error.as_ref().map_or(null, |pipe| pipe.write.as_fd()),
         ];
         let argv = std::iter::once(&app.command[0]).chain(args).map(Into::into).collect();
+        let mut fds =
+            self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?;
+        fds.extend(channel.iter().map(|channel| channel.theirs.as_fd()));
         let mut plan = Plan {
             env,
             listen_pid: !names.is_empty(),
             cwd: Some(app.cwd.clone()),
-            fds: self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?,
+            fds,
             introduce: Some(theirs.as_fd()),
             capture: self.captures && settings.wants_capture(),
             process_group: ProcessGroup::NewSession,
@@ -433,7 +458,13 @@ impl Master {
             });
         self.output.add(streams.collect());
         self.sampler.add(id, child.pid, settings.ceilings());
-        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
+        let mut worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
+        worker.channel = channel.map(|Ends { ours, theirs: _ }| {
+            let generation = settings.generation;
+            let (slot, left) = (slot.index, Left::default());
+            let new = NewMember { worker: id, app: name, slot, generation, socket: ours, left };
+            self.channel.join(new, &app.channel)
+        });
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         if settings.is_checked() {
             self.checks.add(id);
@@ -462,6 +493,13 @@ impl Master {
                     self.handle(event);
                 }
             }
+        }
+    }
+
+    /// Takes the message `"ready"` of a worker, if its app waits for it.
+    pub(crate) fn hear_ready(&mut self, worker: WorkerId) {
+        if self.workers.get(worker).is_some_and(|worker| worker.settings.app.ready == Ready::Ipc) {
+            self.handle(Event::WorkerReady(worker));
         }
     }
 
@@ -506,6 +544,14 @@ impl Master {
         let worker = notice.worker();
         let pid = self.workers.get(worker).map(|worker| worker.pid);
         let process = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        match &notice {
+            Notice::Starting(..) | Notice::Switched(..) => {}
+            Notice::Ready { .. } => self.channel.ready(worker),
+            Notice::Draining(..) | Notice::Stopping(..) | Notice::Hung { .. } | Notice::Killing(..) => {
+                self.channel.drain(worker);
+            }
+            Notice::Ended { .. } => self.channel.end(worker),
+        }
         let (slot, state, detail) = match notice {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
             Notice::Ready { slot, after, .. } => {

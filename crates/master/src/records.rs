@@ -10,6 +10,8 @@
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
 //! | `member:…` | its number in its group, empty for a shared one | a listening socket |
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
+//! | `channel:ID` | empty: the worker's stream is in the middle of a line | |
+//! | `line:ID` | empty | a file with a long line for the worker, read as far as it has left |
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,6 +31,8 @@ pub(crate) const IDS: &str = "ids";
 pub(crate) const PASSED: &str = "passed:";
 pub(crate) const APP: &str = "app:";
 pub(crate) const WORKER: &str = "worker:";
+pub(crate) const CHANNEL: &str = "channel:";
+pub(crate) const LINE: &str = "line:";
 
 /// The largest JSON that is read from a descriptor, bytes.
 const MAX_JSON: u64 = 16 * 1024 * 1024;
@@ -59,7 +63,8 @@ pub(crate) struct Origin {
 ///
 /// Its fds are, while it is an intent, both ends of the introduction socket
 /// pair (the child sends its pid on the second one), and afterwards its pidfd;
-/// then the read ends of its pipes and its notify socket.
+/// then the read ends of its pipes, its notify socket and the master's end of
+/// its channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkerRecord {
     pub(crate) app: String,
@@ -87,6 +92,16 @@ impl WorkerRecord {
 
 pub(crate) fn worker_key(worker: supervisor_core::WorkerId) -> String {
     format!("{WORKER}{}", worker.0)
+}
+
+/// Says that a worker's stream is in the middle of a line.
+pub(crate) fn channel_key(worker: supervisor_core::WorkerId) -> String {
+    format!("{CHANNEL}{}", worker.0)
+}
+
+/// Holds the long line that is leaving for a worker.
+pub(crate) fn line_key(worker: supervisor_core::WorkerId) -> String {
+    format!("{LINE}{}", worker.0)
 }
 
 pub(crate) fn app_key(name: &str) -> String {

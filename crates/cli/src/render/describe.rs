@@ -183,6 +183,11 @@ fn ready(app: &App) -> String {
             units::setting(app.listen_timeout),
             units::setting(app.min_uptime)
         ),
+        Ready::Ipc => format!(
+            "when it sends the message \"ready\", within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
     }
 }
 
@@ -221,7 +226,8 @@ fn times(cron: &CronRestart) -> String {
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
-    format!("{signal}, SIGKILL after {}", units::setting(app.kill_timeout))
+    let asks = if app.channel.shutdown_with_message { "the message \"shutdown\"" } else { &signal };
+    format!("{asks}, SIGKILL after {}", units::setting(app.kill_timeout))
 }
 
 fn rights(page: &mut Page, app: &App) {
@@ -313,6 +319,7 @@ pub(crate) mod tests {
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
             reload: Reload::Canary { steps: vec![5, 100], hold: Duration::from_secs(30) },
+            channel: supervisor_config::ChannelOptions::default(),
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),
