@@ -39,6 +39,7 @@ class Tools(NamedTuple):
     reaper: Path
     writer: Path
     server: Path
+    channel: Path
     supervisor: Path
 
 

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import time
 
+import channel as between
 import machine
 from contenders import Cat, Daemon, Floor
 from policies import policies
@@ -222,4 +223,12 @@ def log_rate(contender, lines, per_write, how):
     return lines * 200 / ((end - begin) / 1e9) / 1e6
 
 
-ITEMS = {item.__name__.replace("_", "-"): item for item in (crash, start, start_command, status, memory, logs, policies)}
+def channel(tools, options):
+    """Messages between workers."""
+    yield from between.channel(Row, tools, options)
+
+
+ITEMS = {
+    item.__name__.replace("_", "-"): item
+    for item in (crash, start, start_command, status, memory, logs, policies, channel)
+}

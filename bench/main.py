@@ -19,7 +19,7 @@ OUTPUT = ROOT / "target" / "bench"
 def build(supervisor):
     """Builds the C parts, and the program unless one is given."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    for name in ("worker", "reaper", "writer", "server"):
+    for name in ("worker", "reaper", "writer", "server", "channel"):
         source = ROOT / "bench" / "c" / f"{name}.c"
         flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static"]
         subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", OUTPUT / name, source], check=True)
@@ -28,7 +28,7 @@ def build(supervisor):
         subprocess.run(cargo, cwd=ROOT, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         supervisor = target / "release" / "supervisor"
-    return Tools(OUTPUT / "worker", OUTPUT / "reaper", OUTPUT / "writer", OUTPUT / "server", supervisor)
+    return Tools(*(OUTPUT / name for name in ("worker", "reaper", "writer", "server", "channel")), supervisor)
 
 
 def main():

@@ -22,6 +22,7 @@ mod adoption;
 mod balance;
 mod capture;
 mod cgroup;
+mod channel;
 mod checks;
 mod config;
 mod control;

@@ -97,6 +97,7 @@ fn json_has_the_documented_shape() {
                     ("queue", "null number"),
                     ("in_rotation", "bool"),
                     ("weight", "null number"),
+                    ("channel", "null object"),
                     ("cgroup", "null string"),
                     ("message", "null string"),
                     ("next_start_s", "null number"),

@@ -65,9 +65,11 @@ fn descriptors() {
     assert!(links[&2].starts_with("pipe:"), "{shown}");
     assert_ne!(links[&1], links[&2]);
     assert!(links[&3].starts_with("socket:"), "{shown}");
+    // The channel.
+    assert!(links[&4].starts_with("socket:"), "{shown}");
     // Its own descriptor of the folder is the only other one.
-    assert!(links[&4].starts_with("/proc/"), "{shown}");
-    assert_eq!(links.len(), 5, "{shown}");
+    assert!(links[&5].starts_with("/proc/"), "{shown}");
+    assert_eq!(links.len(), 6, "{shown}");
 }
 
 #[test]
@@ -225,11 +227,15 @@ fn the_environment_is_the_callers_and_ours_and_nothing_else() {
         .env("LISTEN_PID", "1")
         .env("NOTIFY_SOCKET", "/nowhere")
         .env("WATCHDOG_USEC", "1")
+        .env("SUPERVISOR_IPC", "1:2:3")
+        .env("NODE_CHANNEL_FD", "1")
         .env("SUPERVISOR_APP", "another");
     let shown = shown_by(&home, start);
     let mut variables = variables(&shown);
     let notify = variables.remove("NOTIFY_SOCKET").unwrap();
     assert!(notify.starts_with("@"), "{notify}");
+    let channel = variables.remove("SUPERVISOR_IPC").unwrap();
+    assert!(channel.starts_with("3:"), "{channel}");
     let path = search_path();
     let folder = home.path("");
     let expected = BTreeMap::from([
@@ -267,13 +273,14 @@ fn the_environment_of_the_last_start_is_taken_whole() {
 #[test]
 fn an_environment_that_is_narrowed() {
     let names = |shown: &str| variables(shown).into_keys().map(str::to_owned).collect::<Vec<_>>();
-    const OURS: [&str; 6] = [
+    const OURS: [&str; 7] = [
         "NODE_APP_INSTANCE",
         "NOTIFY_SOCKET",
         "SUPERVISOR_APP",
         "SUPERVISOR_GENERATION",
         "SUPERVISOR_INSTANCE",
         "SUPERVISOR_INSTANCES",
+        "SUPERVISOR_IPC",
     ];
     assert_eq!(names(&shown(&Home::new(), "[/usr/bin/env]", "inherit_env: false")), OURS);
     let mut more = OURS.to_vec();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde_json::value::RawValue;
 use supervisor_master::EchoForm;
 
 use crate::exit_code::ExitCode;
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Status(Status),
     Describe(Describe),
     Signal(Signal),
+    Send(Send),
+    TailChannel(TailChannel),
     Env(Env),
     Reset(Reset),
     Flush(Flush),
@@ -120,6 +123,8 @@ impl Command {
             | Self::Status(_)
             | Self::Describe(_)
             | Self::Signal(_)
+            | Self::Send(_)
+            | Self::TailChannel(_)
             | Self::Env(_)
             | Self::Reset(_)
             | Self::Flush(_)
@@ -441,6 +446,41 @@ pub(crate) struct Signal {
     #[arg(value_parser = signal)]
     pub(crate) signal: String,
     #[arg(required = true, value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selectors: Vec<String>,
+}
+
+/// Send workers a message on their channel
+///
+/// It is for the workers that are ready. In Node it comes by process.on('message').
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor send web '{\"cmd\":\"reload-flags\"}'
+  supervisor send web:0 '\"dump\"'")]
+pub(crate) struct Send {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
+    pub(crate) selector: String,
+    /// Any JSON value; text is in quotes
+    #[arg(value_name = "JSON", value_parser = json)]
+    pub(crate) message: Box<RawValue>,
+}
+
+/// A message: checked here, so that a slip ends as any other wrong argument does.
+fn json(text: &str) -> Result<Box<RawValue>, String> {
+    RawValue::from_string(text.to_owned())
+        .map_err(|error| format!("{error}; a text needs quotes: '\"text\"'"))
+}
+
+/// Show what workers say on their channel, until Ctrl-C
+///
+/// A reader that is too slow is told how many messages it missed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  supervisor tail-channel web
+  supervisor tail-channel web:0 --json")]
+pub(crate) struct TailChannel {
+    #[arg(value_name = "SELECTOR", help = SELECTORS_HELP)]
     pub(crate) selectors: Vec<String>,
 }
 

@@ -1,5 +1,6 @@
 //! From the parsed command line to a command.
 
+mod channel;
 mod check;
 mod completions;
 mod describe;
@@ -68,6 +69,8 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Status(options) => connected(status::status(options, terminal)),
         Command::Describe(options) => connected(describe::describe(options, terminal)),
         Command::Signal(options) => connected(signal::signal(options, terminal)),
+        Command::Send(options) => connected(channel::send(options, terminal)),
+        Command::TailChannel(options) => connected(channel::tail(options, terminal)),
         Command::Env(options) => connected(env::env(options, terminal)),
         Command::Reset(options) => connected(reset::reset(options, terminal)),
         Command::Flush(options) => connected(flush::flush(options, terminal)),

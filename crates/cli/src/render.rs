@@ -1,6 +1,7 @@
 //! What people see: pure functions from the daemon's values to text, with the
 //! width, the colours and the time given.
 
+pub(crate) mod channel;
 pub(crate) mod check;
 pub(crate) mod describe;
 pub(crate) mod difference;

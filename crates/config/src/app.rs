@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Balance, CpuAffinity, CronRestart, LogOptions, Ready, Reload, Watch};
+use crate::{Balance, ChannelOptions, CpuAffinity, CronRestart, LogOptions, Ready, Reload, Watch};
 
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
@@ -109,6 +109,9 @@ pub struct App {
     /// How new workers take the place of old ones.
     #[serde(default)]
     pub reload: Reload,
+    /// The channel between its workers.
+    #[serde(default)]
+    pub channel: ChannelOptions,
     /// The user that workers run as, by name or uid; the daemon's when absent.
     pub user: Option<String>,
     /// The group that workers run as, by name or gid; the user's when absent.

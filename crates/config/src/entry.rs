@@ -12,8 +12,8 @@ use crate::value::{
     boolean, duration, expected, integer, non_empty, one_of, positive_duration, text, whole, word,
 };
 use crate::{
-    App, Context, ExecMode, ListenAddress, balance, cpu_affinity, cron, environment, limits, logs, memory,
-    path, ready, reload, signal, watch,
+    App, ChannelOptions, Context, ExecMode, ListenAddress, Ready, balance, channel, cpu_affinity, cron,
+    environment, limits, logs, memory, path, ready, reload, signal, watch,
 };
 
 /// More workers than a machine can have; arithmetic on them is safe.
@@ -65,6 +65,11 @@ pub(crate) fn read(
     let max_surge = u32::from(shares || !listen.is_empty());
     let ready = ready::read(fields, base, shares, !listen.is_empty());
     let (balance, weights) = balance::read(fields, shares || !listen.is_empty());
+    let channel = channel::read(fields);
+    needs_channel(fields, &channel, &ready);
+    if channel.enabled {
+        channel::warn_of_launcher(fields, &program.command);
+    }
     let inherit = environment::read_inherit(fields);
     let env = environment::read_own(fields, context);
     let max_surge = fields.optional("max_surge", integer(0..=10_000)).unwrap_or(max_surge);
@@ -116,6 +121,7 @@ pub(crate) fn read(
         cpu_affinity: cpu_affinity::read(fields),
         limits: limits::read(fields),
         oom_score_adj: fields.optional("oom_score_adj", integer(-1000..=1000)),
+        channel,
         out_file,
         error_file,
         logs,
@@ -239,6 +245,24 @@ fn listen(fields: &mut Fields<'_, '_, '_>, base: &Path) -> (Vec<ListenAddress>, 
         places.push(node.span);
     }
     (addresses, places)
+}
+
+/// Reports what does not go without a channel.
+fn needs_channel(fields: &mut Fields<'_, '_, '_>, channel: &ChannelOptions, ready: &Ready) {
+    if channel.enabled {
+        return;
+    }
+    let waits = (*ready == Ready::Ipc).then_some(["ready", "wait_ready"]);
+    let asks = channel.shutdown_with_message.then_some("shutdown_with_message");
+    for name in waits.into_iter().flatten().chain(asks) {
+        if let Some(entry) = fields.given(name) {
+            fields.wrong(
+                entry,
+                &entry.value,
+                Problem::new("needs the channel").help("remove `channel: false`"),
+            );
+        }
+    }
 }
 
 fn variable_name(node: &Node) -> Result<String, Problem> {

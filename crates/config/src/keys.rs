@@ -50,6 +50,7 @@ pub(crate) enum Group {
     Sockets,
     Restarts,
     Stopping,
+    Channel,
     Process,
     Output,
 }

@@ -20,6 +20,7 @@
 
 mod app;
 mod balance;
+mod channel;
 mod command_line;
 mod cpu_affinity;
 mod cron;
@@ -55,6 +56,7 @@ mod words;
 
 pub use app::{App, ExecMode, Inherit, Limit, ListenAddress, LogTarget};
 pub use balance::Balance;
+pub use channel::{ChannelOptions, speaks_node};
 pub use command_line::{CommandOptions, app_from_command};
 pub use cpu_affinity::{CpuAffinity, ranges};
 pub use cron::{CronRestart, parse_cron};

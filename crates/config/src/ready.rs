@@ -14,7 +14,7 @@ use crate::listen;
 use crate::program::words;
 use crate::report::Problem;
 use crate::tree::{Entry, Node, Value};
-use crate::value::{expected, integer, one_of, positive_duration, text, whole};
+use crate::value::{boolean, expected, integer, one_of, positive_duration, text, whole};
 
 /// When a worker counts as ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum Ready {
     Started,
     /// When it sends `READY=1` to `NOTIFY_SOCKET` (`sd_notify(3)`).
     Notify,
+    /// When it sends the message `"ready"` on its channel.
+    Ipc,
     /// When it passes this check.
     Check(ReadyCheck),
 }
@@ -94,6 +96,7 @@ impl Ready {
             Self::Listen => "listen",
             Self::Started => "started",
             Self::Notify => "notify",
+            Self::Ipc => "ipc",
             Self::Check(check) => check.attempt.name(),
         }
     }
@@ -192,6 +195,7 @@ enum When {
     Listen,
     Started,
     Notify,
+    Ipc,
     Check(Kind),
 }
 
@@ -200,6 +204,7 @@ const NAMES: &[(&str, When)] = &[
     ("listen", When::Listen),
     ("started", When::Started),
     ("notify", When::Notify),
+    ("ipc", When::Ipc),
     ("http", When::Check(Kind::Http)),
     ("tcp", When::Check(Kind::Tcp)),
     ("exec", When::Check(Kind::Exec)),
@@ -210,7 +215,7 @@ const NAMES: &[(&str, When)] = &[
 pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path, shares: bool, declares: bool) -> Ready {
     // Who is given its sockets does not bind any.
     let default = if shares && !declares { Ready::Auto } else { Ready::Started };
-    let when = fields.optional("ready", when);
+    let when = fields.optional("ready", one_of(NAMES));
     if let Some(entry) = fields.given("ready").filter(|_| when == Some(When::Listen) && !shares) {
         let problem = Problem::new("cannot be `listen` with `exec_mode: fork`");
         fields.wrong(entry, &entry.value, problem.help("use `started`, `notify`, `http`, `tcp` or `exec`"));
@@ -218,6 +223,11 @@ pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path, shares: bool, d
     let given = fields.given("ready_check");
     // What is wrong with `ready` has been said.
     let is_wrong = fields.given("ready").is_some() && when.is_none();
+    let when = match fields.value("wait_ready", boolean) {
+        // The plainer word wins, as PM2's files have no other.
+        true if !is_wrong => when.or(Some(When::Ipc)),
+        true | false => when,
+    };
     let kind = match (when, given) {
         (Some(When::Check(kind)), _) => kind,
         (_, None) => {
@@ -226,10 +236,11 @@ pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path, shares: bool, d
                 Some(When::Listen) => Ready::Listen,
                 Some(When::Started) => Ready::Started,
                 Some(When::Notify) => Ready::Notify,
+                Some(When::Ipc) => Ready::Ipc,
                 Some(When::Check(_)) | None => default,
             };
         }
-        (Some(When::Auto | When::Listen | When::Started | When::Notify), Some(entry)) => {
+        (Some(When::Auto | When::Listen | When::Started | When::Notify | When::Ipc), Some(entry)) => {
             let problem =
                 Problem::new("belongs to `ready: http`, `tcp` or `exec`, and `ready` says otherwise");
             fields.wrong(entry, &entry.value, problem.help("remove one of them"));
@@ -259,17 +270,6 @@ pub(crate) fn read(fields: &mut Fields<'_, '_, '_>, base: &Path, shares: bool, d
         fields.wrong(entry, &entry.value, problem.help("add `ready_check: {address: \"127.0.0.1:PORT\"}`"));
     }
     Ready::Check(check)
-}
-
-fn when(node: &Node) -> Result<When, Problem> {
-    match &node.value {
-        Value::Text(text) if text == "ipc" => {
-            Err(Problem::new("cannot be `ipc` yet").help("use `listen`, `started` or `notify`"))
-        }
-        Value::Text(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Map(_) => {
-            one_of(NAMES)(node)
-        }
-    }
 }
 
 /// The check that the fields belong to.

@@ -67,6 +67,7 @@ apps:
     # Left out: nonsense: there is no such key.
   - script: job.sh
     instances: 1  # as in PM2; otherwise one per CPU
+    wait_ready: false
 "#;
     assert_eq!(imported(ECOSYSTEM, None), expected);
 }

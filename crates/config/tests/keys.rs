@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supervisor_config::{
-    App, Balance, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format, Inherit,
-    ListenAddress, Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Reload, Source,
+    App, Balance, ChannelOptions, CommandOptions, Context, DaemonSettings, EXAMPLE, Errors, ExecMode, Format,
+    Inherit, ListenAddress, Loaded, LogLevel, LogOptions, LogPeriod, LogTarget, Ready, Reload, Source,
     app_from_command,
 };
 
@@ -103,6 +103,14 @@ fn defaults() {
         watchdog: None,
         max_surge: 1,
         reload: Reload::Rolling,
+        channel: ChannelOptions {
+            enabled: true,
+            max_message: 32 << 10,
+            buffer: 4 << 20,
+            retain: 0,
+            from: vec![],
+            shutdown_with_message: false,
+        },
         user: None,
         group: None,
         umask: None,
@@ -307,7 +315,7 @@ fn sockets() {
         assert!(mistake.starts_with("file:3:") && mistake.contains(expected), "{mistake}");
     }
     let good = ["auto", "listen", "started", "notify"].map(|when| (when, json!(when)));
-    check("ready", "ready", &good, &["ipc", "exec", "other", "true", "", "{http: /}"]);
+    check("ready", "ready", &good, &["exec", "other", "true", "", "{http: /}"]);
     assert_eq!(app("command: a\nlisten: 80").ready, Ready::Started);
     assert_eq!(app("command: a\nexec_mode: fork").ready, Ready::Started);
     assert!(mistake("command: a\nexec_mode: fork\nready: listen").contains("cannot be `listen`"));
@@ -929,4 +937,58 @@ the command names no program
 `--instances` must be a number or `max`, not the text `many`";
     assert_eq!(errors.to_string(), expected);
     assert!(errors.render(false).starts_with("error: the command names no program\n\nerror: `--name`"));
+}
+
+#[test]
+fn the_channel() {
+    let text = "command: a
+channel: true
+ipc_max_message: 1M
+ipc_buffer: 65536
+ipc_retain: 8
+ipc_from: [jobs, web-2]
+shutdownWithMessage: true";
+    let expected = ChannelOptions {
+        enabled: true,
+        max_message: 1 << 20,
+        buffer: 64 << 10,
+        retain: 8,
+        from: vec!["jobs".into(), "web-2".into()],
+        shutdown_with_message: true,
+    };
+    assert_eq!(app(text).channel, expected);
+    for (key, bad) in [
+        ("channel", "maybe"),
+        ("ipc_max_message", "1023"),
+        ("ipc_max_message", "2M"),
+        ("ipc_buffer", "1K"),
+        ("ipc_buffer", "0"),
+        ("ipc_retain", "-1"),
+        ("ipc_from", "a b"),
+        ("shutdown_with_message", "1"),
+    ] {
+        let mistake = mistake(&format!("command: a\n{key}: {bad}"));
+        assert!(mistake.contains(&format!("`{key}`")), "{key}: {bad}: {mistake}");
+    }
+}
+
+#[test]
+fn ready_by_a_message() {
+    assert_eq!(app("command: a\nready: ipc").ready, Ready::Ipc);
+    assert_eq!(app("command: a\nwait_ready: true").ready, Ready::Ipc);
+    assert_eq!(app("command: a\nwait_ready: false").ready, Ready::Auto);
+    assert_eq!(app("command: a\nready: notify\nwait_ready: true").ready, Ready::Notify);
+    for key in ["ready: ipc", "wait_ready: true", "shutdown_with_message: true"] {
+        let mistake = mistake(&format!("command: a\nchannel: false\n{key}"));
+        assert!(mistake.contains("needs the channel"), "{key}: {mistake}");
+    }
+}
+
+#[test]
+fn a_launcher_keeps_the_channel() {
+    for command in ["npm start", "[/usr/bin/npx, tsx, a.ts]", "yarn run serve"] {
+        let warnings = |more: &str| load(&format!("name: web\ncommand: {command}{more}")).unwrap().warnings;
+        assert_eq!(warnings("").len(), 1, "{command}");
+        assert!(warnings("\nchannel: false").is_empty(), "{command}");
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use supervisor_config::{App, Context, Errors, ExecMode, Format, Loaded, LogTarget, Source};
+use supervisor_config::{App, Context, Errors, ExecMode, Format, Loaded, LogTarget, Ready, Source};
 
 fn load_as(format: Format, text: &str) -> Result<Loaded, Errors> {
     let caller_env = ["PATH", "MY_SECRET", "REACT_APP", "HOME"].map(|name| (name.to_owned(), "x".to_owned()));
@@ -74,7 +74,8 @@ fn a_whole_file_runs_as_it_is() {
         assert_eq!(app.env, variables(&env));
         let warned: Vec<&str> =
             loaded.warnings.iter().filter_map(|warning| warning.message.split('`').nth(1)).collect();
-        let expected = ["wait_ready", "source_map_support", "deploy"];
+        assert_eq!(app.ready, Ready::Ipc);
+        let expected = ["source_map_support", "deploy"];
         assert_eq!(warned, expected);
         assert!(loaded.warnings.iter().all(|warning| warning.help.is_some() && warning.line.is_some()));
         assert!(loaded.warnings.iter().all(|warning| !warning.render(false).contains("s3cret")));
@@ -83,7 +84,7 @@ fn a_whole_file_runs_as_it_is() {
 
 #[test]
 fn what_asks_for_nothing_is_passed_over_in_silence() {
-    for key in ["watch_options", "wait_ready", "pidFile", "vizion", "pmx"] {
+    for key in ["watch_options", "pidFile", "vizion", "pmx"] {
         for off in ["false", "0", "''", "~", "[]"] {
             quiet(&format!("{key}: {off}"));
         }

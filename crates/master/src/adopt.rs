@@ -72,6 +72,7 @@ impl Master {
         if adopted > 0 {
             tracing::warn!("the master before has died; {adopted} workers go on");
         }
+        self.channel.begin();
         for event in news {
             self.handle(event);
         }
@@ -226,6 +227,7 @@ impl Master {
         };
         let (out, error, calls) =
             (fds.remove(&Held::Out), fds.remove(&Held::Error), fds.remove(&Held::Calls));
+        let channel = fds.remove(&Held::Channel);
         if record.fds.contains(&Held::Introduction) {
             let held = [
                 (Held::Process, Some(&pidfd)),
@@ -233,6 +235,7 @@ impl Master {
                 (Held::Error, error.as_ref()),
                 (Held::Notify, Some(&notify)),
                 (Held::Calls, calls.as_ref()),
+                (Held::Channel, channel.as_ref()),
             ];
             let held = held.into_iter().filter_map(|(held, fd)| Some((held, fd?.as_fd())));
             record.store(id, &held.collect::<Vec<_>>(), &self.link);
@@ -259,7 +262,7 @@ impl Master {
         };
         let ended = record.exit.map(Exit::from);
         let cgroup = self.workers.cgroups.find(&settings.app.name, id, settings.app.max_memory_hard);
-        let worker = Worker::adopted(Foundling {
+        let mut worker = Worker::adopted(Foundling {
             settings: Rc::clone(&settings),
             record,
             seat,
@@ -270,6 +273,11 @@ impl Master {
             captured: calls,
             told: told && asked,
             killed: matches!(memo.stage, Stage::Stopping { kill_at: None, .. }),
+        });
+        worker.channel = channel.map(|socket| {
+            let mut left = leftovers.channels.remove(&id).unwrap_or_default();
+            left.is_adopted = true;
+            self.connect(id, seat.slot.index, &settings, socket, left)
         });
         let ended = ended.or_else(|| orphan.map(|orphan| worker.exit(process_exit(&orphan))));
         if let Err(error) = self.workers.add(id, worker, &self.poller) {
@@ -291,7 +299,10 @@ impl Master {
     fn watch_again(&mut self, memo: &WorkerMemo, settings: &Settings) {
         match memo.stage {
             Stage::Spawning | Stage::Starting { .. } if settings.is_checked() => self.checks.add(memo.id),
-            Stage::Ready { .. } => self.hangs.begin(memo.id, settings.app.watchdog),
+            Stage::Ready { .. } => {
+                self.hangs.begin(memo.id, settings.app.watchdog);
+                self.channel.ready(memo.id);
+            }
             Stage::Spawning | Stage::Starting { .. } | Stage::Draining { .. } | Stage::Stopping { .. } => {}
         }
     }

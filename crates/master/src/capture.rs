@@ -279,12 +279,17 @@ impl Master {
         let own_mistake = [Errno::BADF, Errno::SRCH].map(Errno::raw_os_error);
         if !error.raw_os_error().is_some_and(|errno| own_mistake.contains(&errno)) && !captured.complained {
             captured.complained = true;
-            let place = self.workers.get(id).map(|worker| self.place(worker.seat.slot)).unwrap_or_default();
+            let why = words::errno(&error);
+            let slot = self.workers.get(id)?.seat.slot;
             tracing::error!(
-                "{place}: its sockets cannot be captured, so it is alone with its address: {}; \
+                "{}: its sockets cannot be captured, so it is alone with its address: {why}; \
                  use `exec_mode: fork` or `listen`",
-                words::errno(&error)
+                self.place(slot)
             );
+            // From the next order on it is treated as one of `exec_mode: fork`.
+            if let Some(entry) = self.registry.by_id_mut(slot.app) {
+                entry.alone = Some(why);
+            }
         }
         None
     }
@@ -463,9 +468,13 @@ impl Master {
                 captured.listened.elapsed() >= patience
             })
         };
-        let late = self.workers.iter().filter(|(_, worker)| is_late(worker));
-        let late: Vec<_> = late.map(|(id, worker)| (id, worker.seat)).collect();
-        for (id, seat) in late {
+        let late: Vec<_> = self
+            .workers
+            .by_seat()
+            .into_iter()
+            .filter(|(_, id)| self.workers.get(*id).is_some_and(is_late))
+            .collect();
+        for (seat, id) in late {
             for address in self.listeners.give_up_parked(seat, id, &self.link) {
                 let place = self.place(seat.slot);
                 tracing::warn!("{place}: it does not listen on {} any more", address_text(&address));

@@ -191,7 +191,7 @@ impl Master {
     fn check_of(&self, id: WorkerId) -> Option<&ReadyCheck> {
         match &self.workers.get(id)?.settings.app.ready {
             Ready::Check(check) => Some(check),
-            Ready::Auto | Ready::Listen | Ready::Started | Ready::Notify => None,
+            Ready::Auto | Ready::Listen | Ready::Started | Ready::Notify | Ready::Ipc => None,
         }
     }
 

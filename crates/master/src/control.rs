@@ -2,6 +2,7 @@
 //! whose answers are snapshots or streams. Nothing here can hold the master's
 //! loop: it only ever hands over what is ready.
 
+mod channel;
 mod environment;
 mod events;
 mod history;
@@ -13,10 +14,11 @@ use std::collections::BTreeMap;
 
 use supervisor_core::Slots;
 use supervisor_protocol::control::{
-    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendSignal,
+    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal,
 };
 use tokio::sync::oneshot;
 
+pub(crate) use channel::Listening;
 pub(crate) use environment::Subject;
 pub(crate) use events::Following;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
@@ -64,6 +66,11 @@ pub(crate) enum Ask {
     Delete(Select),
     Scale(Scale),
     Signal(SendSignal),
+    Send(SendMessage),
+    /// What workers of these say to each other from now on.
+    Channel {
+        selectors: Vec<String>,
+    },
     Reset(Reset),
     Flush(Flush),
     Reopen(Reopen),
@@ -89,6 +96,8 @@ impl Ask {
             | Self::Events { .. }
             | Self::Abort(_)
             | Self::Signal(_)
+            | Self::Send(_)
+            | Self::Channel { .. }
             | Self::Reset(_)
             | Self::Flush(_)
             | Self::Reopen(_)
@@ -131,6 +140,10 @@ pub(crate) enum Reply {
     Logs(Logs),
     /// What happens.
     Events(Following),
+    /// What workers say to each other.
+    Channel(Listening),
+    /// A message that is being sent: to how many workers, for each part.
+    Sent(Vec<oneshot::Receiver<u32>>),
     /// Log files that are being emptied: how many, and what became of it.
     Flush(u32, oneshot::Receiver<Result<(), FlushError>>),
 }

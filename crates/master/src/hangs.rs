@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use supervisor_core::{AppId, Event, Hang, SeatId, WorkerId};
+use supervisor_core::{AppId, Event, Hang, WorkerId};
 use supervisor_sys::Pid;
 use supervisor_sys::diag::inodes_of;
 use supervisor_sys::process::{StatFile, clock_ticks};
@@ -193,9 +193,7 @@ impl Hangs {
 impl Master {
     /// Looks for workers that hang. To be called once a second.
     pub(crate) fn look_after_hangs(&mut self) {
-        // Of two that have the same sockets the later one is to answer.
-        let by_seat: BTreeMap<SeatId, WorkerId> =
-            self.workers.iter().map(|(id, worker)| (worker.seat, id)).collect();
+        let by_seat = self.workers.by_seat();
         let seen: Vec<Seen> = self
             .listeners
             .in_rotation()

@@ -23,6 +23,7 @@ use supervisor_sys::{Pid, fdpass, pidfd, process};
 
 use crate::capture::CallsRecord;
 use crate::cgroups::Cgroups;
+use crate::channel::Left;
 use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
@@ -68,6 +69,8 @@ pub(crate) struct Leftovers {
     /// Those that know that they are to end.
     pub(crate) told: BTreeSet<WorkerId>,
     pub(crate) calls: BTreeMap<WorkerId, CallsRecord>,
+    /// What was under way on their channels.
+    pub(crate) channels: BTreeMap<WorkerId, Left>,
     /// The processes that the keeper has reaped.
     pub(crate) orphans: Vec<Orphan>,
 }
@@ -184,13 +187,20 @@ impl Entry {
 impl Leftovers {
     /// Takes what is about a worker.
     fn take(&mut self, entry: Entry) {
-        let Entry { key, record, fds } = entry;
+        let Entry { key, record, mut fds } = entry;
         let Some((kind, id)) = key.split_once(':') else { return };
         let Ok(id) = id.parse().map(WorkerId) else { return };
         if records::TOLD.starts_with(kind) {
             self.told.insert(id);
         } else if records::CALLS.starts_with(kind) {
             self.calls.extend(records::read(&record).map(|record| (id, record)));
+        } else if records::CHANNEL.starts_with(kind) {
+            self.channels.entry(id).or_default().within_a_line = true;
+        } else if records::LINE.starts_with(kind) {
+            self.channels.entry(id).or_default().line = fds.pop();
+        } else if records::TOPICS.starts_with(kind) {
+            let topics = fds.pop().and_then(|fd| records::load(fd).ok());
+            self.channels.entry(id).or_default().topics = topics;
         } else if records::WORKER.starts_with(kind)
             && let Ok(record) = records::read::<WorkerRecord>(&record)
         {
@@ -221,8 +231,11 @@ impl Leftovers {
             tracing::warn!("{} workers are ended that no app knows", strangers.len());
             end_all(&strangers);
         }
-        for id in self.workers.keys().chain(&self.told).chain(self.calls.keys()) {
-            for key in [records::worker_key, records::told_key, records::calls_key] {
+        let named = self.workers.keys().chain(&self.told).chain(self.calls.keys());
+        for id in named.chain(self.channels.keys()) {
+            let keys = [records::worker_key, records::told_key, records::calls_key];
+            for key in keys.into_iter().chain([records::channel_key, records::line_key, records::topics_key])
+            {
                 link.delete(&key(*id));
             }
         }

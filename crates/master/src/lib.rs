@@ -4,6 +4,7 @@
 //! decides (`run`): it waits for news, turns it into events, lets
 //! the core handle them, and performs the actions. Helpers have threads of
 //! their own because they must never make it wait: workers' output (`output`),
+//! messages between them (`channel`),
 //! the reading of `/proc` (`sampler`) and watched files (`watcher`).
 //!
 //! It is crash-only: everything that must outlive it is with the keeper
@@ -14,6 +15,7 @@ mod adopt;
 mod automatic;
 mod capture;
 mod cgroups;
+mod channel;
 mod checks;
 mod clock;
 mod control;

@@ -77,13 +77,19 @@ impl Link {
 
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
-        self.send(&ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds);
+        fault::step();
+        self.log(put(&self.socket, key, record, fds));
+        fault::step();
     }
 
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
         self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+
+    /// A way to the keeper's table for another thread.
+    pub(crate) fn notes(&self) -> io::Result<Notes> {
+        Ok(Notes { socket: self.socket.try_clone()? })
     }
 
     /// Says that this master is alive.
@@ -114,12 +120,44 @@ impl Link {
     }
 
     fn transmit(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) {
-        // It waits while the keeper's buffer is full; the keeper only ever
-        // reads and never waits for us.
-        if let Err(error) = fdpass::send(&self.socket, &message.encode(), fds)
+        self.log(send(&self.socket, message, fds));
+    }
+
+    fn log(&self, sent: io::Result<()>) {
+        if let Err(error) = sent
             && self.keeper_pid.is_some()
         {
             tracing::error!("cannot tell the keeper: {error}");
         }
     }
+}
+
+/// What another thread stores with the keeper.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    socket: OwnedFd,
+}
+
+impl Notes {
+    /// Stores an entry in place of the one with the same key.
+    pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
+        // When the keeper is gone there will be no next master.
+        let _ = put(&self.socket, key, record, fds);
+    }
+
+    /// Forgets an entry.
+    pub(crate) fn delete(&self, key: &str) {
+        let _ = send(&self.socket, &ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+}
+
+fn put(socket: &OwnedFd, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {
+    let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+    send(socket, &ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds)
+}
+
+/// It waits while the keeper's buffer is full; the keeper only ever reads and
+/// never waits for us.
+fn send(socket: &OwnedFd, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    fdpass::send(socket, &message.encode(), fds)
 }

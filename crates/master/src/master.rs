@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use supervisor_config::Ready;
 use supervisor_core::{
     Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Step,
     Supervisor, Timestamp, WorkerId,
@@ -26,6 +27,7 @@ use supervisor_sys::{Pid, fdpass, process, socket};
 use crate::automatic::Automatic;
 use crate::capture::Later;
 use crate::cgroups::Cgroups;
+use crate::channel::{Channel, Ends, Figures, Left, NewMember};
 use crate::checks::Checks;
 use crate::drains::Drains;
 use crate::events::Events;
@@ -76,6 +78,7 @@ pub(crate) struct Master {
     pub(crate) listeners: Listeners,
     pub(crate) queues: Queues,
     pub(crate) output: Output,
+    pub(crate) channel: Channel,
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
     pub(crate) memory: Memory,
@@ -95,6 +98,8 @@ pub(crate) struct Master {
     pub(crate) launcher: Launcher,
     /// Whether the sockets that workers bind can be captured here.
     pub(crate) captures: bool,
+    /// Why not.
+    pub(crate) uncaptured: Option<String>,
     /// The limit of open files that workers get: the one the daemon had before
     /// it was raised.
     pub(crate) open_files: Limit,
@@ -128,15 +133,12 @@ impl Master {
             beginning;
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut launcher = Launcher::new()?;
-        let captures = match capture::try_out(&mut launcher, &null) {
-            Ok(()) => true,
-            Err(why) => {
-                tracing::warn!(
-                    "sockets that workers bind are not captured here, each is alone with its own: {why}"
-                );
-                false
-            }
-        };
+        let uncaptured = capture::try_out(&mut launcher, &null).err();
+        if let Some(why) = &uncaptured {
+            tracing::warn!(
+                "sockets that workers bind are not captured here, each is alone with its own: {why}"
+            );
+        }
         Ok(Self {
             core: Supervisor::new(fastrand::u64(..), first_worker),
             todo: VecDeque::new(),
@@ -152,6 +154,7 @@ impl Master {
             listeners: Listeners::new()?,
             queues: Queues::default(),
             output: Output::start()?,
+            channel: Channel::start(link.notes()?)?,
             sampler: Sampler::start()?,
             link,
             memory: Memory::default(),
@@ -164,7 +167,8 @@ impl Master {
             log_dir,
             null,
             launcher,
-            captures,
+            captures: uncaptured.is_none(),
+            uncaptured,
             open_files,
             oom_score_adj,
             ended: Vec::new(),
@@ -283,7 +287,13 @@ impl Master {
                 };
                 self.handle(event);
             }
-            Action::Terminate(worker) => self.workers.terminate(worker, &self.link),
+            Action::Terminate(worker) => {
+                if self.workers.ask_by_message(worker, &self.link) {
+                    self.channel.shut_down(worker);
+                } else {
+                    self.workers.terminate(worker, &self.link);
+                }
+            }
             Action::Abort(worker) => self.workers.abort(worker, &self.link),
             Action::Kill(worker) => {
                 let mut killed = vec![worker];
@@ -299,6 +309,7 @@ impl Master {
                 if let Some(entry) = self.registry.remove(app) {
                     let name = &entry.settings.app.name;
                     self.listeners.forget(name);
+                    self.channel.forget(name);
                     self.link.delete(&records::app_key(name));
                     self.link.delete(&records::next_key(name));
                     self.memory.forget(app, name, &self.link);
@@ -338,7 +349,17 @@ impl Master {
         let notify_name = format!("@{notify_name}");
         let names: Vec<String> = app.listen.iter().map(listener_name).collect();
         let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
-        let place = Place { slot: slot.index, instances, notify_socket: &notify_name, listeners: &names };
+        let channel = app.channel.enabled.then(Ends::new).transpose().map_err(fail("channel"))?;
+        let channel_fd = 3 + names.len();
+        let ipc =
+            channel.as_ref().map(|channel| channel.name(channel_fd)).transpose().map_err(fail("channel"))?;
+        let place = Place {
+            slot: slot.index,
+            instances,
+            notify_socket: &notify_name,
+            listeners: &names,
+            channel: ipc.as_deref(),
+        };
         let env = settings.environment(&place);
         let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let (program, args) = app.command.split_first().ok_or("no command")?;
@@ -364,7 +385,8 @@ impl Master {
         };
         let ends = [(Held::Out, &out), (Held::Error, &error)];
         let ends = ends.into_iter().filter_map(|(held, pipe)| Some((held, pipe.as_ref()?.read.as_fd())));
-        let shared: Vec<_> = ends.chain([(Held::Notify, notify.as_fd())]).collect();
+        let channel_end = channel.iter().map(|channel| (Held::Channel, channel.ours.as_fd()));
+        let shared: Vec<_> = ends.chain([(Held::Notify, notify.as_fd())]).chain(channel_end).collect();
         let introduction = [(Held::Introduction, ours.as_fd()), (Held::Introducer, theirs.as_fd())];
         record.store(id, &[&introduction[..], &shared[..]].concat(), &self.link);
 
@@ -375,11 +397,14 @@ impl Master {
             error.as_ref().map_or(null, |pipe| pipe.write.as_fd()),
         ];
         let argv = std::iter::once(&app.command[0]).chain(args).map(Into::into).collect();
+        let mut fds =
+            self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?;
+        fds.extend(channel.iter().map(|channel| channel.theirs.as_fd()));
         let mut plan = Plan {
             env,
             listen_pid: !names.is_empty(),
             cwd: Some(app.cwd.clone()),
-            fds: self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?,
+            fds,
             introduce: Some(theirs.as_fd()),
             capture: self.captures && settings.wants_capture(),
             process_group: ProcessGroup::NewSession,
@@ -439,7 +464,9 @@ impl Master {
         let pipes = [(Stream::Out, out), (Stream::Error, error)];
         let pipes = pipes.into_iter().filter_map(|(stream, pipe)| Some((stream, pipe?.read))).collect();
         self.carry(id, slot.index, child.pid, &settings, pipes)?;
-        let worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
+        let mut worker = Worker::new(Rc::clone(&settings), record, seat, child, cgroup, notify, calls);
+        worker.channel = channel
+            .map(|Ends { ours, theirs: _ }| self.connect(id, slot.index, &settings, ours, Left::default()));
         self.workers.add(id, worker, &self.poller).map_err(fail("epoll"))?;
         if settings.is_checked() {
             self.checks.add(id);
@@ -492,6 +519,20 @@ impl Master {
         Ok(())
     }
 
+    /// Serves a worker's channel from now on.
+    pub(crate) fn connect(
+        &self,
+        worker: WorkerId,
+        slot: u32,
+        settings: &Settings,
+        socket: OwnedFd,
+        left: Left,
+    ) -> Arc<Figures> {
+        let (app, generation) = (settings.app.name.as_str().into(), settings.generation);
+        let new = NewMember { worker, app, slot, generation, socket, left };
+        self.channel.join(new, &settings.app.channel)
+    }
+
     /// Turns what the poller tells into events.
     pub(crate) fn hear(&mut self, news: News) {
         match news {
@@ -516,6 +557,13 @@ impl Master {
                     self.handle(event);
                 }
             }
+        }
+    }
+
+    /// Takes the message `"ready"` of a worker, if its app waits for it.
+    pub(crate) fn hear_ready(&mut self, worker: WorkerId) {
+        if self.workers.get(worker).is_some_and(|worker| worker.settings.app.ready == Ready::Ipc) {
+            self.handle(Event::WorkerReady(worker));
         }
     }
 
@@ -567,6 +615,14 @@ impl Master {
         let worker = notice.worker();
         let pid = self.workers.get(worker).map(|worker| worker.pid);
         let process = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        match &notice {
+            Notice::Starting(..) | Notice::Switched(..) => {}
+            Notice::Ready { .. } => self.channel.ready(worker),
+            Notice::Draining(..) | Notice::Stopping(..) | Notice::Hung { .. } | Notice::Killing(..) => {
+                self.channel.drain(worker);
+            }
+            Notice::Ended { .. } => self.channel.end(worker),
+        }
         let (slot, state, detail) = match notice {
             Notice::Starting(slot, _) => (slot, WorkerState::Starting, "starting".to_owned()),
             Notice::Ready { slot, after, .. } => {
@@ -725,7 +781,7 @@ impl Master {
             clock::now(),
             app,
             Generation(entry.settings.generation),
-            entry.settings.policy(self.captures, entry.listened),
+            entry.policy(self.captures),
             entry.instances,
             &entry.running(),
         );

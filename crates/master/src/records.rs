@@ -16,6 +16,9 @@
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
 //! | `told:ID` | empty: the worker knows that it is to end | |
 //! | `calls:ID` | what the worker has bound, and whether a call is being answered | |
+//! | `channel:ID` | empty: the worker's stream is in the middle of a line | |
+//! | `topics:ID` | empty | a file with what the worker has subscribed to |
+//! | `line:ID` | empty | a file with a long line for the worker, read as far as it has left |
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -45,6 +48,9 @@ pub(crate) const WORKER: &str = "worker:";
 pub(crate) const TOLD: &str = "told:";
 pub(crate) const CALLS: &str = "calls:";
 pub(crate) const ENDING: &str = "ending";
+pub(crate) const CHANNEL: &str = "channel:";
+pub(crate) const LINE: &str = "line:";
+pub(crate) const TOPICS: &str = "topics:";
 
 /// The largest JSON that is read from a descriptor, bytes.
 const MAX_JSON: u64 = 16 * 1024 * 1024;
@@ -103,6 +109,8 @@ pub(crate) enum Held {
     Notify,
     /// Where its calls come.
     Calls,
+    /// Our end of its channel.
+    Channel,
     /// Of a later version.
     #[serde(other)]
     Unknown,
@@ -114,9 +122,12 @@ impl Held {
         match self {
             Self::Process => FdRole::Process,
             Self::Out | Self::Error => FdRole::Drain,
-            Self::Introduction | Self::Introducer | Self::Notify | Self::Calls | Self::Unknown => {
-                FdRole::Hold
-            }
+            Self::Introduction
+            | Self::Introducer
+            | Self::Notify
+            | Self::Calls
+            | Self::Channel
+            | Self::Unknown => FdRole::Hold,
         }
     }
 }
@@ -155,6 +166,21 @@ pub(crate) fn told_key(worker: WorkerId) -> String {
 
 pub(crate) fn calls_key(worker: WorkerId) -> String {
     format!("{CALLS}{}", worker.0)
+}
+
+/// Says that a worker's stream is in the middle of a line.
+pub(crate) fn channel_key(worker: supervisor_core::WorkerId) -> String {
+    format!("{CHANNEL}{}", worker.0)
+}
+
+/// Holds what a worker has subscribed to, once it has used the envelope.
+pub(crate) fn topics_key(worker: supervisor_core::WorkerId) -> String {
+    format!("{TOPICS}{}", worker.0)
+}
+
+/// Holds the long line that is leaving for a worker.
+pub(crate) fn line_key(worker: supervisor_core::WorkerId) -> String {
+    format!("{LINE}{}", worker.0)
 }
 
 pub(crate) fn app_key(name: &str) -> String {

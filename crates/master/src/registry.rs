@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use regex_lite::Regex;
 use supervisor_config::{App, ListenAddress, closest};
-use supervisor_core::{AppId, Generation, Order, Slots};
+use supervisor_core::{AppId, Generation, Order, Policy, Slots};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 
 use crate::records::{AppRecord, Origin};
@@ -27,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) before: Option<Box<Declaration>>,
     /// A worker of it was seen to listen on an address of its own.
     pub(crate) listened: bool,
+    /// Why its workers' calls cannot be looked at, though they are reported.
+    pub(crate) alone: Option<String>,
     /// It is about to be forgotten.
     pub(crate) deleted: bool,
 }
@@ -73,10 +75,15 @@ impl Entry {
     pub(crate) fn order(&self, capture: bool) -> Order {
         Order::Declare {
             generation: Generation(self.settings.generation),
-            policy: self.settings.policy(capture, self.listened),
+            policy: self.policy(capture),
             instances: self.instances,
             start: self.running(),
         }
+    }
+
+    /// What the core needs to know; `capture` as in [`Settings::policy`].
+    pub(crate) fn policy(&self, capture: bool) -> Policy {
+        self.settings.policy(capture && self.alone.is_none(), self.listened)
     }
 
     /// The settings of a generation.
@@ -156,7 +163,17 @@ impl Registry {
         self.names.insert(id, name.clone());
         self.entries.insert(
             name,
-            Entry { id, settings, instances, stopped, origin, before: None, listened: false, deleted: false },
+            Entry {
+                id,
+                settings,
+                instances,
+                stopped,
+                origin,
+                before: None,
+                listened: false,
+                alone: None,
+                deleted: false,
+            },
         );
         id
     }

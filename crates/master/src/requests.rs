@@ -6,15 +6,18 @@ use std::path::Path;
 use supervisor_config::{App, Reload};
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
-    Apply, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill, LogPaths,
-    Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendSignal, Signalled, Status,
-    Stream,
+    Apply, Capture, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill,
+    LogPaths, Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendMessage,
+    SendSignal, Signalled, Status, Stream,
 };
 use supervisor_protocol::events::Happening;
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
+use tokio::sync::oneshot;
 
-use crate::control::{Ask, Following, LogFile, LogQuery, Logs, Reply, Request, Selection, Subject, to_json};
+use crate::control::{
+    Ask, Following, Listening, LogFile, LogQuery, Logs, Reply, Request, Selection, Subject, to_json,
+};
 use crate::inherit::Apps;
 use crate::master::Master;
 use crate::operations::{Answer, Draft};
@@ -57,6 +60,8 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
         Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
+        Ask::Send(send) => master.send(&send).map(Reply::Sent),
+        Ask::Channel { selectors } => master.overhear(&selectors).map(Reply::Channel),
         Ask::Reset(reset) => master.reset(&reset).map(|done| Reply::Json(to_json(&done))),
         Ask::Flush(flush) => master.flush(&flush),
         Ask::Reopen(Reopen {}) => {
@@ -145,8 +150,13 @@ impl Master {
                 let slots = selected.get(&entry.id)?;
                 let settings = &entry.settings;
                 let listeners: Vec<String> = settings.app.listen.iter().map(listener_name).collect();
-                let place =
-                    Place { slot: 0, instances: entry.instances, notify_socket: "", listeners: &listeners };
+                let place = Place {
+                    slot: 0,
+                    instances: entry.instances,
+                    notify_socket: "",
+                    listeners: &listeners,
+                    channel: settings.app.channel.enabled.then_some(""),
+                };
                 let environment = settings.environment(&place);
                 let text = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
                 let logs = (0..entry.instances).filter(|slot| slots.contains(*slot)).map(|slot| LogPaths {
@@ -167,6 +177,10 @@ impl Master {
                         .into_iter()
                         .map(|(name, _)| name.to_string_lossy().into_owned())
                         .collect(),
+                    capture: settings.wants_capture().then(|| {
+                        let refused = self.uncaptured.clone().or_else(|| entry.alone.clone());
+                        Capture { no_new_privs: self.uncaptured.is_none() && needs_no_new_privs(), refused }
+                    }),
                     status: snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts),
                     logs: logs.collect(),
                 })
@@ -575,6 +589,46 @@ impl Master {
         self.core.refusal(app, &entry.order(self.captures))
     }
 
+    /// Sends a message to the ready workers of the selected slots.
+    fn send(&self, send: &SendMessage) -> Answered<Vec<oneshot::Receiver<u32>>> {
+        let selected = self.select(&send.selectors)?;
+        // Between the parts of a value a line end means no more than a blank.
+        let mut line = send.message.get().replace(['\n', '\r'], " ").into_bytes();
+        line.push(b'\n');
+        for (id, _) in &selected {
+            let name = self.registry.name(*id);
+            let Some(entry) = self.registry.by_id(*id) else { continue };
+            let channel = &entry.settings.app.channel;
+            if !channel.enabled {
+                return Err(refuse(
+                    ErrorCode::Usage,
+                    format!("{name} has no channel: it says `channel: false`"),
+                ));
+            }
+            if line.len() as u64 > channel.max_message {
+                let max = channel.max_message;
+                let why =
+                    format!("the message has more than {max} bytes, which is `ipc_max_message` of {name}");
+                return Err(refuse(ErrorCode::Usage, why));
+            }
+        }
+        let mut parts = Vec::new();
+        for (id, slots) in selected {
+            let name = self.registry.name(id);
+            let mut say = |slot| parts.push(self.channel.say(name.to_owned(), slot, line.clone()));
+            match slots {
+                Slots::All => say(None),
+                Slots::Only(slots) => slots.into_iter().for_each(|slot| say(Some(slot))),
+            }
+        }
+        Ok(parts)
+    }
+
+    fn overhear(&self, selectors: &[String]) -> Answered<Listening> {
+        let selected = self.select_or_all(selectors)?;
+        Ok(Listening { messages: self.channel.listen(), selection: self.selection(selectors, selected) })
+    }
+
     fn signal(&self, send: &SendSignal) -> Answered<Signalled> {
         let signal: Signal =
             send.signal.parse().map_err(|error| refuse(ErrorCode::Usage, format!("{error}")))?;
@@ -670,6 +724,13 @@ fn scaled(before: u32, text: &str) -> Answered<u32> {
         return before.checked_sub(fewer).ok_or_else(|| refuse(ErrorCode::Usage, message));
     }
     number(text)
+}
+
+/// Whether this process must give the right to gain privileges up for those that
+/// it starts under a filter.
+fn needs_no_new_privs() -> bool {
+    let own = rustix::thread::capabilities(None);
+    own.is_ok_and(|own| !own.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
 pub(crate) fn failure(app: String, reason: String) -> Failure {

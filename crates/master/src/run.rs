@@ -144,6 +144,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
             Some(outcome) = master.checks.outcome() => master.hear_check(outcome),
+            Some(worker) = master.channel.said_ready() => master.hear_ready(worker),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
                 master.beat(ending.is_begun());

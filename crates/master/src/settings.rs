@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use supervisor_config::{App, Balance, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready, Reload};
+use supervisor_config::{
+    App, Balance, CpuAffinity, ExecMode, ListenAddress, LogTarget, Ready, Reload, speaks_node,
+};
 use supervisor_core::{self as core, Policy, ReadyWhen};
 use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::limits::{Limit, Resource};
@@ -19,6 +21,11 @@ use supervisor_sys::user::User;
 use crate::output::{self, Access};
 use crate::sampler::Ceilings;
 use crate::words;
+
+/// Where a Node program looks for its channel, and how messages are written
+/// there.
+const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
+const NODE_SERIALIZATION: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 
 /// Settings as workers are started with them.
 #[derive(Debug)]
@@ -46,6 +53,8 @@ pub(crate) struct Place<'a> {
     pub(crate) notify_socket: &'a str,
     /// The names of the listeners passed from fd 3 on.
     pub(crate) listeners: &'a [String],
+    /// What `SUPERVISOR_IPC` is to say of the channel, if there is one.
+    pub(crate) channel: Option<&'a str>,
 }
 
 impl Settings {
@@ -62,7 +71,7 @@ impl Settings {
         let captures = capture && self.wants_capture();
         Policy {
             ready: match app.ready {
-                Ready::Notify | Ready::Check(_) => ReadyWhen::Reported,
+                Ready::Notify | Ready::Ipc | Ready::Check(_) => ReadyWhen::Reported,
                 Ready::Listen if captures => ReadyWhen::Reported,
                 Ready::Auto if captures && listened => ReadyWhen::Reported,
                 Ready::Started | Ready::Listen | Ready::Auto => ReadyWhen::Started,
@@ -179,6 +188,18 @@ impl Settings {
         if !place.listeners.is_empty() {
             env.insert("LISTEN_FDS", place.listeners.len().to_string());
             env.insert("LISTEN_FDNAMES", place.listeners.join(":"));
+        }
+        // The caller may have one itself: as a child of Node, or as a worker.
+        for name in ["SUPERVISOR_IPC", NODE_CHANNEL, NODE_SERIALIZATION, "NODE_UNIQUE_ID"] {
+            env.remove(name);
+        }
+        if let Some(channel) = place.channel {
+            if speaks_node(&app.command) {
+                let number = channel.split(':').next().unwrap_or_default();
+                env.insert(NODE_CHANNEL, number.to_owned());
+                env.insert(NODE_SERIALIZATION, "json".to_owned());
+            }
+            env.insert("SUPERVISOR_IPC", channel.to_owned());
         }
         env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use supervisor_core::{Event, Exit, SeatId, WorkerId};
@@ -18,6 +19,7 @@ use supervisor_sys::{Pid, fdpass};
 
 use crate::capture::Captured;
 use crate::cgroups::{Cgroups, WorkerCgroup};
+use crate::channel::Figures;
 use crate::family::Processes;
 use crate::fault;
 use crate::link::Link;
@@ -44,6 +46,8 @@ pub(crate) struct Worker {
     pub(crate) cgroup: Option<WorkerCgroup>,
     /// Where it sends `sd_notify(3)` messages.
     pub(crate) notify: OwnedFd,
+    /// How its channel does, if it has one.
+    pub(crate) channel: Option<Arc<Figures>>,
     /// Its calls, where its sockets are captured.
     pub(crate) captured: Option<Captured>,
     /// The last `STATUS=`.
@@ -142,6 +146,7 @@ impl Worker {
             pidfd,
             cgroup,
             notify,
+            channel: None,
             captured: calls.map(Captured::new),
             message: None,
             asked: false,
@@ -162,6 +167,7 @@ impl Worker {
             pidfd,
             cgroup,
             notify,
+            channel: None,
             captured,
             message: None,
             asked: told,
@@ -266,9 +272,10 @@ impl Workers {
         self.alive.get(&worker)
     }
 
-    /// All that live.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        self.alive.iter().map(|(id, worker)| (*id, worker))
+    /// Who is to answer in each seat: of two with the same sockets the later one,
+    /// as the other hangs.
+    pub(crate) fn by_seat(&self) -> BTreeMap<SeatId, WorkerId> {
+        self.alive.iter().map(|(id, worker)| (worker.seat, *id)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -305,6 +312,21 @@ impl Workers {
         }
         self.alive.insert(id, worker);
         Ok(())
+    }
+
+    /// Whether a worker is to be asked to end by a message, which is noted: its
+    /// app wants that, and it can be told.
+    pub(crate) fn ask_by_message(&mut self, id: WorkerId, link: &Link) -> bool {
+        let Some(worker) = self.alive.get_mut(&id).filter(|worker| worker.left.is_none()) else {
+            return false;
+        };
+        let wants = worker.settings.app.channel.shutdown_with_message;
+        let asks = wants && worker.channel.as_ref().is_some_and(|channel| channel.is_open());
+        worker.asked |= asks;
+        if asks {
+            note_told(id, link);
+        }
+        asks
     }
 
     /// Asks a worker to end, with its app's signal.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use supervisor_config::{App, DaemonSettings};
 
 /// The version of the JSON that [`Status`] describes.
@@ -156,6 +157,9 @@ pub struct WorkerStatus {
     /// disk was full, or the file could not be made.
     #[serde(default)]
     pub dropped_log_bytes: u64,
+    /// The worker's channel to the others; null without one.
+    #[serde(default)]
+    pub channel: Option<ChannelStatus>,
     /// The worker's own cgroup, as the daemon's `/proc/PID/cgroup` has it;
     /// null where workers have none.
     pub cgroup: Option<String>,
@@ -165,6 +169,25 @@ pub struct WorkerStatus {
     pub next_start_s: Option<f64>,
     /// How the slot's last life ended.
     pub last_exit: Option<LastExit>,
+}
+
+/// What there is to tell of a worker's channel. Counts are of messages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Whether the worker's end is open.
+    pub open: bool,
+    /// Those that the worker has sent.
+    pub received: u64,
+    /// Those that it was sent.
+    pub sent: u64,
+    /// Those of the worker that were too long or not understood.
+    pub refused: u64,
+    /// Those to the worker for which there was no room, because it did not read.
+    pub dropped: u64,
+    /// What waits for it, in bytes.
+    pub queued_bytes: u64,
+    /// What it tells of itself, by name.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// What a slot is doing.
@@ -221,10 +244,23 @@ pub struct Description {
     pub env_name: Option<String>,
     /// The names of the variables that a worker gets, in order.
     pub env_names: Vec<String>,
+    /// Whether the addresses that its workers bind are shared; null with
+    /// `exec_mode: fork`, which asks for none of it.
+    #[serde(default)]
+    pub capture: Option<Capture>,
     /// The app as [`Status`] has it.
     pub status: AppStatus,
     /// Where each slot's output goes, in order of the slots.
     pub logs: Vec<LogPaths>,
+}
+
+/// Whether the addresses that an app's workers bind for themselves are shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// Why not; null where they are.
+    pub refused: Option<String>,
+    /// Its workers gain no privileges by programs with the set-user-id bit.
+    pub no_new_privs: bool,
 }
 
 /// Where a slot's output goes.
@@ -299,6 +335,41 @@ pub struct SendSignal {
 pub struct Signalled {
     /// How many workers got the signal.
     pub workers: u32,
+}
+
+/// The body of `POST /v1/send`: a message to workers, on their channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendMessage {
+    /// Whom to send it to: a name, `name:slot`, a namespace, `all` or `/regex/`.
+    pub selectors: Vec<String>,
+    /// Any JSON value; it is sent as it stands, on one line.
+    pub message: Box<RawValue>,
+}
+
+/// What `POST /v1/send` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageSent {
+    /// How many workers it was sent to: those that are ready.
+    pub workers: u32,
+}
+
+/// One line of `GET /v1/channel`: a message of a worker, or how many were left
+/// out because the reader was too slow.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Overheard {
+    /// The app of the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// The slot of the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// What it said, as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<Box<RawValue>>,
+    /// How many messages were left out here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
 }
 
 /// The body of `POST /v1/flush`: empties log files.

@@ -6,6 +6,7 @@
 //! interface or crosses a version boundary: fields may be added, never renamed
 //! or retyped.
 
+pub mod channel;
 pub mod control;
 pub mod events;
 pub mod keeper;

@@ -29,6 +29,15 @@ pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
+/// A connected pair of stream sockets. Blocking and close-on-exec.
+///
+/// # Errors
+///
+/// `EMFILE`, `ENFILE`.
+pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
 /// Sends one message on a seqpacket or datagram socket, whole or not at all, with duplicates of these descriptors. Without `SIGPIPE`.
 ///
 /// An empty message looks like the end to [`receive`]: send at least one byte.

@@ -1,4 +1,4 @@
-//! Waiting for many descriptors at once: `epoll(7)`, level-triggered.
+//! Waiting for many descriptors at once: `epoll(7)`, level-triggered unless asked otherwise.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,6 +23,11 @@ pub enum Interest {
     Write,
     /// Either.
     ReadWrite,
+    /// Each arrival of something to read, once (`EPOLLET`): what is left unread is not told again.
+    /// [`Poller::modify`] tells of it anew.
+    ReadEdge,
+    /// The same, and each time that it can be written again.
+    ReadWriteEdge,
 }
 
 impl From<Interest> for EventFlags {
@@ -33,6 +38,8 @@ impl From<Interest> for EventFlags {
             Interest::Read => read,
             Interest::Write => EventFlags::OUT,
             Interest::ReadWrite => read | EventFlags::OUT,
+            Interest::ReadEdge => read | EventFlags::ET,
+            Interest::ReadWriteEdge => read | EventFlags::OUT | EventFlags::ET,
         }
     }
 }

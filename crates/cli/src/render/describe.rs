@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use supervisor_config::{App, CronRestart, ExecMode, Limit, Ready};
-use supervisor_protocol::control::{AppStatus, Description, LogPaths, Origin};
+use supervisor_protocol::control::{AppStatus, Capture, Description, LogPaths, Origin};
 use supervisor_sys::signal::Signal;
 
 use super::Canvas;
@@ -27,7 +27,7 @@ pub(crate) fn render(apps: &[Described], canvas: Canvas) -> String {
 }
 
 fn description(app: &Described, canvas: Canvas) -> String {
-    let Description { settings, env_names, status, logs, .. } = &app.description;
+    let Description { settings, env_names, status, logs, capture, .. } = &app.description;
     let mut page = Page { text: String::new(), canvas };
     page.heading(&settings.name);
     state(&mut page, status);
@@ -36,6 +36,7 @@ fn description(app: &Described, canvas: Canvas) -> String {
     page.field("command", &command_line(&settings.command));
     page.field("folder", &settings.cwd.display().to_string());
     page.field("mode", mode(settings.exec_mode));
+    page.field("capture", &capture.as_ref().map(captures).unwrap_or_default());
     for listener in &status.listeners {
         let origin = match listener.origin {
             Origin::Declared => "declared",
@@ -134,6 +135,17 @@ fn file(page: &mut Page, app: &Described) {
     }
 }
 
+/// Whether the addresses that workers bind are shared.
+fn captures(capture: &Capture) -> String {
+    match capture {
+        Capture { refused: Some(why), .. } => format!("impossible, each worker is alone: {why}"),
+        Capture { no_new_privs: true, .. } => {
+            "on, with no_new_privs: set-user-id programs gain nothing".to_owned()
+        }
+        Capture { no_new_privs: false, .. } => "on".to_owned(),
+    }
+}
+
 /// The words as they would be typed into a shell.
 pub(crate) fn command_line(words: &[String]) -> String {
     shell_words::join(words)
@@ -168,6 +180,11 @@ fn ready(app: &App) -> String {
         Ready::Started => format!("after living for {}", units::setting(app.min_uptime)),
         Ready::Notify => format!(
             "when it says READY=1, within {}; stable after {}",
+            units::setting(app.listen_timeout),
+            units::setting(app.min_uptime)
+        ),
+        Ready::Ipc => format!(
+            "when it sends the message \"ready\", within {}; stable after {}",
             units::setting(app.listen_timeout),
             units::setting(app.min_uptime)
         ),
@@ -209,7 +226,8 @@ fn times(cron: &CronRestart) -> String {
 fn stop(app: &App) -> String {
     let signal = Signal::from_raw(app.kill_signal)
         .map_or_else(|| format!("signal {}", app.kill_signal), |signal| signal.to_string());
-    format!("{signal}, SIGKILL after {}", units::setting(app.kill_timeout))
+    let asks = if app.channel.shutdown_with_message { "the message \"shutdown\"" } else { &signal };
+    format!("{asks}, SIGKILL after {}", units::setting(app.kill_timeout))
 }
 
 fn rights(page: &mut Page, app: &App) {
@@ -301,6 +319,7 @@ pub(crate) mod tests {
             drain_quiet: Some(Duration::from_millis(250)),
             max_surge: 1,
             reload: Reload::Canary { steps: vec![5, 100], hold: Duration::from_secs(30) },
+            channel: supervisor_config::ChannelOptions::default(),
             user: Some("www-data".to_owned()),
             group: None,
             umask: Some(0o022),
@@ -338,7 +357,8 @@ pub(crate) mod tests {
             ["HOME", "LANG", "NODE_ENV", "PASSWORD", "PATH", "SUPERVISOR_APP", "SUPERVISOR_INSTANCE"];
         let env_names = env_names.map(str::to_owned).to_vec();
         let (source, env_name) = (Some("/srv/shop.yaml".into()), Some("production".to_owned()));
-        let description = Description { settings: app(), source, env_name, env_names, status, logs };
+        let capture = Some(Capture { refused: None, no_new_privs: true });
+        let description = Description { settings: app(), source, env_name, env_names, capture, status, logs };
         let change =
             |key: &str, running: Value, file: Value| Difference { key: key.to_owned(), running, file };
         let differences = vec![

@@ -1,12 +1,12 @@
 //! `status`: one line an app, one a slot, and why where something is wrong.
 
 use anstyle::Style;
-use supervisor_protocol::control::{AppStatus, LastExit, Status, WorkerState, WorkerStatus};
+use supervisor_protocol::control::{AppStatus, ChannelStatus, LastExit, Status, WorkerState, WorkerStatus};
 
 use super::Canvas;
 use super::style::{BAD, QUIET, STRONG, app_state, worker_state};
 use super::table::{Align, Cell, Column, Table};
-use super::text::one_line;
+use super::text::{count, one_line};
 use super::units;
 
 const COLUMNS: [Column; 9] = [
@@ -20,6 +20,9 @@ const COLUMNS: [Column; 9] = [
     ("CPU", Align::Right),
     ("MEM", Align::Right),
 ];
+
+/// How many metrics of a worker are shown.
+const METRICS: usize = 8;
 
 /// Where the notes below a row begin.
 const INDENT: usize = 2;
@@ -95,6 +98,9 @@ pub(crate) fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String,
         let bytes = units::bytes(worker.dropped_log_bytes);
         notes.push((format!("{}: {bytes} of its output could not be written to a file", worker.slot), BAD));
     }
+    if let Some(channel) = &worker.channel {
+        notes.extend(of_channel(channel).map(|(text, style)| (format!("{}: {text}", worker.slot), style)));
+    }
     let exit = worker.last_exit.as_ref().map(|exit| last_exit(exit, now));
     let next = worker.next_start_s.map(|wait| format!("next start in {}", units::seconds(wait)));
     let why: Vec<String> = exit.into_iter().chain(next).collect();
@@ -109,6 +115,20 @@ pub(crate) fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String,
         notes.push((format!("{}: {}", worker.slot, why.join("; ")), style));
     }
     notes
+}
+
+/// What there is to say of a worker's channel.
+fn of_channel(channel: &ChannelStatus) -> impl Iterator<Item = (String, Style)> {
+    let lost = (channel.dropped > 0).then(|| {
+        (format!("{} to it dropped, because it did not read", count(channel.dropped, "message")), BAD)
+    });
+    let first = channel.metrics.iter().take(METRICS);
+    let mut metrics: Vec<String> = first.map(|(name, value)| format!("{} {value}", one_line(name))).collect();
+    if channel.metrics.len() > METRICS {
+        metrics.push("…".to_owned());
+    }
+    let metrics = (!metrics.is_empty()).then(|| (metrics.join(", "), QUIET));
+    lost.into_iter().chain(metrics)
 }
 
 /// `exited with code 1, 12s ago`
@@ -149,6 +169,7 @@ pub(crate) mod tests {
             queue: Some(0),
             in_rotation: true,
             weight: None,
+            channel: None,
             cgroup: None,
             message: None,
             next_start_s: None,

@@ -1,6 +1,6 @@
 //! The table of keys.
 
-use super::Group::{Environment, Output, Process, Program, Restarts, Sockets, Stopping, Workers};
+use super::Group::{Channel, Environment, Output, Process, Program, Restarts, Sockets, Stopping, Workers};
 use super::Preset::{ByProgram, Rule, Value};
 use super::{Group, Key, Takes};
 
@@ -12,6 +12,7 @@ pub(crate) const GROUPS: &[(Group, &str)] = &[
     (Sockets, "Sockets and readiness"),
     (Restarts, "Restarts"),
     (Stopping, "Stopping"),
+    (Channel, "Channel between workers"),
     (Process, "Process attributes"),
     (Output, "Output"),
 ];
@@ -201,11 +202,11 @@ pub(crate) const KEYS: &[Key] = &[
         name: "ready",
         aliases: &[],
         group: Sockets,
-        takes: Takes::OneOf(&["auto", "listen", "started", "notify", "http", "tcp", "exec"], &[]),
+        takes: Takes::OneOf(&["auto", "listen", "started", "notify", "ipc", "http", "tcp", "exec"], &[]),
         default: Rule(
             "what `ready_check` says; `started` with `listen` or `exec_mode: fork`, otherwise `auto`",
         ),
-        doc: "When a worker counts as ready: when its program listens on an address (`listen`, with `exec_mode: cluster`), once it has lived for `min_uptime` (`started`), when it sends `READY=1` to `NOTIFY_SOCKET` (`notify`, `sd_notify`), or when it passes a check (`http`, `tcp`, `exec`). `auto` is `started` until a worker of the app was seen to listen, and `listen` from its next generation on.",
+        doc: "When a worker counts as ready: when its program listens on an address (`listen`, with `exec_mode: cluster`), once it has lived for `min_uptime` (`started`), when it sends `READY=1` to `NOTIFY_SOCKET` (`notify`, `sd_notify`) or the message `\"ready\"` on its channel (`ipc`), or when it passes a check (`http`, `tcp`, `exec`). `auto` is `started` until a worker of the app was seen to listen, and `listen` from its next generation on.",
     },
     Key {
         name: "ready_check",
@@ -214,6 +215,14 @@ pub(crate) const KEYS: &[Key] = &[
         takes: Takes::ReadyCheck,
         default: Rule("its own defaults"),
         doc: "The check of `ready: http`, `tcp` or `exec`. Without `ready` its fields tell which one is meant.",
+    },
+    Key {
+        name: "wait_ready",
+        aliases: &[],
+        group: Sockets,
+        takes: Takes::Boolean,
+        default: Value("false"),
+        doc: "PM2's name for `ready: ipc`.",
     },
     Key {
         name: "listen_timeout",
@@ -384,6 +393,14 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "How often a worker says `WATCHDOG=1` to `NOTIFY_SOCKET` once it is ready, at least. One that does not hangs: it is aborted and replaced.",
     },
     Key {
+        name: "shutdown_with_message",
+        aliases: &[],
+        group: Stopping,
+        takes: Takes::Boolean,
+        default: Value("false"),
+        doc: "Whether a worker is asked to end by the message `\"shutdown\"` on its channel instead of `kill_signal`. One that has closed its channel gets the signal.",
+    },
+    Key {
         name: "drain_timeout",
         aliases: &[],
         group: Stopping,
@@ -414,6 +431,46 @@ pub(crate) const KEYS: &[Key] = &[
         takes: Takes::Reload,
         default: Value("rolling"),
         doc: "How a reload goes about it. `rolling`: slot by slot. `all`: all new workers start beside the old ones, and take over together. `canary`: first they get shares of the new connections, each for a while: `{mode: canary, steps: [5%, 25%, 100%], hold: 30s}`, which are the defaults of `steps` and `hold`.",
+    },
+    Key {
+        name: "channel",
+        aliases: &[],
+        group: Channel,
+        takes: Takes::Boolean,
+        default: Value("true"),
+        doc: "Whether workers get a channel to each other: `process.send` in Node, a socket elsewhere.",
+    },
+    Key {
+        name: "ipc_max_message",
+        aliases: &[],
+        group: Channel,
+        takes: Takes::SizeBetween("1K", "1M"),
+        default: Value("32K"),
+        doc: "The longest message that a worker may send, as a line of JSON, up to `1M`. A longer one is refused.",
+    },
+    Key {
+        name: "ipc_buffer",
+        aliases: &[],
+        group: Channel,
+        takes: Takes::SizeBetween("64K", "1G"),
+        default: Value("4M"),
+        doc: "How much may wait for a worker that does not read. What goes beyond is dropped and counted.",
+    },
+    Key {
+        name: "ipc_retain",
+        aliases: &[],
+        group: Channel,
+        takes: Takes::Number(0, 10_000),
+        default: Value("0"),
+        doc: "How many of the last messages of each topic a worker can ask for when it subscribes.",
+    },
+    Key {
+        name: "ipc_from",
+        aliases: &[],
+        group: Channel,
+        takes: Takes::Texts,
+        default: Rule("none"),
+        doc: "Other apps whose workers may publish to this one's.",
     },
     Key {
         name: "user",

@@ -80,6 +80,8 @@ pub(crate) enum Takes {
     Size,
     /// How a reload goes about it.
     Reload,
+    /// The same, from the first to the second.
+    SizeBetween(&'static str, &'static str),
 }
 
 impl Takes {
@@ -127,6 +129,7 @@ impl Takes {
             Takes::TimeZone => "name of a time zone".to_owned(),
             Takes::DateFormat => "tokens of day.js, as `YYYY-MM-DD HH:mm:ss.SSS Z`".to_owned(),
             Takes::Reload => "`rolling`, `all`, `canary` or a mapping".to_owned(),
+            Takes::SizeBetween(least, most) => format!("size from `{least}` to `{most}`"),
             Takes::Size => "size, as `10M`, or `0` for no limit".to_owned(),
         }
     }
@@ -204,7 +207,7 @@ impl Takes {
                 let long = json!({"type": "object", "properties": properties, "required": ["mode"], "additionalProperties": false});
                 json!({"anyOf": [modes, long]})
             }
-            Takes::Size => json!({"type": ["string", "integer"]}),
+            Takes::Size | Takes::SizeBetween(..) => json!({"type": ["string", "integer"]}),
             Takes::LogTarget => json!({"type": ["string", "null"]}),
         }
     }

@@ -57,9 +57,7 @@ fn is_off(value: &Value) -> bool {
 /// are.
 pub(crate) const PM2: &[Foreign] = &[
     Foreign::new("pid_file", "use `supervisor status --json`"),
-    Foreign::new("shutdown_with_message", "handle the `kill_signal` in the program"),
     Foreign::new("treekill", "remove it: what a worker started ends with it").harmless_if(Harmless::On),
-    Foreign::new("wait_ready", "use `ready: notify`"),
     Foreign::new("watch_options", "remove it; `ignore_watch` and `watch_delay` are understood"),
 ];
 

@@ -47,7 +47,7 @@ impl Master {
         let (settings, slot) = (&worker.settings, worker.seat.slot);
         let app = &settings.app;
         let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
-        let place = Place { slot: slot.index, instances, notify_socket: "", listeners: &[] };
+        let place = Place { slot: slot.index, instances, notify_socket: "", listeners: &[], channel: None };
         let mut env = settings.environment(&place);
         // It speaks for itself, and not for the worker.
         env.retain(|(name, _)| name != "NOTIFY_SOCKET");

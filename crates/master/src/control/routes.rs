@@ -12,11 +12,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_protocol::control::{
-    Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, Progress, Stream,
+    Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, MessageSent, Progress, Stream,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ask, LogQuery, Reply, Request, environment, events, logs};
+use super::{Ask, LogQuery, Reply, Request, channel, environment, events, logs};
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
 
@@ -99,6 +99,16 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Signal)).await }),
         )
         .route(
+            "/v1/send",
+            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Send)).await }),
+        )
+        .route(
+            "/v1/channel",
+            get(|State(to), query| async move {
+                ask(to, selectors(query).map(|selectors| Ask::Channel { selectors })).await
+            }),
+        )
+        .route(
             "/v1/reset",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reset)).await }),
         )
@@ -153,6 +163,14 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
         }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
         Ok(Ok(Reply::Events(following))) => stream(|to| events::tell(following, to)),
+        Ok(Ok(Reply::Channel(listening))) => stream(|to| channel::tell(listening, to)),
+        Ok(Ok(Reply::Sent(parts))) => {
+            let mut workers = 0;
+            for part in parts {
+                workers += part.await.unwrap_or(0);
+            }
+            json(StatusCode::OK, to_json(&MessageSent { workers }))
+        }
         Ok(Ok(Reply::Flush(files, result))) => match result.await {
             Ok(Ok(())) => json(StatusCode::OK, to_json(&Flushed { files })),
             Ok(Err(error)) => refusal(refuse(ErrorCode::Failed, error.to_string())),
