@@ -43,7 +43,7 @@ fn binding(home: &Home) -> String {
 
 /// Kills the master and waits for the next one.
 #[track_caller]
-fn replace_master(home: &Home) {
+pub(crate) fn replace_master(home: &Home) {
     let (keeper, master) = home.daemon();
     process::kill_and_wait(master);
     until_replaced(home, keeper, master);

@@ -19,6 +19,7 @@ mod terminal;
 mod wait;
 
 mod adoption;
+mod adoption_of_states;
 mod balance;
 mod capture;
 mod cgroup;

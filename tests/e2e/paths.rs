@@ -18,7 +18,7 @@ fn asked(socket: &Path) -> Option<Number> {
 
 /// Waits until each worker has answered.
 #[track_caller]
-fn all_answer(home: &Home, socket: &Path) {
+pub(crate) fn all_answer(home: &Home, socket: &Path) {
     let mut missing: BTreeSet<Number> = home.pids("web").into_iter().collect();
     until("every worker has answered", || {
         // It may be a child of the worker.

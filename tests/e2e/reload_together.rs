@@ -14,7 +14,7 @@ use crate::programs::{fixture, installed, worker};
 use crate::wait::until;
 
 /// Settings of four workers that are reloaded so.
-fn settings(home: &Home, reload: &str) -> String {
+pub(crate) fn settings(home: &Home, reload: &str) -> String {
     format!(
         "command: [{}]\nmin_uptime: 50ms\ninstances: 4\nlisten: '{}'\nreload: {reload}",
         text(&worker()),
@@ -23,7 +23,7 @@ fn settings(home: &Home, reload: &str) -> String {
 }
 
 /// The same in Node, which binds for itself.
-fn captured(home: &Home, reload: &str) -> String {
+pub(crate) fn captured(home: &Home, reload: &str) -> String {
     let address = home.address();
     format!(
         "command: [{}, {}]\nenv: {{HOST: '{}', PORT: '{}'}}\nready: listen\nmin_uptime: 50ms\ninstances: 4\nreload: {reload}",
@@ -35,13 +35,18 @@ fn captured(home: &Home, reload: &str) -> String {
 }
 
 /// Long enough for anything that a test does meanwhile.
-const CANARY: &str = "{mode: canary, steps: [10%, 60%, 100%], hold: 10m}";
+pub(crate) const CANARY: &str = "{mode: canary, steps: [10%, 60%, 100%], hold: 10m}";
 
 /// The workers of one generation that get connections.
-fn serving(app: &Value, generation: u64) -> Vec<process::Number> {
+pub(crate) fn serving(app: &Value, generation: u64) -> Vec<process::Number> {
     let workers = app["workers"].as_array().unwrap().iter();
     let serve = workers.filter(|worker| worker["generation"] == generation && worker["in_rotation"] == true);
     serve.map(|worker| number(&worker["pid"])).collect()
+}
+
+/// What each worker weighs.
+pub(crate) fn weights(app: &Value) -> Vec<u64> {
+    app["workers"].as_array().unwrap().iter().filter_map(|worker| worker["weight"].as_u64()).collect()
 }
 
 /// Reloads the app in a thread of its own, waits until it has canaries, and
@@ -111,9 +116,7 @@ fn canaries_get_their_share_and_go_when_they_are_told_to() {
             assert_eq!(canaries.len(), 1);
             let web = home.app("web");
             assert_eq!((web["state"].as_str(), serving(&web, 1).len()), (Some("reloading"), 4));
-            let weights: Vec<u64> =
-                web["workers"].as_array().unwrap().iter().filter_map(|one| one["weight"].as_u64()).collect();
-            assert_eq!(weights, [9, 4, 9, 9, 9]);
+            assert_eq!(weights(&web), [9, 4, 9, 9, 9]);
             let answers = (0..CONNECTIONS).map(|_| home.get("/pid").unwrap());
             let answered = answers.filter(|pid| canaries[0].to_string() == *pid).count();
             // 200 are expected, and 70 are more than five standard deviations.

@@ -7,7 +7,7 @@
 //! process runs or has ended, and the keeper has reaped it and tells how.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use supervisor_core::{
 use supervisor_protocol::control::{Change, Stream};
 use supervisor_protocol::keeper::OrphanExit;
 
-use crate::capture::{Captured, has_any};
+use crate::capture::Captured;
 use crate::clock;
 use crate::inherit::{Apps, Leftover, Leftovers};
 use crate::master::Master;
@@ -174,6 +174,7 @@ impl Master {
                 }
             }
         }
+        self.listeners.settle_holders(id);
         let is_due = |action: &Action| match action {
             Action::Spawn { worker, .. } => never.contains(worker),
             Action::Terminate(worker) | Action::Abort(worker) => !told.contains(worker),
@@ -251,8 +252,7 @@ impl Master {
             tracing::error!("{}: its output is lost: {error}", self.place(seat.slot));
         }
         let calls = calls.map(|calls| {
-            let has = |socket: &Rc<OwnedFd>| has_any(pid, std::slice::from_ref(socket));
-            self.listeners.meet_holder(seat, id, has, &self.link);
+            self.listeners.meet_holder(seat, id, || leftovers.inodes(pid), &self.link);
             let record = leftovers.calls.remove(&id).unwrap_or_default();
             Captured::adopted(calls, record, self.listeners.has_captured(seat, id))
         });

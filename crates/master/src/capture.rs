@@ -22,7 +22,7 @@ use supervisor_core::{AppId, Event, SeatId, WorkerId};
 use supervisor_sys::capture::{self, Address, Call, Request, Standing, Traits};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
-use supervisor_sys::{Pid, fdpass, pidfd, process, socket};
+use supervisor_sys::{fdpass, pidfd, process, socket};
 
 use crate::control::to_json;
 use crate::family::Processes;
@@ -408,7 +408,11 @@ impl Master {
     /// Whether a process of the worker has one of these sockets open.
     fn has_any(&self, id: WorkerId, sockets: &[Rc<OwnedFd>]) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
-        has_any(worker.pid, sockets)
+        let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
+        let inodes: Vec<u64> = inodes.collect();
+        let pids = Processes::look().map(|all| all.family(worker.pid)).unwrap_or_default();
+        pids.into_iter()
+            .any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
     }
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
@@ -481,14 +485,6 @@ impl Master {
             }
         }
     }
-}
-
-/// Whether a process or one of its descendants has one of these sockets open.
-pub(crate) fn has_any(pid: Pid, sockets: &[Rc<OwnedFd>]) -> bool {
-    let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
-    let inodes: Vec<u64> = inodes.collect();
-    let pids = Processes::look().map(|all| all.family(pid)).unwrap_or_default();
-    pids.into_iter().any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
 }
 
 /// The socket that a call is about.

@@ -4,7 +4,8 @@
 //! workers, which notice nothing. Those that nothing names are ended, each by
 //! its pidfd.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use supervisor_config::{App, DaemonSettings};
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
 use supervisor_protocol::keeper::{FromKeeper, LOCK_KEY, Orphan};
+use supervisor_sys::diag::inodes_of;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, fdpass, pidfd, process};
@@ -73,6 +75,8 @@ pub(crate) struct Leftovers {
     pub(crate) channels: BTreeMap<WorkerId, Left>,
     /// The processes that the keeper has reaped.
     pub(crate) orphans: Vec<Orphan>,
+    /// All that run, if somebody has asked.
+    processes: OnceCell<Option<Processes>>,
 }
 
 /// A worker of the master before, as its record names it.
@@ -215,6 +219,12 @@ impl Leftovers {
         for leftover in self.workers.values_mut().filter(|leftover| leftover.record.process.is_none()) {
             leftover.meet(keeper, &self.orphans);
         }
+    }
+
+    /// The sockets that a worker and its descendants have.
+    pub(crate) fn inodes(&self, pid: Pid) -> HashSet<u64> {
+        let processes = self.processes.get_or_init(|| Processes::look().ok());
+        processes.as_ref().and_then(|all| inodes_of(all.family(pid)).ok()).unwrap_or_default()
     }
 
     /// Takes out how a process has ended, if the keeper knows.

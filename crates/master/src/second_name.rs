@@ -25,18 +25,37 @@ impl SecondName {
     ///
     /// `EPERM` where the file system has no links, `EACCES`, `EROFS`.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
-        let (folder, first) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut second = OsString::from(".");
-        second.push(first);
-        second.push(".supervisor");
-        let name = Self { folder, first: first.to_owned(), second };
+        let name = Self::of(path)?;
         if !name.is_same() {
             // That of a socket of former times.
             let _ = unlinkat(&name.folder, &name.second, AtFlags::empty());
             linkat(&name.folder, &name.first, &name.folder, &name.second, AtFlags::empty())?;
         }
         Ok(name)
+    }
+
+    /// Finds the second name that an earlier master gave a file, whose first one
+    /// may be gone meanwhile; without one it gets one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub(crate) fn again(path: &Path) -> io::Result<Self> {
+        let name = Self::of(path)?;
+        match name.restore() {
+            Ok(_) => Ok(name),
+            Err(_) => Self::new(path),
+        }
+    }
+
+    /// Both names, whether or not they are there.
+    fn of(path: &Path) -> io::Result<Self> {
+        let (folder, first) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut second = OsString::from(".");
+        second.push(first);
+        second.push(".supervisor");
+        Ok(Self { folder, first: first.to_owned(), second })
     }
 
     /// Gives the file its first name again, unless something has it. Returns

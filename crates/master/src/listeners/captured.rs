@@ -1,11 +1,12 @@
 //! Sockets that workers made: held as members of their seat, from `listen` on
 //! and over the end of their worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use rustix::fs::fstat;
 use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, SeatId, WorkerId};
 use supervisor_sys::{capture, socket};
@@ -43,7 +44,7 @@ impl Listeners {
     pub(super) fn find_again(&mut self, seat: SeatId, settings: &Settings, link: &Link) {
         let app = &settings.app.name;
         self.find_paths_again(seat, app);
-        // One for all seats has the key of the first that had it.
+        // One for all seats has the key of the first that had it, who may be gone.
         let common = settings.app.balance == Balance::Shared;
         let prefix = match common {
             true => format!("{CAPTURED}{app}:"),
@@ -138,21 +139,25 @@ impl Listeners {
         }
     }
 
-    /// Finds out which of the sockets that are one for all workers of an app an
-    /// adopted one has: nobody has written that down.
+    /// Finds out which of the captured sockets that are one for all workers of an
+    /// app an adopted one has: nobody has written that down. `inodes` are those of
+    /// all that it has.
     pub(crate) fn meet_holder(
         &mut self,
         seat: SeatId,
         worker: WorkerId,
-        has: impl Fn(&Rc<OwnedFd>) -> bool,
+        inodes: impl FnOnce() -> HashSet<u64>,
         link: &Link,
     ) {
-        let all = self.of_app(seat.slot.app).filter(|member| member.captured);
-        let of_several = all.filter(|member| member.common || self.is_shared(&member.address));
         let mut found = BTreeMap::new();
-        for member in of_several {
+        for member in self.of_app(seat.slot.app).filter(|member| self.is_of_several(member)) {
             found.entry(member.key.clone()).or_insert((member.address.clone(), Rc::clone(&member.socket)));
         }
+        if found.is_empty() {
+            return;
+        }
+        let inodes = inodes();
+        let has = |socket: &OwnedFd| fstat(socket).is_ok_and(|stat| inodes.contains(&stat.st_ino));
         for (address, socket) in found.into_values().filter(|(_, socket)| has(socket)) {
             match (address, capture::cookie(&*socket)) {
                 (ListenAddress::Unix(path), _) => self.share(seat, &path, worker),
@@ -160,6 +165,22 @@ impl Listeners {
                 (ListenAddress::Tcp { .. }, Err(_)) => {}
             }
         }
+    }
+
+    /// Takes such sockets from seats whose worker does not have them, if others
+    /// have.
+    pub(crate) fn settle_holders(&mut self, app: AppId) {
+        let of_several = self.of_app(app).filter(|member| self.is_of_several(member));
+        let held: BTreeSet<String> =
+            of_several.filter(|member| member.holder.is_some()).map(|member| member.key.clone()).collect();
+        for (_, members) in self.members.range_mut(Self::seats(app)) {
+            members.retain(|member| member.holder.is_some() || !held.contains(&member.key));
+        }
+        self.members.retain(|_, members| !members.is_empty());
+    }
+
+    fn is_of_several(&self, member: &Member) -> bool {
+        member.captured && (member.common || self.is_shared(&member.address))
     }
 
     /// Whether a worker has a captured socket that listens.

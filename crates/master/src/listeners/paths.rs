@@ -1,5 +1,6 @@
 //! Unix sockets that workers made: one for all workers of an app.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -102,7 +103,7 @@ impl Listeners {
         let is_it = |member: &&Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
         let member = self.members.get(&seat).into_iter().flatten().find(is_it);
         if member.is_some_and(|member| member.captured && !self.paths.contains_key(path)) {
-            self.name_twice(app, path);
+            self.name_twice(app, path, SecondName::new);
         }
     }
 
@@ -117,7 +118,7 @@ impl Listeners {
         for (key, left) in found {
             let Some(path) = left.record.path else { continue };
             if socket::is_listening(&left.socket).unwrap_or(false) {
-                self.name_twice(app, &path);
+                self.name_twice(app, &path, SecondName::again);
             }
             let member = Member {
                 address: ListenAddress::Unix(path),
@@ -131,8 +132,8 @@ impl Listeners {
         }
     }
 
-    fn name_twice(&mut self, app: &str, path: &Path) {
-        let second = SecondName::new(path).inspect_err(|error| {
+    fn name_twice(&mut self, app: &str, path: &Path, name: fn(&Path) -> io::Result<SecondName>) {
+        let second = name(path).inspect_err(|error| {
             let path = path.display();
             tracing::warn!("{app}: {path} cannot be restored when a worker removes it: {error}");
         });
