@@ -18,7 +18,7 @@ use crate::link::Link;
 use crate::second_name::SecondName;
 
 /// How long a bind may take that was left to the kernel.
-const BIND: Duration = Duration::from_millis(200);
+const BIND: Duration = Duration::from_secs(2);
 
 /// Sockets that a seat may have.
 const PATHS: usize = 256;
