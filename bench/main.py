@@ -28,8 +28,8 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures the supervisor beside its peers, in turns, and writes a report: target/bench/report/benchmarks.md, "
-        "a picture for each item, and all samples as JSON. All items take about 80 minutes, each ends by itself within "
-        f"{max(item.minutes for item in ITEMS.values())}; the report has the last results of the items that were not asked for.",
+        "a picture for each item, and all samples as JSON. All items take about 90 minutes, and each is ended after "
+        f"{max(item.minutes for item in ITEMS.values())} at most; the report has the last results of the items that were not asked for.",
     )
     names = lambda text: text.split(",")
     parser.add_argument("items", nargs="*", metavar="ITEM", help=f"{', '.join(ITEMS)}; all unless given")

@@ -19,7 +19,7 @@ class Plan(NamedTuple):
 
 
 FULL = Plan(
-    sizes=(1, 100, 500, 1000), large=(2000,), rounds=5, kills=30, patience=2, settle=4, window=3, pairs=15, seconds=10,
+    sizes=(1, 100, 500, 1000), large=(2000,), rounds=5, kills=30, patience=2, settle=4, window=2, pairs=15, seconds=10,
     short_seconds=6, lines=1_000_000, messages=1_000_000,
 )
 QUICK = Plan(

@@ -6,11 +6,12 @@ import stats
 
 
 class Aim(NamedTuple):
-    """What a figure should reach: its ratio to the baseline, or itself."""
+    """What should be reached: by the ratio to the baseline, the lower end of its
+    interval, and the figure itself."""
 
-    limit: float
-    of: str = "ratio"  # or "value"
-    lower_end: float | None = None  # of the ratio's interval
+    ratio: float | None = None
+    lower_end: float | None = None
+    value: float | None = None
 
 
 class Figure(NamedTuple):
@@ -70,17 +71,23 @@ def figure_json(figure, comparison):
 
 
 def judged(aim, value, ratio, bounds, comparison):
-    """The aim in words, and whether it is met."""
-    reached = value if aim and aim.of == "value" else ratio
-    if aim is None or reached is None:
+    """The aim in words, and whether it is met; None where nothing can be said."""
+    if aim is None or (ratio is None and aim.ratio is not None):
         return {"aim": "", "met": None}
-    sign, unit = ("≤" if comparison.less_is_better else "≥"), ("×" if aim.of == "ratio" else f" {comparison.unit}")
-    met = reached <= aim.limit if comparison.less_is_better else reached >= aim.limit
-    text = f"{sign} {aim.limit:g}{unit}"
+    less = comparison.less_is_better
+    sign = "≤" if less else "≥"
+    reaches = lambda it, limit: it <= limit if less else it >= limit
+    words, met = [], True
+    if aim.ratio is not None:
+        words.append(f"{sign} {aim.ratio:g}×")
+        met &= reaches(ratio, aim.ratio)
     if aim.lower_end is not None:
-        text += f", interval from ≥ {aim.lower_end:g}"
-        met = met and bounds is not None and bounds[0] >= aim.lower_end
-    return {"aim": text, "met": met}
+        words.append(f"interval from ≥ {aim.lower_end:g}")
+        met &= bounds is not None and bounds[0] >= aim.lower_end
+    if aim.value is not None:
+        words.append(f"{sign} {aim.value:,} {comparison.unit}")
+        met &= reaches(value, aim.value)
+    return {"aim": ", ".join(words), "met": met}
 
 
 def to_json(result):

@@ -11,7 +11,7 @@ from peers import Peers
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "bench"
 OUTPUT = ROOT / "target" / "bench"
-PARTS = ("worker", "reaper", "writer", "server", "channel", "client")
+PARTS = ("worker", "reaper", "writer", "server", "channel", "client", "calls")
 
 
 class Tools(NamedTuple):

@@ -1,6 +1,6 @@
 """Those who are compared, a module for each kind; `base.py` says what they do."""
 
-from .base import missing, present
+from .base import begun, missing, present
 from .chains import Runit, S6, S6Log, Svlogd
 from .daemon import Daemon, Declared, Json, Supervisor, Times
 from .floor import Bare, Cat, Floor

@@ -124,6 +124,24 @@ def missing(contender, tools):
 def present(contenders, tools, absent):
     """Those of the contenders that can take part; why others cannot is added to
     the list `absent`."""
-    reasons = {contender: missing(contender, tools) for contender in contenders}
-    absent += [f"{contender.name}: {reason}" for contender, reason in reasons.items() if reason and reason not in absent]
-    return [contender for contender, reason in reasons.items() if reason is None]
+    able = []
+    for contender in contenders:
+        if (reason := missing(contender, tools)) is None:
+            able.append(contender)
+        elif (told := f"{contender.name}: {reason}") not in absent:
+            absent.append(told)
+    return able
+
+
+def begun(contenders, begin, tools, absent, stack):
+    """Those of the contenders that `begin(contender)` starts, by name. They run
+    until `stack` ends them."""
+    running = {}
+    for contender in contenders:
+        try:
+            each = stack.enter_context(contender(tools))
+            begin(each)
+            running[contender.name] = each
+        except Exception as error:  # Whatever is wrong with one, the others go on.
+            absent.append(f"{contender.name}: {error}")
+    return running

@@ -5,6 +5,7 @@ fail are told in the list that it is given."""
 import sys
 from typing import Callable, NamedTuple
 
+from .calls import calls
 from .channel import channel
 from .crash import crash
 from .failures import failures
@@ -31,12 +32,13 @@ MANAGERS = ("runit", "s6", "supervisord", "circus", "gunicorn", "node", "pm2")
 ITEMS = {
     "reload": Item(reload, 3, ("node", "pm2")),
     "failures": Item(failures, 20, ("node", "pm2", "gunicorn")),
-    "steady": Item(steady, 20, ("node", "pm2", "wrk")),
-    "crash": Item(crash, 10, MANAGERS),
-    "start": Item(start, 15, MANAGERS),
-    "memory": Item(memory, 15, MANAGERS),
-    "status": Item(status, 5, MANAGERS),
-    "logs": Item(logs, 12, ("runit", "s6", "supervisord", "circus", "pm2")),
-    "channel": Item(channel, 12, ("node", "redis")),
+    "steady": Item(steady, 25, ("node", "pm2", "wrk")),
+    "crash": Item(crash, 15, MANAGERS),
+    "start": Item(start, 20, MANAGERS),
+    "memory": Item(memory, 20, MANAGERS),
+    "status": Item(status, 8, MANAGERS),
+    "logs": Item(logs, 15, ("runit", "s6", "supervisord", "circus", "pm2")),
+    "calls": Item(calls, 3, ()),
+    "channel": Item(channel, 15, ("node", "redis")),
     "policies": Item(policies, 15, ("node", "wrk")),
 }

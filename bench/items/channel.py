@@ -120,17 +120,17 @@ class RedisRelay(Relay):
 
 def channel(tools, plan, absent):
     native = [str(tools.c("channel"))]
-    languages = {"C": (native, (RedisRelay, SupervisorRelay), plan.messages, {RedisRelay.name: 3})}
+    languages = {"C": (native, (RedisRelay, SupervisorRelay), plan.messages, {RedisRelay.name: Aim(3, value=1_000_000)})}
     if tools.peers.missing("node") is None:
         node = [tools.peers.program("node"), str(tools.js("channel.js"))]
-        aims = {ClusterRelay.name: 1.3}
+        aims = {ClusterRelay.name: Aim(1.3)}
         languages = {"Node": (node, (ClusterRelay, SupervisorRelay, RedisRelay), plan.messages // 33, aims)} | languages
     for language, (program, all_relays, count, aims) in languages.items():
         relays = {each.name: each for each in present(all_relays, tools, absent)}
         base = next(iter(relays))
         who = f"{RECEIVERS} receivers in {language}"
         fast = turns_of(tools, plan, absent, relays, program, f"max {count}", f"{who}, as fast as it goes")
-        aims = {SupervisorRelay.name: Aim(aims[base])} if base in aims else {}
+        aims = {SupervisorRelay.name: aims[base]} if base in aims else {}
         notes = {name: f"CPU of the relay {median(fast.sample(name, CPU)):.2f} µs a delivery" for name in fast.samples}
         yield Comparison(f"Broadcast to {who}", "deliveries/s", figures(fast, list(relays), base, SPEED, aims, notes), base, False)
         steady = turns_of(tools, plan, absent, relays, program, f"rate {RATE_MESSAGES} {RATE}", f"{who}, {RATE}/s")

@@ -1,5 +1,5 @@
 """Two workers under 32 strict clients that count whatever is not a whole answer in time, and try nothing again: during
-reloads one after another, and with one worker killed each second (SIGKILL). All Node contenders run the same program, which
+reloads one after another, and with one worker killed each second, when all are there (SIGKILL). All Node contenders run the same program, which
 ends in one of three ways: *plain* has no handler for signals at all, *docs* calls `server.close()` as the documentations of
 PM2 and Node show, *careful* answers `Connection: close` for 0.6 s before. gunicorn has its sync worker, which knows how to
 end. With *kill*, what a worker was answering is lost by whoever supervises; what waits for it need not be."""
@@ -10,6 +10,7 @@ import random
 import signal
 import time
 
+import machine
 from contenders import SERVERS, present
 from load import FAILURES, KEEP, NAMES, SHORT, result, strict
 from results import Comparison, Figure
@@ -59,9 +60,8 @@ def under_load(tools, contender, what, connections, seconds):
 
 
 def kill_one(contender):
-    workers = contender.workers()
-    if workers:
-        os.kill(random.choice(workers), signal.SIGKILL)
+    machine.wait_until(lambda: len(contender.workers()) >= WORKERS, f"all workers of {contender.name}", 20, 0.05)
+    os.kill(random.choice(contender.workers()), signal.SIGKILL)
     time.sleep(1)
 
 

@@ -38,7 +38,7 @@ def memory(tools, plan, absent):
             say(f"  {workers} workers, {name}: {median(pss):.1f} MiB, {median(percent):.3f} % of a core")
             floor_pss = figures[0].samples if figures else []
             figures.append(Figure(name, pss, floor_pss))
-            aim = Aim(1, "value") if contender is Daemon and workers <= 1000 else None
+            aim = Aim(value=1) if contender is Daemon and workers <= 1000 else None
             cpu.append(Figure(name, percent, aim=aim))
             grown.setdefault(name, []).append((workers, median(pss)))
             burnt.setdefault(name, []).append((workers, median(percent)))
@@ -48,7 +48,7 @@ def memory(tools, plan, absent):
         yield Comparison(f"Idle CPU, {workers} workers", "% of a core", cpu, charted=False)
     for workers, parts in ours:
         if workers <= 1000:
-            rows = [Figure(f"supervisor, {part}", values, aim=Aim(AIMS_MIB[part], "value")) for part, values in parts.items()]
+            rows = [Figure(f"supervisor, {part}", values, aim=Aim(value=AIMS_MIB[part])) for part, values in parts.items()]
             yield Comparison(f"Memory of each process, {workers} workers", "MiB PSS", rows, charted=False)
     yield from mixed(tools, plan, absent)
     yield Curve("Memory of the supervising processes", "workers", "MiB PSS", grown, cost(grown, "KiB", 1024))
@@ -72,9 +72,9 @@ def mixed(tools, plan, absent):
         _, percent = readings(daemon, plan)
         parts = own_parts(daemon, plan)
     title = f"{workers - nodes} workers in C, {nodes} in Node with a child each"
-    rows = [Figure(f"supervisor, {part}", values, aim=Aim(AIMS_MIB[part], "value")) for part, values in parts.items()]
+    rows = [Figure(f"supervisor, {part}", values, aim=Aim(value=AIMS_MIB[part])) for part, values in parts.items()]
     yield Comparison(f"Memory of each process, mixed: {title}", "MiB PSS", rows, charted=False)
-    yield Comparison(f"Idle CPU, mixed: {title}", "% of a core", [Figure(Daemon.name, percent, aim=Aim(1, "value"))], charted=False)
+    yield Comparison(f"Idle CPU, mixed: {title}", "% of a core", [Figure(Daemon.name, percent, aim=Aim(value=1))], charted=False)
 
 
 def readings(contender, plan):

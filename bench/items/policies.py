@@ -14,6 +14,7 @@ from turns import figures, in_turns
 POLICIES = ("random", "cpu", "least-queue", "kernel", "shared")
 # What every tenth answer takes.
 MIXES = {"even": "0", "10 % take 50 ms of CPU": "cpu", "10 % wait for 100 ms": "wait"}
+CASES = [*((2, mix) for mix in MIXES), (4, "even")]
 
 
 def policies(tools, plan, absent):
@@ -23,10 +24,9 @@ def policies(tools, plan, absent):
             return
     node = [tools.peers.program("node"), str(tools.js("server.js"))]
     for language, command in {"Node": node, "C": [str(tools.c("server"))]}.items():
-        for workers in (2, 4):
-            for mix, kind in MIXES.items():
-                title = f"{workers} workers in {language}, {mix}"
-                yield from compare(tools, plan, absent, title, [*command, kind], workers)
+        for workers, mix in CASES:
+            title = f"{workers} workers in {language}, {mix}"
+            yield from compare(tools, plan, absent, title, [*command, MIXES[mix]], workers)
 
 
 def compare(tools, plan, absent, title, command, workers):

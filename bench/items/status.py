@@ -5,10 +5,12 @@ import contextlib
 import subprocess
 import time
 
-from contenders import PEERS, Daemon, present
+from contenders import Circus, Daemon, Pm2Cluster, Pm2Fork, Runit, S6, Supervisord, begun, present
 from results import Aim, Comparison
 from turns import figures, in_turns
 
+# Gunicorn and Node's cluster have nothing to ask.
+ASKED = (Runit, S6, Supervisord, Circus, Pm2Fork, Pm2Cluster)
 API, JSON = "supervisor, API", "supervisor, --json"
 
 
@@ -16,18 +18,15 @@ def status(tools, plan, absent):
     sizes = plan.sizes[1:]
     for workers in sizes:
         # Beyond a few hundred the others' thousands of processes would be in each other's way.
-        peers = present(PEERS, tools, absent) if workers == sizes[0] else []
+        peers = present(ASKED, tools, absent) if workers == sizes[0] else []
+        contenders = [each for each in (Daemon, *peers) if workers <= each.most]
+
+        def begin(contender):
+            contender.start(workers)
+            contender.wait_for(workers)
+
         with contextlib.ExitStack() as stack:
-            running = {}
-            for contender in (Daemon, *peers):
-                if workers > contender.most:
-                    continue
-                each = stack.enter_context(contender(tools))
-                each.start(workers)
-                if each.status_command() is not None:
-                    running[contender.name] = each
-            for each in running.values():
-                each.wait_for(workers)
+            running = begun(contenders, begin, tools, absent, stack)
             daemon = running[Daemon.name]
             daemon.finish_order()
             time.sleep(2)
@@ -38,7 +37,7 @@ def status(tools, plan, absent):
             turns = in_turns(order, max(plan.rounds * 2, plan.kills // 3), lambda name: timed(asked[name]), plan.patience,
                              f"status, {workers} workers")
             absent += turns.failed.values()
-            aims = {name: Aim(20, "value") for name in (Daemon.name, JSON, API)}
+            aims = {name: Aim(value=20) for name in (Daemon.name, JSON, API)}
             yield Comparison(
                 f"Status of {workers} workers", "ms", figures(turns, order, Daemon.name, aims=aims), Daemon.name,
                 notes=(f"`/v1/status` has {len(daemon.get('/v1/status')) >> 10} KiB of JSON.",),
@@ -49,7 +48,7 @@ def command(contender, words):
     """Something that runs a status command to its end."""
     return lambda: subprocess.run(
         words, env=contender.env, cwd=contender.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, timeout=60,
+        stderr=subprocess.DEVNULL, timeout=60, check=True,
     )
 
 

@@ -5,7 +5,7 @@ itself; `listen:` is the same with a declared socket."""
 import contextlib
 
 import machine
-from contenders import Bare, Declared, NodeCluster, Pm2Cluster, Supervisor, missing, present
+from contenders import Bare, Declared, NodeCluster, Pm2Cluster, Supervisor, begun, missing, present
 from load import KEEP, NAMES, SHORT, wrk
 from results import Aim, Comparison
 from turns import figures, in_turns
@@ -18,11 +18,9 @@ def steady(tools, plan, absent):
     if reason := missing(Bare, tools) or tools.peers.missing("wrk"):
         absent.append(reason)
         return
-    peers = present((NodeCluster, Pm2Cluster), tools, absent)
+    contenders = (Bare, Supervisor, Declared, *present((NodeCluster, Pm2Cluster), tools, absent))
     with contextlib.ExitStack() as stack:
-        running = {each.name: stack.enter_context(each(tools)) for each in (Bare, Supervisor, Declared, *peers)}
-        for each in running.values():
-            each.serve("plain", WORKERS)
+        running = begun(contenders, lambda each: each.serve("plain", WORKERS), tools, absent, stack)
         for connections in (KEEP, SHORT):
             measure = lambda name, seconds=plan.seconds: load(tools, running[name], connections, seconds)
             for name in running:
