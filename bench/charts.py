@@ -7,9 +7,15 @@ from html import escape
 WIDTH, LEFT, RIGHT = 760, 190, 150
 # class: property, on light, on dark.
 COLOURS = {
-    "text": ("fill", "#1f2328", "#e6edf3"), ".soft": ("fill", "#59636e", "#9198a1"), ".grid": ("stroke", "#d1d9e0", "#3d444d"),
-    ".ours": ("fill", "#1a7f64", "#3fb68b"), ".base": ("fill", "#8c959f", "#7d8590"), ".peer": ("fill", "#b8c4d0", "#4a5563"),
-    ".bad": ("fill", "#cf222e", "#f85149"), ".span": ("fill", "#ddf4ff", "#12304a"), ".line": ("stroke", "#1a7f64", "#3fb68b"),
+    "text": ("fill", "#1f2328", "#e6edf3"),
+    ".soft": ("fill", "#59636e", "#9198a1"),
+    ".grid": ("stroke", "#d1d9e0", "#3d444d"),
+    ".ours": ("fill", "#1a7f64", "#3fb68b"),
+    ".base": ("fill", "#8c959f", "#7d8590"),
+    ".peer": ("fill", "#b8c4d0", "#4a5563"),
+    ".bad": ("fill", "#cf222e", "#f85149"),
+    ".span": ("fill", "#ddf4ff", "#12304a"),
+    ".line": ("stroke", "#1a7f64", "#3fb68b"),
 }
 # Lines of the others, which have no better and no worse.
 LINES = ("#bf8700", "#8250df", "#218bff", "#e16f24", "#d4469a", "#768390", "#1b9aaa", "#a0753c")
@@ -17,7 +23,9 @@ STYLE = (
     'text{font:13px system-ui,-apple-system,"Segoe UI",sans-serif}.title{font-weight:600;font-size:14px}.soft{font-size:12px}'
     ".end{text-anchor:end}.middle{text-anchor:middle}.curve{fill:none;stroke-width:2;stroke-linejoin:round}"
     + "".join(f"{name}{{{what}:{light}}}" for name, (what, light, _) in COLOURS.items())
-    + "@media(prefers-color-scheme:dark){" + "".join(f"{name}{{{what}:{dark}}}" for name, (what, _, dark) in COLOURS.items()) + "}"
+    + "@media(prefers-color-scheme:dark){"
+    + "".join(f"{name}{{{what}:{dark}}}" for name, (what, _, dark) in COLOURS.items())
+    + "}"
 )
 
 
@@ -69,8 +77,11 @@ def bars(comparison, top):
         style = "ours" if is_ours(who) else "base" if who == comparison["baseline"] else "peer"
         wide = length(figure["value"])
         ratio = f" ({number(figure['ratio'])}×)" if figure["ratio"] is not None else ""
-        parts += [text(LEFT - 8, y + 14, who, "end"), box(LEFT, y + 2, wide, 16, style),
-                  text(LEFT + wide + 6, y + 14, number(figure["value"]) + ratio)]
+        parts += [
+            text(LEFT - 8, y + 14, who, "end"),
+            box(LEFT, y + 2, wide, 16, style),
+            text(LEFT + wide + 6, y + 14, number(figure["value"]) + ratio),
+        ]
         y += 22
     return parts, y + 14
 
@@ -87,11 +98,15 @@ def curves(curve, top):
     bottom = top + 40 + height
     at_x = lambda x: left + width * (math.log10(x) - x_low) / (x_high - x_low)
     at_y = lambda y: bottom - height * (math.log10(y) - y_low) / (y_high - y_low)
-    parts = [text(8, top + 18, curve["title"], "title"),
-             text(WIDTH - 8, top + 18, f"{curve['y_unit']} by {curve['x_unit']}, logarithmic", "soft end")]
+    parts = [
+        text(8, top + 18, curve["title"], "title"),
+        text(WIDTH - 8, top + 18, f"{curve['y_unit']} by {curve['x_unit']}, logarithmic", "soft end"),
+    ]
     for power in range(y_low, y_high + 1):
-        parts += [line(left, at_y(10**power), left + width, at_y(10**power)),
-                  text(left - 6, at_y(10**power) + 4, f"{10**power:,g}", "soft end")]
+        parts += [
+            line(left, at_y(10**power), left + width, at_y(10**power)),
+            text(left - 6, at_y(10**power) + 4, f"{10**power:,g}", "soft end"),
+        ]
     for x in sorted({point[0] for point in points}):
         parts.append(text(at_x(x), bottom + 18, f"{x:,g}", "soft middle"))
     labels, colours = [], iter(LINES * 3)
@@ -121,8 +136,10 @@ def timeline(chart, top):
     for who, entry in chart["lines"].items():
         failed = sum(each[1] for each in entry["bins"])
         answered = sum(each[0] for each in entry["bins"])
-        parts += [text(60, y + 14, who, "title"),
-                  text(WIDTH - 8, y + 14, f"{answered:,} answered, {failed:,} failed", "end bad" if failed else "end")]
+        parts += [
+            text(60, y + 14, who, "title"),
+            text(WIDTH - 8, y + 14, f"{answered:,} answered, {failed:,} failed", "end bad" if failed else "end"),
+        ]
         bottom = y + 26 + height
         for begin, end in entry["spans"]:
             parts.append(box(60 + begin * 10 * wide, y + 24, (end - begin) * 10 * wide, height + 2, "span"))
@@ -130,11 +147,17 @@ def timeline(chart, top):
         for slot, (good, bad) in enumerate(entry["bins"]):
             x = 60 + slot * wide
             if good:
-                parts.append(box(x, bottom - good * scale, wide * 0.85, good * scale, "ours" if is_ours(who) else "base"))
+                parts.append(
+                    box(x, bottom - good * scale, wide * 0.85, good * scale, "ours" if is_ours(who) else "base")
+                )
             if bad:  # However few there are: they must be seen.
                 tall = max(bad * scale, 5)
                 parts.append(box(x, max(bottom - good * scale - tall, y + 24), wide * 0.85, tall, "bad"))
-        parts += [line(60, bottom, 60 + width, bottom), text(54, y + 34, f"{most * 10:,}/s", "soft end"), text(54, bottom, "0", "soft end")]
+        parts += [
+            line(60, bottom, 60 + width, bottom),
+            text(54, y + 34, f"{most * 10:,}/s", "soft end"),
+            text(54, bottom, "0", "soft end"),
+        ]
         y = bottom + 10
     seconds = slots // 10
     for second in range(0, seconds + 1, max(1, seconds // 8)):

@@ -23,7 +23,15 @@ class Rate(NamedTuple):
 
 def wrk(tools, port, connections, seconds):
     close = ["-H", "Connection: close"] if connections == SHORT else []
-    command = [tools.peers.program("wrk"), "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "--latency", *close, f"http://127.0.0.1:{port}/"]
+    command = [
+        tools.peers.program("wrk"),
+        "-t1",
+        f"-c{CLIENTS}",
+        f"-d{seconds}s",
+        "--latency",
+        *close,
+        f"http://127.0.0.1:{port}/",
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     latency = {name: milliseconds(value) for name, value in re.findall(r"(?m)^\s+(50|99)%\s+(\S+)", text)}
     requests = int(re.search(r"(\d+) requests in", text)[1])

@@ -122,15 +122,24 @@ def answers(port):
 def environment(root):
     """Where and when it was measured, and what."""
     name = os.uname()
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), name.machine)
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        name.machine,
+    )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
+    autogroup = Path("/proc/sys/kernel/sched_autogroup_enabled")
     git = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain", "-uno") else ""),
+        "commit": git("rev-parse", "--short=12", "HEAD")
+        + (" with changes" if git("status", "--porcelain", "-uno") else ""),
         "kernel": f"{name.sysname} {name.release} {name.machine}",
         "cpu": f"{len(os.sched_getaffinity(0))} × {cpu}",
         "memory": f"{memory:.0f} GiB",
         "load": f"{os.getloadavg()[0]:.1f}",
+        "autogroup": autogroup.exists() and autogroup.read_text().strip() == "1",
     }

@@ -34,15 +34,25 @@ def arguments():
     names = lambda text: text.split(",")
     parser.add_argument("items", nargs="*", metavar="ITEM", help=f"{', '.join(ITEMS)}; all unless given")
     parser.add_argument("--items", dest="more", type=names, default=[], metavar="ITEM,…", help="the same")
-    parser.add_argument("--peers", type=names, default=list(PEERS), metavar="PEER,…", help=f"{', '.join(PEERS)}; all unless given")
-    parser.add_argument("--quick", action="store_true", help="a look of a few minutes, from which nothing follows; a report of its own")
+    parser.add_argument(
+        "--peers", type=names, default=list(PEERS), metavar="PEER,…", help=f"{', '.join(PEERS)}; all unless given"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a look of a few minutes, from which nothing follows; a report of its own"
+    )
     parser.add_argument("--resume", action="store_true", help="passes over items that have results of this commit")
     parser.add_argument("--report", action="store_true", help="measures nothing: the report of what there is")
-    parser.add_argument("--docs", action="store_true", help="writes the report to docs/benchmarks.md and docs/benchmarks/, too")
-    parser.add_argument("--install", action="store_true", help="installs the peers, and ends: into target/bench/peers, s6 as a package")
+    parser.add_argument(
+        "--docs", action="store_true", help="writes the report to docs/benchmarks.md and docs/benchmarks/, too"
+    )
+    parser.add_argument(
+        "--install", action="store_true", help="installs the peers, and ends: into target/bench/peers, s6 as a package"
+    )
     parser.add_argument("--supervisor", type=Path, help="measure this program instead of building one")
     for number in ("rounds", "seconds", "patience"):
-        parser.add_argument(f"--{number}", type=int, help=f"instead of the plan's (bench/plan.py: {getattr(FULL, number):g})")
+        parser.add_argument(
+            f"--{number}", type=int, help=f"instead of the plan's (bench/plan.py: {getattr(FULL, number):g})"
+        )
     # One item, in the processes that the sandbox has made for it.
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +64,9 @@ def arguments():
 
 
 def plan_of(options):
-    given = {name: getattr(options, name) for name in ("rounds", "seconds", "patience") if getattr(options, name) is not None}
+    given = {
+        name: getattr(options, name) for name in ("rounds", "seconds", "patience") if getattr(options, name) is not None
+    }
     return (QUICK if options.quick else FULL)._replace(**given)
 
 
@@ -69,13 +81,25 @@ def measure(name, options):
     file.unlink(missing_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="bench.", dir=MEMORY))
     shown = (["--quick"] if options.quick else []) + [
-        f"--{number}={value}" for number in ("rounds", "seconds", "patience") if (value := getattr(options, number)) is not None
+        f"--{number}={value}"
+        for number in ("rounds", "seconds", "patience")
+        if (value := getattr(options, number)) is not None
     ]
     begin = time.monotonic()
     try:
         wrong = sandbox.run(
-            [sys.executable, ROOT / "scripts" / "bench", name, "--inside", scratch, "--supervisor", options.supervisor,
-             "--peers", ",".join(options.peers), *shown],
+            [
+                sys.executable,
+                ROOT / "scripts" / "bench",
+                name,
+                "--inside",
+                scratch,
+                "--supervisor",
+                options.supervisor,
+                "--peers",
+                ",".join(options.peers),
+                *shown,
+            ],
             ITEMS[name].minutes * 60,
         )
     finally:
@@ -91,8 +115,15 @@ def inside(options):
     [name] = options.items
     item, begin, absent = ITEMS[name], time.monotonic(), []
     known = {
-        "item": name, "about": item.about, "quick": options.quick, "environment": machine.environment(ROOT),
-        "versions": tools.peers.versions(item.peers), "results": [], "missing": absent, "seconds": 0, "is_whole": False,
+        "item": name,
+        "about": item.about,
+        "quick": options.quick,
+        "environment": machine.environment(ROOT),
+        "versions": tools.peers.versions(item.peers),
+        "results": [],
+        "missing": absent,
+        "seconds": 0,
+        "is_whole": False,
     }
     file = results_folder(options) / f"{name}.json"
 

@@ -19,10 +19,30 @@ class Plan(NamedTuple):
 
 
 FULL = Plan(
-    sizes=(1, 100, 500, 1000), large=(2000,), rounds=5, kills=30, patience=2, settle=4, window=2, pairs=15, seconds=10,
-    short_seconds=6, lines=1_000_000, messages=1_000_000,
+    sizes=(1, 100, 500, 1000),
+    large=(2000,),
+    rounds=5,
+    kills=30,
+    patience=2,
+    settle=4,
+    window=2,
+    pairs=15,
+    seconds=10,
+    short_seconds=6,
+    lines=1_000_000,
+    messages=1_000_000,
 )
 QUICK = Plan(
-    sizes=(1, 50), large=(), rounds=2, kills=5, patience=0, settle=2, window=1, pairs=2, seconds=1, short_seconds=4,
-    lines=100_000, messages=50_000,
+    sizes=(1, 50),
+    large=(),
+    rounds=2,
+    kills=5,
+    patience=0,
+    settle=2,
+    window=1,
+    pairs=2,
+    seconds=1,
+    short_seconds=4,
+    lines=100_000,
+    messages=50_000,
 )

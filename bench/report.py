@@ -27,13 +27,17 @@ def comparison(result):
     for figure in result["figures"]:
         bounds = figure["interval"]
         met = {None: "", True: ": met", False: ": **not met**"}[figure["met"]]
-        rows.append((
-            figure["who"], number(figure["value"]),
-            f"{number(figure['low'])} – {number(figure['high'])}" if figure["count"] > 1 else "",
-            "1" if figure["who"] == result["baseline"] else number(figure["ratio"]),
-            f"{number(bounds[0])} – {number(bounds[1])}" if bounds else "",
-            figure["aim"] + met, figure["notes"],
-        ))
+        rows.append(
+            (
+                figure["who"],
+                number(figure["value"]),
+                f"{number(figure['low'])} – {number(figure['high'])}" if figure["count"] > 1 else "",
+                "1" if figure["who"] == result["baseline"] else number(figure["ratio"]),
+                f"{number(bounds[0])} – {number(bounds[1])}" if bounds else "",
+                figure["aim"] + met,
+                figure["notes"],
+            )
+        )
     to = f"ratio to {result['baseline']}" if result["baseline"] else ""
     head = [f"{result['unit']}", "median", "spread", to, "95 %", "aim", "notes"]
     # A column that says nothing is left out.
@@ -49,8 +53,12 @@ def curve(result):
 
 def timeline(result):
     rows = [
-        (who, f"{sum(good for good, _ in entry['bins']):,}", f"{sum(bad for _, bad in entry['bins']):,}",
-         ", ".join(f"{begin:.1f} – {end:.1f} s" for begin, end in entry["spans"]))
+        (
+            who,
+            f"{sum(good for good, _ in entry['bins']):,}",
+            f"{sum(bad for _, bad in entry['bins']):,}",
+            ", ".join(f"{begin:.1f} – {end:.1f} s" for begin, end in entry["spans"]),
+        )
         for who, entry in result["lines"].items()
     ]
     return table(["contender", "answered", "failed", result["what"]], rows)
@@ -62,10 +70,19 @@ SHOWN = {"comparison": comparison, "curve": curve, "timeline": timeline}
 def promises(items):
     """All aims, and whether they are met."""
     rows = [
-        (result["title"], figure["who"], number(figure["value"]) + " " + result["unit"], number(figure["ratio"]),
-         figure["aim"], "yes" if figure["met"] else "**no**")
-        for item in items for result in item["results"] if result["kind"] == "comparison"
-        for figure in result["figures"] if figure["met"] is not None
+        (
+            result["title"],
+            figure["who"],
+            number(figure["value"]) + " " + result["unit"],
+            number(figure["ratio"]),
+            figure["aim"],
+            "yes" if figure["met"] else "**no**",
+        )
+        for item in items
+        for result in item["results"]
+        if result["kind"] == "comparison"
+        for figure in result["figures"]
+        if figure["met"] is not None
     ]
     return table(["aim", "who", "figure", "ratio", "should be", "met"], rows) if rows else ""
 
@@ -83,7 +100,9 @@ def markdown(items, pictures, readme):
         where = item["environment"]
         lines += [
             f"`scripts/bench {item['item']}`, {where['date']}, commit {where['commit']}, {where['kernel']}, {where['cpu']}, "
-            f"{where['memory']}, load before {where['load']}; {item['seconds'] / 60:.0f} min.", "",
+            f"{where['memory']}, load before {where['load']}{', sched_autogroup' if where['autogroup'] else ''}; "
+            f"{item['seconds'] / 60:.0f} min.",
+            "",
         ]
         if item["item"] in pictures:
             lines += [f"![{item['item']}]({pictures[item['item']]})", ""]

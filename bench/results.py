@@ -63,10 +63,17 @@ def figure_json(figure, comparison):
     ratio = stats.median(ratios) if ratios else None
     bounds = stats.interval(ratios) if ratios else None
     return {
-        "who": figure.who, "value": value, "low": stats.quantile(figure.samples, 0.1),
-        "high": stats.quantile(figure.samples, 0.9), "count": len(figure.samples),
-        "ratio": ratio, "interval": bounds, "notes": figure.notes, **judged(figure.aim, value, ratio, bounds, comparison),
-        "samples": figure.samples, "base": figure.base,
+        "who": figure.who,
+        "value": value,
+        "low": stats.quantile(figure.samples, 0.1),
+        "high": stats.quantile(figure.samples, 0.9),
+        "count": len(figure.samples),
+        "ratio": ratio,
+        "interval": bounds,
+        "notes": figure.notes,
+        **judged(figure.aim, value, ratio, bounds, comparison),
+        "samples": figure.samples,
+        "base": figure.base,
     }
 
 

@@ -17,7 +17,7 @@ def run(command, seconds):
         # Even when this process is killed, nothing stays.
         code = subprocess.run(["setpriv", "--pdeathsig", "KILL", *namespace, *command], timeout=seconds).returncode
     except subprocess.TimeoutExpired:
-        return f"not done within {seconds / 60:.0f} minutes"
+        return f"not done within {seconds / 60:g} minutes"
     return f"it exited with {code}" if code else None
 
 

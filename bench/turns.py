@@ -43,7 +43,13 @@ def figures(turns, names, base, part=None, aims=None, notes=None):
     """A figure of each that has samples, with the baseline's of the same turns."""
     aims, notes = aims or {}, notes or {}
     return [
-        Figure(name, turns.sample(name, part), [] if name == base else turns.sample(base, part), aims.get(name),
-               notes.get(name, ""))
-        for name in names if turns.sample(name)
+        Figure(
+            name,
+            turns.sample(name, part),
+            [] if name == base else turns.sample(base, part),
+            aims.get(name),
+            notes.get(name, ""),
+        )
+        for name in names
+        if turns.sample(name)
     ]

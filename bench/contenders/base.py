@@ -62,7 +62,12 @@ class Contender:
         with open(self.folder / "out", "ab") as out:
             begin = time.monotonic_ns()
             self.process = subprocess.Popen(
-                command, env={**self.env, **env}, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                command,
+                env={**self.env, **env},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
                 start_new_session=True,
             )
         return begin
@@ -70,11 +75,18 @@ class Contender:
     def command(self, *command, **env):
         """Runs a command to its end and returns what it says."""
         result = subprocess.run(
-            command, env={**self.env, **env}, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            command,
+            env={**self.env, **env},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
             timeout=120,
         )
         if result.returncode != 0:
-            raise RuntimeError(f"`{' '.join(map(str, command[:3]))}` exited with {result.returncode}: {result.stderr[-300:]}")
+            raise RuntimeError(
+                f"`{' '.join(map(str, command[:3]))}` exited with {result.returncode}: {result.stderr[-300:]}"
+            )
         return result.stdout
 
     def supervisors(self):
@@ -113,7 +125,9 @@ class Contender:
         return [pid for pid in machine.family(supervisors) if pid not in supervisors]
 
     def wait_until_served(self, workers):
-        machine.wait_until(lambda: machine.answers(self.port) and len(self.workers()) >= workers, f"answers of {self.name}", every=0.05)
+        machine.wait_until(
+            lambda: machine.answers(self.port) and len(self.workers()) >= workers, f"answers of {self.name}", every=0.05
+        )
 
 
 def missing(contender, tools):

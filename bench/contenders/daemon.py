@@ -58,7 +58,9 @@ class Supervisor(Contender):
     def finish_order(self):
         """Waits for the end of the last order: all workers are ready."""
         if self.process.wait(120) != 0:
-            raise RuntimeError(f"`start` exited with {self.process.returncode}: {(self.folder / 'out').read_text()[-300:]}")
+            raise RuntimeError(
+                f"`start` exited with {self.process.returncode}: {(self.folder / 'out').read_text()[-300:]}"
+            )
 
     def supervisors(self):
         if self.ids is None and self.socket.exists():

@@ -1,4 +1,8 @@
-"""The floors: what a supervisor in C, `cat` and the kernel alone would take."""
+"""The floors: what a supervisor in C, `cat` and the kernel alone would take.
+
+All of them are in sessions of their own, as the supervisor and its workers are:
+with the kernel's `sched_autogroup` each session gets the same share of a busy
+CPU, and who shares one with the load would get less."""
 
 import os
 import signal
@@ -19,7 +23,8 @@ class Floor(Contender):
     def __init__(self, tools):
         super().__init__(tools)
         self.order, order = os.pipe()
-        self.process = subprocess.Popen([tools.c("reaper"), tools.c("worker"), self.event_file], stdin=self.order, cwd="/")
+        command = [tools.c("reaper"), tools.c("worker"), self.event_file]
+        self.process = subprocess.Popen(command, stdin=self.order, cwd="/", start_new_session=True)
         os.close(self.order)
         self.order = order
 
@@ -48,12 +53,13 @@ class Cat(Contender):
     def write(self, lines, per_write):
         read, write = os.pipe()
         command = [self.tools.c("writer"), self.event_file, str(lines), str(per_write)]
-        writer = subprocess.Popen(command, stdout=write)
+        self.writer = subprocess.Popen(command, stdout=write, start_new_session=True)
         os.close(write)
         with open(self.folder / "out", "wb") as out:
-            self.process = subprocess.Popen(self.piped(), stdin=read, stdout=out, cwd=self.folder, env=self.env)
+            self.process = subprocess.Popen(
+                self.piped(), stdin=read, stdout=out, cwd=self.folder, env=self.env, start_new_session=True
+            )
         os.close(read)
-        self.writer = writer
 
     def end(self):
         self.writer.kill()
@@ -83,7 +89,7 @@ class Bare(Contender):
                 listener.bind(("127.0.0.1", self.port))
                 listener.listen(511)
                 given = [(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)]
-                self.pids.append(os.posix_spawn(command[0], command, env, file_actions=given))
+                self.pids.append(os.posix_spawn(command[0], command, env, file_actions=given, setsid=True))
         machine.wait_until(lambda: machine.answers(self.port), "answers of bare workers", every=0.05)
 
     def supervisors(self):

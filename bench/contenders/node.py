@@ -30,4 +30,6 @@ class NodeCluster(Contender):
     def reload(self):
         done = self.reloads.stat().st_size
         os.kill(self.process.pid, signal.SIGHUP)
-        machine.wait_until(lambda: self.reloads.stat().st_size > done, "the end of a reload of Node's cluster", 30, 0.02)
+        machine.wait_until(
+            lambda: self.reloads.stat().st_size > done, "the end of a reload of Node's cluster", 30, 0.02
+        )

@@ -47,7 +47,11 @@ class Pm2Fork(Pm2):
 
     def run(self, name, arguments, count):
         return self.apply(
-            script=str(self.tools.c(name)), interpreter="none", exec_mode="fork", instances=count, args=arguments,
+            script=str(self.tools.c(name)),
+            interpreter="none",
+            exec_mode="fork",
+            instances=count,
+            args=arguments,
             **self.extra,
         )
 

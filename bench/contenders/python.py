@@ -82,8 +82,17 @@ class Gunicorn(Contender):
     def run(self, bind, workers):
         folder = str(self.tools.js("..") / "py")
         return self.spawn(
-            self.tools.peers.program("gunicorn"), "--config", f"{folder}/gunicorn.conf.py", "--chdir", folder, "--workers",
-            str(workers), "--no-control-socket", "--bind", bind, "app:app",
+            self.tools.peers.program("gunicorn"),
+            "--config",
+            f"{folder}/gunicorn.conf.py",
+            "--chdir",
+            folder,
+            "--workers",
+            str(workers),
+            "--no-control-socket",
+            "--bind",
+            bind,
+            "app:app",
         )
 
     def start(self, count):

@@ -42,7 +42,9 @@ class Relay(Contender):
         return count / seconds, quantile(latencies, 0.99), used / count / 1000
 
     def wait_for_files(self, pattern, count):
-        machine.wait_until(lambda: len(list(self.folder.glob(pattern))) >= count, f"{pattern} of {self.name}", 120, 0.01)
+        machine.wait_until(
+            lambda: len(list(self.folder.glob(pattern))) >= count, f"{pattern} of {self.name}", 120, 0.01
+        )
 
 
 class SupervisorRelay(Relay):
@@ -58,10 +60,21 @@ class SupervisorRelay(Relay):
 
     def begin(self):
         file = self.folder / "app.yaml"
-        file.write_text(json.dumps({"apps": [{
-            "name": "bench", "command": [*self.program, "supervisor"], "instances": self.receivers + 1, "min_uptime": 500,
-            "ipc_buffer": "256M",
-        }]}))
+        file.write_text(
+            json.dumps(
+                {
+                    "apps": [
+                        {
+                            "name": "bench",
+                            "command": [*self.program, "supervisor"],
+                            "instances": self.receivers + 1,
+                            "min_uptime": 500,
+                            "ipc_buffer": "256M",
+                        }
+                    ]
+                }
+            )
+        )
         self.command(self.tools.supervisor, "start", file)
         daemon = json.loads(self.command(self.tools.supervisor, "status", "--json"))["daemon"]
         self.pids = [daemon["keeper_pid"], daemon["pid"]]
@@ -120,7 +133,9 @@ class RedisRelay(Relay):
 
 def channel(tools, plan, absent):
     native = [str(tools.c("channel"))]
-    languages = {"C": (native, (RedisRelay, SupervisorRelay), plan.messages, {RedisRelay.name: Aim(3, value=1_000_000)})}
+    languages = {
+        "C": (native, (RedisRelay, SupervisorRelay), plan.messages, {RedisRelay.name: Aim(3, value=1_000_000)})
+    }
     if tools.peers.missing("node") is None:
         node = [tools.peers.program("node"), str(tools.js("channel.js"))]
         aims = {ClusterRelay.name: Aim(1.3)}
@@ -132,13 +147,26 @@ def channel(tools, plan, absent):
         fast = turns_of(tools, plan, absent, relays, program, f"max {count}", f"{who}, as fast as it goes")
         aims = {SupervisorRelay.name: aims[base]} if base in aims else {}
         notes = {name: f"CPU of the relay {median(fast.sample(name, CPU)):.2f} µs a delivery" for name in fast.samples}
-        yield Comparison(f"Broadcast to {who}", "deliveries/s", figures(fast, list(relays), base, SPEED, aims, notes), base, False)
+        yield Comparison(
+            f"Broadcast to {who}", "deliveries/s", figures(fast, list(relays), base, SPEED, aims, notes), base, False
+        )
         steady = turns_of(tools, plan, absent, relays, program, f"rate {RATE_MESSAGES} {RATE}", f"{who}, {RATE}/s")
-        yield Comparison(f"Broadcast to {who}, p99 at {RATE:,} messages/s", "µs", figures(steady, list(relays), base, P99), base)
+        yield Comparison(
+            f"Broadcast to {who}, p99 at {RATE:,} messages/s", "µs", figures(steady, list(relays), base, P99), base
+        )
     grown = []
     for receivers in (1, 3, 15, 31, 63):
         one = {SupervisorRelay.name: SupervisorRelay}
-        turns = turns_of(tools, plan, absent, one, native, f"max {2 * plan.messages // receivers}", f"{receivers} receivers", receivers)
+        turns = turns_of(
+            tools,
+            plan,
+            absent,
+            one,
+            native,
+            f"max {2 * plan.messages // receivers}",
+            f"{receivers} receivers",
+            receivers,
+        )
         if turns.samples:
             notes = f"CPU of the relay {median(turns.sample(SupervisorRelay.name, CPU)):.2f} µs a delivery"
             grown.append(Figure(f"supervisor, to {receivers}", turns.sample(SupervisorRelay.name, SPEED), notes=notes))

@@ -30,9 +30,15 @@ def crash(tools, plan, absent):
             say(f"  crash, {workers} workers, {contender.name}: {median(ours):.2f} ms, floor {median(its):.2f} ms")
             floors += its
             is_ours = contender is Daemon
-            notes = f"CPU of the supervising processes {median(cpu):.0f} µs, floor {median(floor_cpu):.0f} µs" if is_ours else ""
+            notes = (
+                f"CPU of the supervising processes {median(cpu):.0f} µs, floor {median(floor_cpu):.0f} µs"
+                if is_ours
+                else ""
+            )
             shown.append(Figure(contender.name, ours, its, Aim(1.3) if is_ours else None, notes))
-        yield Comparison(f"Crash → replacement, {workers} workers", "ms", [Figure(Floor.name, floors), *shown], Floor.name)
+        yield Comparison(
+            f"Crash → replacement, {workers} workers", "ms", [Figure(Floor.name, floors), *shown], Floor.name
+        )
 
 
 def pair(contender, tools, workers, plan):

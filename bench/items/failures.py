@@ -18,8 +18,12 @@ from turns import in_turns
 
 WORKERS = 2
 CASES = (
-    ("reload", SHORT, "plain"), ("reload", SHORT, "docs"), ("reload", KEEP, "docs"), ("reload", KEEP, "careful"),
-    ("kill", SHORT, "plain"), ("kill", KEEP, "plain"),
+    ("reload", SHORT, "plain"),
+    ("reload", SHORT, "docs"),
+    ("reload", KEEP, "docs"),
+    ("reload", KEEP, "careful"),
+    ("kill", SHORT, "plain"),
+    ("kill", KEEP, "plain"),
 )
 
 
@@ -38,10 +42,14 @@ def failures(tools, plan, absent):
             case = f"{what}, {NAMES[connections]}, {style}"
             turns = in_turns(list(contenders), plan.rounds, tally, plan.patience, case)
         absent += turns.failed.values()
-        yield Comparison(case.capitalize(), f"failed for each {what}", [
-            Figure(name, [each["failed"] / each["acts"] for each in tallies], notes=summary(tallies, what))
-            for name, tallies in turns.samples.items()
-        ])
+        yield Comparison(
+            case.capitalize(),
+            f"failed for each {what}",
+            [
+                Figure(name, [each["failed"] / each["acts"] for each in tallies], notes=summary(tallies, what))
+                for name, tallies in turns.samples.items()
+            ],
+        )
 
 
 def under_load(tools, contender, what, connections, seconds):
@@ -70,5 +78,8 @@ def summary(tallies, what):
     total = lambda key: sum(each[key] for each in tallies)
     kinds = ", ".join(f"{total(kind)} {kind}" for kind in FAILURES if total(kind))
     late = f", {total('late')} after more than 1 s" if total("late") else ""
-    return (f"{total('failed'):,} of {total('ok') + total('failed'):,} in {total('acts')} {what}s"
-            + (f": {kinds}" if kinds else "") + late)
+    return (
+        f"{total('failed'):,} of {total('ok') + total('failed'):,} in {total('acts')} {what}s"
+        + (f": {kinds}" if kinds else "")
+        + late
+    )

@@ -24,8 +24,11 @@ def logs(tools, plan, absent):
         absent += turns.failed.values()
         aims = {name: Aim(limit) for name, limit in AIMS[per_write].items()}
         yield Comparison(
-            f"Output kept, {per_write} line{'s' * (per_write > 1)} a write", "MB/s", figures(turns, list(loggers), Cat.name, aims=aims),
-            Cat.name, less_is_better=False,
+            f"Output kept, {per_write} line{'s' * (per_write > 1)} a write",
+            "MB/s",
+            figures(turns, list(loggers), Cat.name, aims=aims),
+            Cat.name,
+            less_is_better=False,
         )
 
 

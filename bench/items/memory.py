@@ -48,11 +48,19 @@ def memory(tools, plan, absent):
         yield Comparison(f"Idle CPU, {workers} workers", "% of a core", cpu, charted=False)
     for workers, parts in ours:
         if workers <= 1000:
-            rows = [Figure(f"supervisor, {part}", values, aim=Aim(value=AIMS_MIB[part])) for part, values in parts.items()]
+            rows = [
+                Figure(f"supervisor, {part}", values, aim=Aim(value=AIMS_MIB[part])) for part, values in parts.items()
+            ]
             yield Comparison(f"Memory of each process, {workers} workers", "MiB PSS", rows, charted=False)
     yield from mixed(tools, plan, absent)
     yield Curve("Memory of the supervising processes", "workers", "MiB PSS", grown, cost(grown, "KiB", 1024))
-    yield Curve("Idle CPU of the supervising processes", "workers", "% of a core", burnt, cost(burnt, "thousandths of a percent of a core", 1000))
+    yield Curve(
+        "Idle CPU of the supervising processes",
+        "workers",
+        "% of a core",
+        burnt,
+        cost(burnt, "thousandths of a percent of a core", 1000),
+    )
 
 
 def mixed(tools, plan, absent):
@@ -64,7 +72,9 @@ def mixed(tools, plan, absent):
     nodes = min(NODES, workers // 2)
     with Daemon(tools) as daemon:
         node = {
-            "name": "node", "command": [tools.peers.program("node"), str(tools.js("worker.js")), "child"], "instances": nodes,
+            "name": "node",
+            "command": [tools.peers.program("node"), str(tools.js("worker.js")), "child"],
+            "instances": nodes,
             "env": {"EVENTS": str(daemon.event_file)},
         }
         daemon.supervisor("start", daemon.write_file(daemon.idle(workers - nodes), node))
@@ -74,7 +84,9 @@ def mixed(tools, plan, absent):
     title = f"{workers - nodes} workers in C, {nodes} in Node with a child each"
     rows = [Figure(f"supervisor, {part}", values, aim=Aim(value=AIMS_MIB[part])) for part, values in parts.items()]
     yield Comparison(f"Memory of each process, mixed: {title}", "MiB PSS", rows, charted=False)
-    yield Comparison(f"Idle CPU, mixed: {title}", "% of a core", [Figure(Daemon.name, percent, aim=Aim(value=1))], charted=False)
+    yield Comparison(
+        f"Idle CPU, mixed: {title}", "% of a core", [Figure(Daemon.name, percent, aim=Aim(value=1))], charted=False
+    )
 
 
 def readings(contender, plan):
@@ -93,7 +105,8 @@ def own_parts(daemon, plan):
     """MiB of keeper and master apart."""
     keeper, master = daemon.supervisors()
     return {
-        part: [machine.pss_kib([pid]) / 1024 for _ in range(plan.rounds)] for part, pid in (("keeper", keeper), ("master", master))
+        part: [machine.pss_kib([pid]) / 1024 for _ in range(plan.rounds)]
+        for part, pid in (("keeper", keeper), ("master", master))
     }
 
 
@@ -103,6 +116,8 @@ def cost(lines, unit, times):
     for name, points in lines.items():
         points = [point for point in points if point[0] >= 100]
         if len(points) >= 2 and all(y > 0 for _, y in points):
-            notes.append(f"{name}: {slope(points) * times:.3g} {unit} for one more worker; grows with their number to the power of "
-                         f"{exponent(points):.2f} from {points[0][0]} on (1 is linear).")
+            notes.append(
+                f"{name}: {slope(points) * times:.3g} {unit} for one more worker; grows with their number to the power of "
+                f"{exponent(points):.2f} from {points[0][0]} on (1 is linear)."
+            )
     return tuple(notes)

@@ -33,8 +33,14 @@ def compare(tools, plan, absent, title, command, workers):
     with Supervisor(tools) as supervisor, Bare(tools) as bare:
         ports = {policy: machine.free_port() for policy in POLICIES}
         apps = [
-            {"name": policy, "command": command, "instances": workers, "balance": policy, "listen": f"127.0.0.1:{port}",
-             "min_uptime": 100}
+            {
+                "name": policy,
+                "command": command,
+                "instances": workers,
+                "balance": policy,
+                "listen": f"127.0.0.1:{port}",
+                "min_uptime": 100,
+            }
             for policy, port in ports.items()
         ]
         supervisor.supervisor("start", supervisor.write_file(*apps))
@@ -47,11 +53,14 @@ def compare(tools, plan, absent, title, command, workers):
             turns = in_turns(list(ports), plan.rounds, measure, plan.patience, f"{title}, {NAMES[connections]}")
             absent += turns.failed.values()
             notes = {
-                name: f"p50 {median(turns.sample(name, 2)):.2g} ms, p99 {median(turns.sample(name, 3)):.2g} ms" for name in turns.samples
+                name: f"p50 {median(turns.sample(name, 2)):.2g} ms, p99 {median(turns.sample(name, 3)):.2g} ms"
+                for name in turns.samples
             }
             yield Comparison(
-                f"{title}, {NAMES[connections]}", "requests/s", figures(turns, list(ports), POLICIES[0], 1, notes=notes), POLICIES[0],
-                less_is_better=False, charted=title.endswith("even"),
+                f"{title}, {NAMES[connections]}",
+                "requests/s",
+                figures(turns, list(ports), POLICIES[0], 1, notes=notes),
+                POLICIES[0],
+                less_is_better=False,
+                charted=title.endswith("even"),
             )
-
-

@@ -19,9 +19,12 @@ def reload(tools, plan, absent):
             each.serve("plain", WORKERS)
             result(strict(tools, each.port, SHORT, 1))  # Warm: Node compiles what is used.
             lines[contender.name] = watch(tools, each, 5 * plan.short_seconds)
-    yield Timeline("A rolling reload under load", "reload", lines, (
-        f"{WORKERS} workers; each bar is a tenth of a second. A bar without any answer is not drawn.",
-    ))
+    yield Timeline(
+        "A rolling reload under load",
+        "reload",
+        lines,
+        (f"{WORKERS} workers; each bar is a tenth of a second. A bar without any answer is not drawn.",),
+    )
 
 
 def watch(tools, contender, most):

@@ -17,8 +17,11 @@ def start(tools, plan, absent):
         cpu = {name: f"CPU a worker {median(measured.sample(name, 1)):.0f} µs" for name in measured.samples}
         aims = {Daemon.name: Aim(1.5)} if workers >= 100 else {}
         yield Comparison(
-            f"Order → {workers} workers run", "ms", figures(measured, (Floor.name, Daemon.name), Floor.name, 0, aims, cpu),
-            Floor.name, charted=False,
+            f"Order → {workers} workers run",
+            "ms",
+            figures(measured, (Floor.name, Daemon.name), Floor.name, 0, aims, cpu),
+            Floor.name,
+            charted=False,
         )
     for workers in plan.sizes:
         contenders = [each for each in (Floor, Supervisor, *present(PEERS, tools, absent)) if workers <= each.most]
@@ -26,7 +29,9 @@ def start(tools, plan, absent):
         names = [each.name for each in contenders]
         for name in measured.samples:
             curve.setdefault(name, []).append((workers, median(measured.sample(name, 0))))
-        yield Comparison(f"Command → {workers} workers run", "ms", figures(measured, names, Floor.name, 0), Floor.name, charted=False)
+        yield Comparison(
+            f"Command → {workers} workers run", "ms", figures(measured, names, Floor.name, 0), Floor.name, charted=False
+        )
     yield Curve("Command → all workers run", "workers", "ms", curve, growth(curve))
 
 
@@ -53,5 +58,7 @@ def growth(curve):
     points = [point for point in curve.get(Supervisor.name, []) if point[0] >= 100]
     if len(points) < 2:
         return ()
-    return (f"From {points[0][0]} to {points[-1][0]} workers the supervisor's time grows with their number to the power of "
-            f"{exponent(points):.2f} (1 is linear).",)
+    return (
+        f"From {points[0][0]} to {points[-1][0]} workers the supervisor's time grows with their number to the power of "
+        f"{exponent(points):.2f} (1 is linear).",
+    )

@@ -34,12 +34,20 @@ def status(tools, plan, absent):
             asked[JSON] = command(daemon, [*daemon.status_command(), "--json"])
             asked[API] = lambda: daemon.get("/v1/status")
             order = [Daemon.name, JSON, API, *(name for name in running if name != Daemon.name)]
-            turns = in_turns(order, max(plan.rounds * 2, plan.kills // 3), lambda name: timed(asked[name]), plan.patience,
-                             f"status, {workers} workers")
+            turns = in_turns(
+                order,
+                max(plan.rounds * 2, plan.kills // 3),
+                lambda name: timed(asked[name]),
+                plan.patience,
+                f"status, {workers} workers",
+            )
             absent += turns.failed.values()
             aims = {name: Aim(value=20) for name in (Daemon.name, JSON, API)}
             yield Comparison(
-                f"Status of {workers} workers", "ms", figures(turns, order, Daemon.name, aims=aims), Daemon.name,
+                f"Status of {workers} workers",
+                "ms",
+                figures(turns, order, Daemon.name, aims=aims),
+                Daemon.name,
                 notes=(f"`/v1/status` has {len(daemon.get('/v1/status')) >> 10} KiB of JSON.",),
             )
 
@@ -47,8 +55,14 @@ def status(tools, plan, absent):
 def command(contender, words):
     """Something that runs a status command to its end."""
     return lambda: subprocess.run(
-        words, env=contender.env, cwd=contender.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, timeout=60, check=True,
+        words,
+        env=contender.env,
+        cwd=contender.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=True,
     )
 
 

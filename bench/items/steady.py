@@ -25,7 +25,9 @@ def steady(tools, plan, absent):
             measure = lambda name, seconds=plan.seconds: load(tools, running[name], connections, seconds)
             for name in running:
                 measure(name, 1)  # Warm: Node compiles what is used.
-            pairs = in_turns([Bare.name, Supervisor.name], plan.pairs, measure, plan.patience, f"{NAMES[connections]}, pairs")
+            pairs = in_turns(
+                [Bare.name, Supervisor.name], plan.pairs, measure, plan.patience, f"{NAMES[connections]}, pairs"
+            )
             others = [Bare.name, *(name for name in running if name not in (Bare.name, Supervisor.name))]
             rest = in_turns(others, plan.rounds, measure, plan.patience, f"{NAMES[connections]}, others")
             absent += [*pairs.failed.values(), *rest.failed.values()]
@@ -34,8 +36,14 @@ def steady(tools, plan, absent):
                 aims = {Supervisor.name: Aim(0.98, lower_end=0.95)} if is_rate else {}
                 shown = figures(pairs, [Bare.name, Supervisor.name], Bare.name, part, aims)
                 shown += figures(rest, others, Bare.name, part)[1:]
-                what = {"requests/s": "Throughput", "CPU µs a request": "CPU of workers and supervisors", "p99 ms": "Latency"}[unit]
-                yield Comparison(f"{what}, {NAMES[connections]}", unit, shown, Bare.name, not is_rate, charted=unit != "p99 ms")
+                what = {
+                    "requests/s": "Throughput",
+                    "CPU µs a request": "CPU of workers and supervisors",
+                    "p99 ms": "Latency",
+                }[unit]
+                yield Comparison(
+                    f"{what}, {NAMES[connections]}", unit, shown, Bare.name, not is_rate, charted=unit != "p99 ms"
+                )
 
 
 def load(tools, contender, connections, seconds):
