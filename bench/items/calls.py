@@ -42,4 +42,4 @@ def calls(tools, plan, absent):
     turns = in_turns(list(contenders), 2 * plan.rounds, once, plan.patience, "system calls")
     absent += turns.failed.values()
     for part, what in enumerate(("A call that does nothing", "A byte through a pipe and back")):
-        yield Comparison(what, "ns", figures(turns, list(contenders), Plain.name, part), Plain.name)
+        yield Comparison(what, "ns of CPU", figures(turns, list(contenders), Plain.name, part), Plain.name)
