@@ -40,6 +40,7 @@
 mod drain;
 mod ending;
 mod error;
+pub mod handover;
 mod keeper;
 mod log;
 mod master;

@@ -22,7 +22,7 @@ use crate::{Error, Options, State};
 
 /// Open files that a daemon of root allows itself, as far as `fs.nr_open` lets
 /// it.
-const NOFILE: u64 = 1 << 20;
+pub(crate) const NOFILE: u64 = 1 << 20;
 /// Descriptors that are not for the table: those of one message under way, the
 /// launcher's, the keeper's own.
 const RESERVE: usize = 512;
