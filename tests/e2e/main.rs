@@ -34,6 +34,7 @@ mod describe;
 mod environment;
 mod events;
 mod json;
+mod keeper_death;
 mod logs;
 mod memory;
 mod monit;

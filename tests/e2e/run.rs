@@ -26,7 +26,7 @@ fn write_node(home: &Home) {
 
 /// `run` as the first process of a pid namespace. Returns `unshare` and the
 /// first process, as it is known outside.
-fn run_as_first(home: &Home) -> (Child, Number) {
+pub(crate) fn run_as_first(home: &Home) -> (Child, Number) {
     let mut unshare = home.program(installed("unshare"));
     unshare
         .args(["--pid", "--fork", "--mount-proc", "--kill-child"])

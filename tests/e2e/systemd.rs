@@ -218,17 +218,28 @@ fn it_comes_back_when_it_is_killed() {
     let failures = load.finish();
     assert!(failures.iter().all(|failure| !failure.contains("refused")), "{failures:?}");
     assert_eq!(systemd.show("MainPID"), keeper);
-    // Without its keeper the daemon is replaced whole.
+    // Without its keeper the master serves on, and hands over to the next one.
+    let workers = home.pids("web");
+    let load = Load::start(home.address());
+    load.more(50);
     systemd.ok(&["systemctl", "kill", "--signal", &Signal::KILL.to_string(), "--kill-who=main", UNIT]);
     until("the unit is back", || systemd.show("NRestarts") == "1" && systemd.show("ActiveState") == "active");
     let app = home.app_when("web", "is back", |app| app["state"] == "online");
     assert_eq!(app["instances"]["ready"], 2);
     assert_eq!(home.daemon().0.to_string(), systemd.show("MainPID"));
-    home.get("/pid").unwrap();
-    // When both are gone, so are the workers that nobody can end any more.
+    assert_eq!(pids(&app), workers);
+    load.more(50);
+    // When both are gone, the next ones find the workers.
     let (keeper, master) = home.daemon();
-    let workers = home.pids("web");
     systemd.ok(&["sh", "-c", &format!("kill -KILL {keeper} {master}")]);
+    until("the unit is back", || systemd.show("NRestarts") == "2" && systemd.show("ActiveState") == "active");
+    assert_eq!(home.pids("web"), workers);
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
+    // What nobody knows any more is ended.
+    let (keeper, master) = home.daemon();
+    let forget = format!("rm {}", text(&home.daemon_folder().join("run/workers.ledger")));
+    systemd.ok(&["sh", "-c", &format!("kill -STOP {master}; {forget}; kill -KILL {keeper} {master}")]);
     home.app_when("web", "has other workers", |app| {
         app["state"] == "online" && pids(app).iter().all(|pid| !workers.contains(pid))
     });

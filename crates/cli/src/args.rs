@@ -758,6 +758,9 @@ pub(crate) struct Keeper {
     /// number
     #[arg(long, value_name = "FD")]
     pub(crate) apply_fd: Option<i32>,
+    /// The state of the keeper whose place this one takes, open as this number
+    #[arg(long, value_name = "FD")]
+    pub(crate) state_fd: Option<i32>,
 }
 
 /// The master: decides

@@ -19,6 +19,7 @@ mod master;
 mod monit;
 mod not_needed;
 mod orders;
+mod orphans;
 mod ping;
 mod reset;
 mod run;

@@ -48,7 +48,7 @@ pub(crate) struct Keeper {
     /// Since when no master serves; `None` while one does.
     unserved_since: Option<Instant>,
     restarts: Restarts,
-    /// A master has been started.
+    /// A master has been started, by this keeper or the one before.
     begun: bool,
     drain: Drain,
     news: News,
@@ -75,6 +75,7 @@ impl Keeper {
         table: Table,
         hello: Hello,
         service_manager: ServiceManager,
+        begun: bool,
     ) -> Result<Self, Error> {
         let poller = Poller::new().map_err(system("epoll_create"))?;
         poller.add(&signals, SIGNALS, Interest::Read).map_err(system("epoll_ctl"))?;
@@ -90,7 +91,7 @@ impl Keeper {
             start_at: Some(now),
             unserved_since: Some(now),
             restarts: Restarts::default(),
-            begun: false,
+            begun,
             drain: Drain::new(now).map_err(system("opening /dev/null"))?,
             news: News::default(),
             ending: Ending::default(),
@@ -102,6 +103,8 @@ impl Keeper {
     /// Runs until everything has ended. Returns the exit code.
     pub(crate) fn run(mut self) -> Result<u8, Error> {
         let mut events = Vec::new();
+        // Children that ended before signals were caught.
+        self.reap();
         loop {
             let now = Instant::now();
             self.start_master(now)?;

@@ -31,12 +31,16 @@
 //! descriptors, memory or processes delays the next master; it does not end the
 //! keeper.
 //!
+//! A keeper can begin with the table of another (`state`): that is how a program
+//! becomes the keeper by `exec`.
+//!
 //! The loop is in `keeper`; what it decides by is in small parts without system
 //! calls: `table`, `news`, `restarts`, `silence`, `ending`.
 
 mod drain;
 mod ending;
 mod error;
+pub mod handover;
 mod keeper;
 mod log;
 mod master;
@@ -46,6 +50,7 @@ mod restarts;
 mod signals;
 mod silence;
 mod start;
+mod state;
 mod table;
 
 use std::ffi::OsString;
@@ -54,6 +59,8 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use start::run;
+pub use state::{Saved, State, StateError, restore, save};
+pub use table::{Entry, Table};
 
 /// What a keeper is started with.
 ///
@@ -68,6 +75,8 @@ pub struct Options {
     pub master: Vec<OsString>,
     /// Entries that the first master finds: key and descriptor.
     pub initial: Vec<(String, OwnedFd)>,
+    /// What another keeper had, whose place this one takes.
+    pub state: Option<State>,
 }
 
 /// The number of the descriptor on which a master finds its keeper.

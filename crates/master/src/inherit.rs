@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -32,6 +32,7 @@ use crate::listeners;
 use crate::master::{Beginning, Master};
 use crate::memory::Memories;
 use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
+use crate::recovery;
 
 /// How long workers that nothing names may take to die.
 const DEATH: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ pub(crate) struct Apps {
     pub(crate) daemon: Option<DaemonSettings>,
     /// Everything is to end; at once, if it is true.
     pub(crate) ending: Option<bool>,
+    /// An earlier daemon has left this, in whole or in part.
+    pub(crate) recovered: bool,
 }
 
 /// The workers of an earlier master, and what is known of them.
@@ -89,23 +92,25 @@ pub(crate) struct Leftover {
     pub(crate) process: Option<Pid>,
 }
 
-/// Takes the keeper's table over.
+/// Takes the keeper's table over; the first master of a daemon what the one
+/// before has left in the runtime folder.
 ///
 /// # Errors
 ///
 /// When the keeper breaks off, or a thread cannot be started.
-pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inheritance> {
+pub(crate) fn take_over(
+    keeper: OwnedFd,
+    log_dir: PathBuf,
+    runtime_dir: &Path,
+) -> anyhow::Result<Inheritance> {
     let mut link = Link::new(keeper);
     let lost = "cannot read the keeper's table";
     let (FromKeeper::Hello(hello), _) = link.receive().context(lost)? else { bail!("{lost}: no hello") };
-    link.meet(hello.keeper_pid);
+    link.meet(hello);
     let keeper =
         i32::try_from(hello.keeper_pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
 
-    let mut apps = Apps::default();
-    let mut members = Vec::new();
-    let mut passed = Vec::new();
-    let mut first_worker = 1;
+    let mut found = Finds::default();
     loop {
         let (message, fds) = match link.receive() {
             // Of another version, or cut: it stays with the keeper.
@@ -116,38 +121,29 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
             received => received.context(lost)?,
         };
         match message {
-            FromKeeper::Entry { key, record, .. } => {
-                let mut entry = Entry { key, record, fds };
-                if apps.memories.take(&entry.key, &entry.record, &mut entry.fds) {
-                    // It is read when the whole table is there.
-                } else if entry.key == LOCK_KEY {
-                    link.hold_lock(entry.fds);
-                } else if entry.key == records::APPLY {
-                    apps.new = entry.apply();
-                } else if entry.key == records::DAEMON {
-                    apps.daemon = records::read(&entry.record).ok();
-                } else if entry.key == records::IDS {
-                    first_worker = records::read(&entry.record).unwrap_or(first_worker);
-                } else if entry.key == records::ENDING {
-                    apps.ending = records::read(&entry.record).ok();
-                } else if entry.key.starts_with(records::APP) {
-                    apps.known.extend(entry.app());
-                } else if let Some(name) = entry.key.strip_prefix(records::NEXT).map(str::to_owned) {
-                    apps.next.extend(entry.app().map(|app| (name, app)));
-                } else if listeners::is_member(&entry.key) {
-                    members
-                        .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
-                } else if entry.key.starts_with(records::PASSED) {
-                    passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
-                } else {
-                    apps.leftovers.take(entry);
-                }
-            }
-            FromKeeper::Orphan(orphan) => apps.leftovers.orphans.push(orphan),
+            FromKeeper::Entry { key, record, .. } => found.take(Entry { key, record, fds }),
+            FromKeeper::Orphan(orphan) => found.apps.leftovers.orphans.push(orphan),
             FromKeeper::TableEnd => break,
             FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
         }
     }
+    let mut notices = Vec::new();
+    if found.first_worker.is_none() {
+        let recovered = recovery::recover(runtime_dir);
+        for entry in recovered.entries {
+            let fds: Vec<_> = entry.fds.iter().map(|(role, fd)| (*role, fd.as_fd())).collect();
+            link.put(&entry.key, &entry.record, &fds);
+            let fds = entry.fds.into_iter().map(|(_, fd)| fd).collect();
+            found.take(Entry { key: entry.key, record: entry.record, fds });
+        }
+        notices = recovered.notices;
+        for notice in &notices {
+            tracing::warn!("{notice}");
+        }
+    }
+    let Finds { mut apps, members, passed, first_worker } = found;
+    apps.recovered = !notices.is_empty();
+    let first_worker = first_worker.unwrap_or(1);
     link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
     apps.leftovers.meet(keeper);
 
@@ -159,6 +155,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },
         oom_score_adj: hello.oom_score_adj,
         service_manager: hello.service_manager,
+        notices,
     })?;
     for (key, record, socket) in members {
         master.listeners.inherit(key, &record, socket);
@@ -167,6 +164,48 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         master.listeners.pass(key, socket);
     }
     Ok(Inheritance { master, apps })
+}
+
+/// What the entries of the table mean.
+#[derive(Default)]
+struct Finds {
+    apps: Apps,
+    /// Listening sockets: key, record, socket.
+    members: Vec<(String, Vec<u8>, OwnedFd)>,
+    /// Those that a service manager gave `run`.
+    passed: Vec<(String, OwnedFd)>,
+    /// `None` for the first master of a daemon.
+    first_worker: Option<u64>,
+}
+
+impl Finds {
+    fn take(&mut self, mut entry: Entry) {
+        let apps = &mut self.apps;
+        if apps.memories.take(&entry.key, &entry.record, &mut entry.fds) {
+            // It is read when the whole table is there.
+        } else if entry.key == LOCK_KEY {
+            // The mirror holds it.
+        } else if entry.key == records::APPLY {
+            apps.new = entry.apply();
+        } else if entry.key == records::DAEMON {
+            apps.daemon = records::read(&entry.record).ok();
+        } else if entry.key == records::IDS {
+            self.first_worker = records::read(&entry.record).ok().or(self.first_worker);
+        } else if entry.key == records::ENDING {
+            apps.ending = records::read(&entry.record).ok();
+        } else if entry.key.starts_with(records::APP) {
+            apps.known.extend(entry.app());
+        } else if let Some(name) = entry.key.strip_prefix(records::NEXT).map(str::to_owned) {
+            apps.next.extend(entry.app().map(|app| (name, app)));
+        } else if listeners::is_member(&entry.key) {
+            let socket = entry.fds.into_iter().next();
+            self.members.extend(socket.map(|socket| (entry.key, entry.record, socket)));
+        } else if entry.key.starts_with(records::PASSED) {
+            self.passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
+        } else {
+            apps.leftovers.take(entry);
+        }
+    }
 }
 
 /// An entry of the keeper's table.

@@ -92,6 +92,8 @@ pub(crate) struct Master {
     /// Waits for the news of workers and of the keeper.
     pub(crate) poller: Poller,
     pub(crate) started: Instant,
+    /// What people are to know of how it began.
+    pub(crate) notices: Vec<String>,
     pub(crate) log_dir: PathBuf,
     /// What workers are given as standard input.
     pub(crate) null: OwnedFd,
@@ -125,12 +127,21 @@ pub(crate) struct Beginning {
     pub(crate) open_files: Limit,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) service_manager: bool,
+    pub(crate) notices: Vec<String>,
 }
 
 impl Master {
     pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { link, cgroups, log_dir, first_worker, open_files, oom_score_adj, service_manager } =
-            beginning;
+        let Beginning {
+            link,
+            cgroups,
+            log_dir,
+            first_worker,
+            open_files,
+            oom_score_adj,
+            service_manager,
+            notices,
+        } = beginning;
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut launcher = Launcher::new()?;
         let uncaptured = capture::try_out(&mut launcher, &null).err();
@@ -164,6 +175,7 @@ impl Master {
             service: service_manager.then(Service::default),
             poller: Poller::new()?,
             started: Instant::now(),
+            notices,
             log_dir,
             null,
             launcher,
@@ -382,6 +394,7 @@ impl Master {
             process: None,
             exit: None,
             fds: Vec::new(),
+            cut_off: false,
         };
         let ends = [(Held::Out, &out), (Held::Error, &error)];
         let ends = ends.into_iter().filter_map(|(held, pipe)| Some((held, pipe.as_ref()?.read.as_fd())));
@@ -569,14 +582,7 @@ impl Master {
 
     /// Looks whether groups that outlived their leaders are gone.
     pub(crate) fn look_after_lingering(&mut self) {
-        for event in self.workers.look_after_lingering(&self.poller) {
-            self.handle(event);
-        }
-    }
-
-    /// Gives up waiting for word of how adopted workers have ended.
-    pub(crate) fn look_after_unknown(&mut self) {
-        for event in self.workers.look_after_unknown(&self.poller, &self.link) {
+        for event in self.workers.look_after_lingering(&self.poller, &self.link) {
             self.handle(event);
         }
     }

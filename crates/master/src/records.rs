@@ -53,7 +53,7 @@ pub(crate) const LINE: &str = "line:";
 pub(crate) const TOPICS: &str = "topics:";
 
 /// The largest JSON that is read from a descriptor, bytes.
-const MAX_JSON: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_JSON: usize = 16 * 1024 * 1024;
 
 /// What is known of an app beside its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub(crate) struct WorkerRecord {
     pub(crate) exit: Option<ExitText>,
     /// What its descriptors are, in their order.
     pub(crate) fds: Vec<Held>,
+    /// Where its calls come is lost: they fail.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cut_off: bool,
 }
 
 /// What a descriptor of a worker's record is.
@@ -199,6 +202,14 @@ pub(crate) fn slot_key(name: &str, index: u32) -> String {
     format!("{SLOT}{name}:{index}")
 }
 
+/// Whether what is under a key can be found again without the keeper, and is
+/// worth it (`ledger`). A channel cannot, nor where calls come.
+pub(crate) fn is_found_again(key: &str) -> bool {
+    let whole = [DAEMON, IDS];
+    let kinds = [APP, NEXT, MEMO, SLOT, WORKER, TOLD];
+    whole.contains(&key) || kinds.iter().any(|kind| key.starts_with(kind)) || crate::listeners::is_member(key)
+}
+
 /// An app's settings and record in a file of memory, which the keeper can hold.
 pub(crate) fn store_app(app: &App, record: &AppRecord) -> io::Result<OwnedFd> {
     store_json(&(app, record))
@@ -221,6 +232,6 @@ pub(crate) fn load<T: for<'de> Deserialize<'de>>(fd: OwnedFd) -> io::Result<T> {
     let mut file = File::from(fd);
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
-    file.take(MAX_JSON).read_to_end(&mut bytes)?;
+    file.take(MAX_JSON as u64).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }

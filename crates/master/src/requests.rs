@@ -27,8 +27,11 @@ use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
 use crate::{automatic, snapshot, words};
 
-/// Descriptors that a worker may cost this process, beside its listeners.
-const FDS_PER_WORKER: u64 = 10;
+/// Descriptors that a worker may cost this process, beside its listeners: ten to
+/// use, and what the mirror has of them for the keeper's death.
+const FDS_PER_WORKER: u64 = 16;
+/// Those of each of its listeners, with the mirror's.
+const FDS_PER_LISTENER: u64 = 2;
 /// Descriptors that this process needs for itself.
 const OWN_FDS: u64 = 400;
 
@@ -41,7 +44,9 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         _ if declares && ending.is_begun() => {
             Err(refuse(ErrorCode::Busy, words::refusal(Refusal::ShuttingDown)))
         }
-        Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
+        Ask::Ping => {
+            Ok(Reply::Json(to_json(&Ping { daemon: master.daemon(), notices: master.notices.clone() })))
+        }
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
         Ask::Describe { selectors, reveal } => {
             master.describe(&selectors, reveal).map(|apps| Reply::Json(to_json(&apps)))
@@ -179,7 +184,8 @@ impl Master {
                         .collect(),
                     capture: settings.wants_capture().then(|| {
                         let refused = self.uncaptured.clone().or_else(|| entry.alone.clone());
-                        Capture { no_new_privs: self.uncaptured.is_none() && needs_no_new_privs(), refused }
+                        let no_new_privs = self.uncaptured.is_none() && needs_no_new_privs();
+                        Capture { no_new_privs, refused, cut_off: self.workers.cut_off(entry.id) }
                     }),
                     status: snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts),
                     logs: logs.collect(),
@@ -657,7 +663,7 @@ fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> 
         // Where all are replaced together there are twice as many for a while.
         let most = u64::from(instances) * if app.reload == Reload::Rolling { 1 } else { 2 };
         workers += most;
-        needed += most * (FDS_PER_WORKER + app.listen.len() as u64);
+        needed += most * (FDS_PER_WORKER + FDS_PER_LISTENER * app.listen.len() as u64);
     }
     if needed <= limit {
         return Ok(());

@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,13 +20,15 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::control::{self, Server, to_json};
 use crate::inherit::{self, Inheritance};
+use crate::ledger::Ledger;
 use crate::master::Master;
 use crate::output::Echo;
 use crate::records::ENDING;
 use crate::requests::answer;
 use crate::store::Store;
+use crate::succession::Succession;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log, queues};
+use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, queues};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -37,11 +40,13 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Requests that wait for the loop.
 const REQUESTS: usize = 64;
 /// Descriptors that the table has room for from the start: about 2,000 workers.
-const DESCRIPTORS: u64 = 1 << 14;
+const DESCRIPTORS: u64 = 1 << 15;
 /// The poller's token of the keeper; those of workers are far below.
 const KEEPER: u64 = u64::MAX;
 /// That of the listeners that were shut down.
 const HANGUPS: u64 = queues::TOKEN - 1;
+/// That of another keeper that comes.
+const HEIR: u64 = HANGUPS - 1;
 
 /// Runs the master until everything has ended as ordered.
 ///
@@ -67,7 +72,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let log_dir = &options.log_dir;
     let log = log::start(log_dir, options.foreground)
         .with_context(|| format!("no log in {}", log_dir.display()))?;
-    let Inheritance { mut master, mut apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
+    let Inheritance { mut master, mut apps } =
+        inherit::take_over(options.keeper, options.log_dir.clone(), &options.runtime_dir)?;
+    let ledger = Ledger::start(options.runtime_dir.join(LEDGER_FILE), master.link.mirror())?;
 
     let echo = options.echo.map(|form| Echo::start(&master.output, form)).transpose();
     let echo = echo.context("cannot show output")?;
@@ -75,9 +82,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let (store, declared, daemon) = Store::open(folder.join(STATE_FILE));
         master.store = store;
         apps.daemon.get_or_insert(daemon);
-        // Otherwise the keeper's table is what was declared last.
-        if apps.known.is_empty() {
-            apps.known = declared;
+        // Otherwise the keeper's table is what was declared last, and that of an
+        // earlier daemon may be older than the file.
+        if apps.known.is_empty() || apps.recovered {
+            let known: BTreeSet<String> = apps.known.iter().map(|(app, _)| app.name.clone()).collect();
+            apps.known.extend(declared.into_iter().filter(|(app, _)| !known.contains(&app.name)));
         }
     }
 
@@ -92,6 +101,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let socket = options.runtime_dir.join(CONTROL_SOCKET);
     let listener =
         control::bind(&socket).with_context(|| format!("no control socket at {}", socket.display()))?;
+    let mut succession = Succession::new(options.succession, options.runtime_dir.join(HANDOVER_SOCKET));
     let (requests, mut inbox) = mpsc::channel(REQUESTS);
     master.own.runtime_dir = options.runtime_dir;
     master.own.level = log.level;
@@ -133,7 +143,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
                 for event in &events {
                     match event.token {
-                        KEEPER => hear_keeper(&mut master, &mut ending),
+                        KEEPER => hear_keeper(&mut master, &mut ending, &mut succession),
+                        // All is with that one now: what it starts goes on from here.
+                        HEIR if succession.hand_over(&master.link) => return Ok(()),
+                        HEIR => {}
                         HANGUPS => master.listeners.look_after_hangups(&master.link),
                         queues::TOKEN => master.queues.begin(&master.poller),
                         token => master.hear(News::from_token(token)),
@@ -149,13 +162,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             _ = beat.tick() => {
                 master.beat(ending.is_begun());
                 master.workers.cgroups.sweep();
-                master.look_after_unknown();
                 master.look_at_clock();
                 master.look_after_parked();
                 master.listeners.restore_paths();
                 master.look_after_hangs();
                 master.look_after_closed();
                 master.look_at_groups();
+                succession.look(&master.link);
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
@@ -190,6 +203,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     let _ = std::fs::remove_file(&socket);
     master.workers.cgroups.finish();
+    ledger.finish();
     master.link.finish(0);
     Ok(())
 }
@@ -277,7 +291,7 @@ pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
 }
 
 /// Takes one message of the keeper.
-fn hear_keeper(master: &mut Master, ending: &mut Ending) {
+fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succession) {
     match master.link.receive() {
         Ok((FromKeeper::Signal { number }, _)) => obey(master, number, ending),
         // An adopted worker, or a descendant of one that had lost its parent.
@@ -293,9 +307,10 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending) {
             tracing::warn!("the keeper is not understood: {error}");
         }
         Err(error) => {
-            tracing::error!("the keeper is gone ({error}); going on without it");
+            tracing::debug!("the keeper has gone: {error}");
             let _ = master.poller.remove(master.link.socket());
             master.link.lose();
+            succession.begin(&master.link, &master.poller, HEIR);
         }
     }
 }

@@ -21,6 +21,10 @@ pub const SCHEMA: u32 = 1;
 pub struct Ping {
     /// The daemon itself.
     pub daemon: Daemon,
+    /// What people are to know of how the daemon began: which workers of an
+    /// earlier one it has taken over, and what of them is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// The daemon, as every snapshot names it.
@@ -261,6 +265,10 @@ pub struct Capture {
     pub refused: Option<String>,
     /// Its workers gain no privileges by programs with the set-user-id bit.
     pub no_new_privs: bool,
+    /// The slots whose workers cannot bind any other address: they have outlived
+    /// keeper and master.
+    #[serde(default)]
+    pub cut_off: Vec<u32>,
 }
 
 /// Where a slot's output goes.

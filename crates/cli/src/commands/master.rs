@@ -8,6 +8,7 @@ use crate::args::{Folders, Shown};
 use crate::exit_code::{ExitCode, Failure};
 
 pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
+    let succession = ["supervisor".into(), "keeper".into()].into_iter().chain(folders.to_args()).collect();
     let Folders { runtime_dir, log_dir, state_dir, foreground, echo } = folders;
     let mut inherited =
         inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
@@ -20,6 +21,7 @@ pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
         runtime_dir,
         log_dir,
         state_dir,
+        succession,
         foreground,
         echo: echo.and_then(Shown::form),
     };
