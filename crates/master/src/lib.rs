@@ -31,6 +31,7 @@ mod listeners;
 mod log;
 mod master;
 mod memory;
+pub mod next;
 mod notify;
 mod operations;
 mod output;
@@ -39,6 +40,7 @@ mod passed;
 mod queues;
 mod records;
 mod registry;
+mod rehearsal;
 mod requests;
 mod run;
 mod sampler;
@@ -51,6 +53,7 @@ mod snapshot;
 mod spread;
 mod state;
 mod store;
+mod upgrade;
 mod watcher;
 mod words;
 mod workers;
@@ -59,6 +62,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use output::EchoForm;
+pub use rehearsal::rehearse;
 pub use run::run;
 
 /// What a master is started with.
