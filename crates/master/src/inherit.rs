@@ -26,11 +26,13 @@ use supervisor_sys::{Pid, fdpass, pidfd, process};
 use crate::capture::CallsRecord;
 use crate::cgroups::Cgroups;
 use crate::channel::Left;
+use crate::control;
 use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
 use crate::master::{Beginning, Master};
 use crate::memory::Memories;
+use crate::operations::{ORDER, OrderRecord};
 use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
 
 /// How long workers that nothing names may take to die.
@@ -56,6 +58,10 @@ pub(crate) struct Apps {
     pub(crate) memories: Memories,
     /// Its workers.
     pub(crate) leftovers: Leftovers,
+    /// Its control socket.
+    pub(crate) control: Option<control::Held>,
+    /// The orders that it had, by their numbers.
+    pub(crate) orders: BTreeMap<u64, OrderRecord>,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
     /// The settings that the daemon had.
@@ -128,12 +134,18 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                     apps.daemon = records::read(&entry.record).ok();
                 } else if entry.key == records::IDS {
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);
+                } else if entry.key == records::CONTROL {
+                    let file = records::read(&entry.record).ok();
+                    apps.control = file.and_then(|file| Some((file, entry.fds.pop()?)));
                 } else if entry.key == records::ENDING {
                     apps.ending = records::read(&entry.record).ok();
                 } else if entry.key.starts_with(records::APP) {
                     apps.known.extend(entry.app());
                 } else if let Some(name) = entry.key.strip_prefix(records::NEXT).map(str::to_owned) {
                     apps.next.extend(entry.app().map(|app| (name, app)));
+                } else if let Some(number) = entry.key.strip_prefix(ORDER) {
+                    let number = number.parse().ok();
+                    apps.orders.extend(number.and_then(|number| Some((number, entry.order()?))));
                 } else if listeners::is_member(&entry.key) {
                     members
                         .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
@@ -160,6 +172,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         oom_score_adj: hello.oom_score_adj,
         service_manager: hello.service_manager,
     })?;
+    master.operations.count_from(first_worker);
     for (key, record, socket) in members {
         master.listeners.inherit(key, &record, socket);
     }
@@ -180,6 +193,14 @@ impl Entry {
     fn apply(self) -> Option<Apply> {
         let fd = self.fds.into_iter().next()?;
         records::load(fd).inspect_err(|error| tracing::error!("cannot read the apps to run: {error}")).ok()
+    }
+
+    fn order(self) -> Option<OrderRecord> {
+        let read = || match self.fds.into_iter().next() {
+            Some(fd) => records::load(fd),
+            None => records::read(&self.record),
+        };
+        read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
     }
 
     fn app(self) -> Option<(App, AppRecord)> {

@@ -4,10 +4,11 @@
 //! waits for an answer. When the keeper is gone the master goes on serving
 //! without it.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_PACKET, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_FDS, MAX_PACKET, ToKeeper};
 use supervisor_sys::fdpass;
 
 use crate::fault;
@@ -22,12 +23,32 @@ pub(crate) struct Link {
     lock: Vec<OwnedFd>,
     /// Room for a packet.
     buffer: Box<[u8]>,
+    /// What is to be sent together.
+    bundle: RefCell<Bundle>,
+}
+
+/// Changes of the table that go in one packet: this master's death does not come
+/// between them.
+#[derive(Debug, Default)]
+struct Bundle {
+    /// How many have begun it and not sent it.
+    depth: u32,
+    messages: Vec<ToKeeper>,
+    fds: Vec<OwnedFd>,
+    /// How long the packet is by now, bytes.
+    length: usize,
 }
 
 impl Link {
     /// The link to the keeper with this pid, or to one that has not said it.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, keeper_pid: None, lock: Vec::new(), buffer: vec![0; MAX_PACKET].into() }
+        Self {
+            socket,
+            keeper_pid: None,
+            lock: Vec::new(),
+            buffer: vec![0; MAX_PACKET].into(),
+            bundle: RefCell::default(),
+        }
     }
 
     pub(crate) fn keeper_pid(&self) -> Option<u32> {
@@ -75,16 +96,67 @@ impl Link {
         Ok((message, received.fds))
     }
 
+    /// Lets the changes of the table up to [`Self::commit`] go together: a master
+    /// that dies before has changed nothing. Such changes within others are part
+    /// of those. More than a packet takes goes in several, in order.
+    pub(crate) fn begin(&self) {
+        self.bundle.borrow_mut().depth += 1;
+    }
+
+    /// Sends what has been changed since [`Self::begin`].
+    pub(crate) fn commit(&self) {
+        let mut bundle = self.bundle.borrow_mut();
+        bundle.depth = bundle.depth.saturating_sub(1);
+        if bundle.depth == 0 {
+            self.send_bundle(&mut bundle);
+        }
+    }
+
+    fn send_bundle(&self, bundle: &mut Bundle) {
+        let (mut messages, fds) = (std::mem::take(&mut bundle.messages), std::mem::take(&mut bundle.fds));
+        bundle.length = 0;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        match messages.len() {
+            0 => {}
+            1 => messages.drain(..).for_each(|message| self.send(&message, &fds)),
+            _ => self.send(&ToKeeper::Together(messages), &fds),
+        }
+    }
+
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        fault::step();
-        self.log(put(&self.socket, key, record, fds));
-        fault::step();
+        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+        self.change(ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds);
     }
 
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
-        self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
+        self.change(ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+
+    /// Sends a change of the table, or adds it to those that go together.
+    fn change(&self, message: ToKeeper, fds: &[BorrowedFd<'_>]) {
+        let mut bundle = self.bundle.borrow_mut();
+        if bundle.depth == 0 {
+            return self.send(&message, fds);
+        }
+        // Two bytes more for its length, and two for the bundle itself.
+        let length = message.encode().len() + 2;
+        if bundle.length + length + 2 > MAX_PACKET || bundle.fds.len() + fds.len() > MAX_FDS {
+            self.send_bundle(&mut bundle);
+        }
+        match fds.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<Vec<_>>>() {
+            Ok(fds) => {
+                bundle.messages.push(message);
+                bundle.fds.extend(fds);
+                bundle.length += length;
+            }
+            // Without descriptors to spare it goes alone.
+            Err(_) => {
+                self.send_bundle(&mut bundle);
+                self.send(&message, fds);
+            }
+        }
     }
 
     /// A way to the keeper's table for another thread.

@@ -24,8 +24,9 @@ pub const MAX_RECORD: usize = 4096;
 pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
-/// Enough for every packet, bytes.
-pub const MAX_PACKET: usize = 2 + 2 + MAX_KEY + 2 + MAX_RECORD + 1 + MAX_FDS;
+/// Enough for every packet, bytes: more than the largest entry takes, so that
+/// several small ones go together.
+pub const MAX_PACKET: usize = 16 * 1024;
 
 /// The key under which every master finds the daemon's lock, which it holds
 /// for as long as it runs.
@@ -75,6 +76,10 @@ pub enum ToKeeper {
         /// The keeper's exit code.
         exit_code: u8,
     },
+    /// Take note of all of these, or of none: what a master sends in one packet
+    /// is not cut by its death. Their descriptors come one after another, at
+    /// most [`MAX_FDS`] in all. None of them is such a bundle itself.
+    Together(Vec<ToKeeper>),
 }
 
 /// A message of the keeper.
@@ -172,6 +177,10 @@ impl ToKeeper {
             Self::Adopted => Writer::new(4).done(),
             Self::Finish { exit_code } => Writer::new(5).byte(*exit_code).done(),
             Self::Notify { text } => Writer::new(6).bytes(text.as_bytes()).done(),
+            Self::Together(messages) => {
+                let packets = messages.iter().map(Self::encode);
+                packets.fold(Writer::new(20), |writer, packet| writer.bytes(&packet)).done()
+            }
         }
     }
 
@@ -192,9 +201,20 @@ impl ToKeeper {
             4 => Self::Adopted,
             5 => Self::Finish { exit_code: reader.byte()? },
             6 => Self::Notify { text: reader.text(MAX_TEXT)? },
+            20 => Self::Together(reader.together()?),
             tag => return Err(Error::Tag(tag)),
         };
         reader.end(message)
+    }
+
+    /// How many descriptors come with it.
+    #[must_use]
+    pub fn fds(&self) -> usize {
+        match self {
+            Self::Put { roles, .. } => roles.len(),
+            Self::Together(messages) => messages.iter().map(Self::fds).sum(),
+            Self::Delete { .. } | Self::Beat | Self::Adopted | Self::Notify { .. } | Self::Finish { .. } => 0,
+        }
     }
 }
 
@@ -394,6 +414,18 @@ impl<'a> Reader<'a> {
         Ok((key, record, roles))
     }
 
+    fn together(&mut self) -> Result<Vec<ToKeeper>, Error> {
+        let mut messages = Vec::new();
+        while !self.0.is_empty() {
+            let message = ToKeeper::decode(self.bytes(MAX_PACKET)?)?;
+            if matches!(message, ToKeeper::Together(_)) {
+                return Err(Error::Value);
+            }
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
     fn end<T>(self, message: T) -> Result<T, Error> {
         if self.0.is_empty() { Ok(message) } else { Err(Error::Length) }
     }
@@ -426,6 +458,8 @@ mod tests {
         check_to(ToKeeper::Adopted);
         check_to(ToKeeper::Finish { exit_code: 3 });
         check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
+        check_to(ToKeeper::Together(vec![]));
+        check_to(ToKeeper::Together(vec![put(3, 4, 2), ToKeeper::Beat, put(5, 0, 1)]));
         let hello = Hello {
             keeper_pid: 7,
             nofile_soft: Some(1024),
@@ -445,7 +479,9 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        assert_eq!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len(), MAX_PACKET - 1);
+        assert!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len() < MAX_PACKET);
+        let nested = ToKeeper::Together(vec![ToKeeper::Together(vec![ToKeeper::Beat])]);
+        assert_eq!(ToKeeper::decode(&nested.encode()), Err(Error::Value));
         let notify = |length| ToKeeper::Notify { text: "x".repeat(length) };
         check_to(notify(MAX_TEXT));
         let huge = usize::from(u16::MAX) + 1;
