@@ -15,7 +15,7 @@ use crate::programs::{fixture, installed, worker};
 use crate::wait::{eventually, until};
 
 /// How often masters are killed: more, to look longer.
-fn kills() -> usize {
+pub(crate) fn kills() -> usize {
     std::env::var("SUPERVISOR_TEST_KILLS").ok().and_then(|number| number.parse().ok()).unwrap_or(10)
 }
 
@@ -207,7 +207,7 @@ fn a_bad_release_is_rolled_back_by_the_next_master() {
 
 /// No master is there while this is done.
 #[track_caller]
-fn without_a_master(home: &Home, act: impl FnOnce()) {
+pub(crate) fn without_a_master(home: &Home, act: impl FnOnce()) {
     let (keeper, master) = home.daemon();
     process::signal(keeper, Signal::STOP);
     until("the keeper stands still", || process::state(keeper).as_deref() == Some("T"));

@@ -16,6 +16,20 @@ pub(crate) struct LogCursor {
     /// to come again.
     shown: u64,
     again: u64,
+    /// Lines have come that are in no file.
+    is_fleeting: bool,
+}
+
+/// What is to be done about a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// It is to be shown.
+    Show,
+    /// It is not.
+    Pass,
+    /// The daemon has left lines out, which are in files: they are to be asked
+    /// for again.
+    Resume,
 }
 
 impl LogCursor {
@@ -36,25 +50,28 @@ impl LogCursor {
         query
     }
 
-    /// Notes a line. Returns whether it is to be shown.
-    pub(crate) fn note(&mut self, line: &LogLine) -> bool {
+    /// Notes a line.
+    pub(crate) fn note(&mut self, line: &LogLine) -> Note {
+        let show = |is_shown| if is_shown { Note::Show } else { Note::Pass };
         match line {
             LogLine::Files { files } => {
                 self.files.extend(files.iter().map(|LogPosition { file, end }| (*file, *end)));
                 (self.is_past, self.shown) = (true, 0);
-                false
+                Note::Pass
             }
             LogLine::Line { position, .. } if self.is_past => {
                 self.files.extend(position.map(|LogPosition { file, end }| (file, end)));
-                true
+                self.is_fleeting |= position.is_none();
+                Note::Show
             }
             LogLine::Line { .. } => {
                 let is_told = self.again > 0;
                 self.again = self.again.saturating_sub(1);
                 self.shown += u64::from(!is_told);
-                !is_told
+                show(!is_told)
             }
-            LogLine::Missed { .. } => true,
+            LogLine::Missed { .. } if self.is_past && !self.is_fleeting => Note::Resume,
+            LogLine::Missed { .. } => Note::Show,
         }
     }
 }
@@ -79,17 +96,21 @@ mod tests {
     fn it_goes_on_after_the_last_line() {
         let mut cursor = LogCursor::default();
         assert_eq!(asked(&mut cursor), "follow=true positions=true lines=15");
-        assert!(cursor.note(&line(None)));
-        assert!(cursor.note(&line(None)));
+        assert_eq!(cursor.note(&line(None)), Note::Show);
+        assert_eq!(cursor.note(&line(None)), Note::Show);
         // Before all of the past is there it comes again.
         assert_eq!(asked(&mut cursor), "follow=true positions=true lines=15");
-        assert!(!cursor.note(&line(None)) && !cursor.note(&line(None)));
-        assert!(cursor.note(&line(None)));
+        assert_eq!([cursor.note(&line(None)), cursor.note(&line(None))], [Note::Pass; 2]);
+        assert_eq!(cursor.note(&line(None)), Note::Show);
         let files = vec![LogPosition { file: 7, end: 20 }, LogPosition { file: 8, end: 0 }];
-        assert!(!cursor.note(&LogLine::Files { files }));
-        assert!(cursor.note(&line(Some(LogPosition { file: 7, end: 30 }))));
+        assert_eq!(cursor.note(&LogLine::Files { files }), Note::Pass);
+        assert_eq!(cursor.note(&line(Some(LogPosition { file: 7, end: 30 }))), Note::Show);
         assert_eq!(asked(&mut cursor), "follow=true positions=true after=7.30");
-        assert!(cursor.note(&line(Some(LogPosition { file: 7, end: 40 }))));
+        assert_eq!(cursor.note(&line(Some(LogPosition { file: 7, end: 40 }))), Note::Show);
+        // What is left out is in the file, unless there is none.
+        assert_eq!(cursor.note(&LogLine::Missed { chunks: 3 }), Note::Resume);
         assert_eq!(asked(&mut cursor), "follow=true positions=true after=7.40");
+        assert_eq!(cursor.note(&line(None)), Note::Show);
+        assert_eq!(cursor.note(&LogLine::Missed { chunks: 3 }), Note::Show);
     }
 }

@@ -5,9 +5,9 @@ use supervisor_protocol::control::LogLine;
 use super::follow::{Stream, follow, show};
 use super::{find_daemon, selectors};
 use crate::args;
-use crate::client::{as_it_is, decode, with_query};
+use crate::client::{BrokenOff, as_it_is, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
-use crate::log_cursor::LogCursor;
+use crate::log_cursor::{LogCursor, Note};
 use crate::render::logs::LogView;
 use crate::terminal::Terminal;
 
@@ -62,8 +62,10 @@ impl Stream for Logs {
 
     fn take(&mut self, text: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         let line: LogLine = decode(&text)?;
-        if !self.cursor.note(&line) {
-            return Ok(Vec::new());
+        match self.cursor.note(&line) {
+            Note::Show => {}
+            Note::Pass => return Ok(Vec::new()),
+            Note::Resume => return Err(anyhow::Error::msg(BrokenOff)),
         }
         if self.terminal.json {
             return Ok(as_it_is(text));

@@ -12,7 +12,7 @@ use super::order::Order;
 use super::state::{Note, Subject, Tone};
 use crate::client::{BrokenOff, Client, Connection, Lines, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
-use crate::log_cursor::LogCursor;
+use crate::log_cursor::{LogCursor, Note as Shown};
 use crate::progress::{News as Step, Tracker};
 
 /// Where snapshots are.
@@ -186,8 +186,10 @@ async fn pass_on(
 ) -> anyhow::Result<()> {
     while let Some(line) = stream.next().await? {
         let line = decode(&line)?;
-        if cursor.note(&line) {
-            sender.send(News::Line(Arc::clone(subject), line)).await?;
+        match cursor.note(&line) {
+            Shown::Show => sender.send(News::Line(Arc::clone(subject), line)).await?,
+            Shown::Pass => {}
+            Shown::Resume => return Err(anyhow::Error::msg(BrokenOff)),
         }
     }
     Ok(())
