@@ -54,4 +54,5 @@ mod stop;
 mod surroundings;
 mod systemd;
 mod update;
+mod upgrade;
 mod watch;

@@ -10,7 +10,7 @@ use crate::harness::{Finished, Home, finish, pids, text};
 use crate::hierarchy::TestCgroup;
 use crate::load::Load;
 use crate::process::{self, Number};
-use crate::programs::{fixture, installed, supervisor, worker};
+use crate::programs::{fixture, installed, next, supervisor, worker};
 use crate::wait::{eventually, until};
 
 const UNIT: &str = "supervisor-cluster.service";
@@ -118,6 +118,28 @@ fn the_unit_is_sound() {
             finish(security.args(["security", "--offline=true", threshold]).arg(&unit).spawn().unwrap());
         assert_eq!(rated.code, Some(0), "{rated:?}");
     }
+}
+
+#[test]
+fn an_upgrade_is_nothing_to_it() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    systemd.run_app(2);
+    let seen = || ["MainPID", "NRestarts", "ActiveEnterTimestampMonotonic"].map(|name| systemd.show(name));
+    let (before, workers) = (seen(), home.pids("web"));
+    let load = Load::start(home.address());
+    let next = next();
+    let upgraded = systemd.supervisor(&["upgrade", "--binary", text(&next)]);
+    assert!(upgraded.stderr.contains("version 0.2.0-next runs"), "{}", upgraded.stderr);
+    load.more(20);
+    assert_eq!((seen(), home.pids("web")), (before, workers));
+    assert_eq!(load.finish(), Vec::<String>::new());
+    // It still hears the keeper, and the keeper hears it.
+    let says = |words: &str| systemd.show("StatusText").contains(words);
+    systemd.ok(&[text(&next), "scale", "web", "3"]);
+    until("the status goes on", || says("3 of 3 workers ready"));
+    systemd.ok(&["systemctl", "stop", UNIT]);
+    assert_eq!(systemd.show("Result"), "success");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use rustix::net::{
 use supervisor_protocol::keeper::{FromKeeper, Hello, MAX_PACKET, ToKeeper};
 use supervisor_sys::{fdpass, limits, socket};
 
+use crate::news::News;
 use crate::start::NOFILE;
 use crate::state::State;
 use crate::table::{Entry, Table};
@@ -117,7 +118,7 @@ pub fn take_over(path: &Path) -> io::Result<State> {
     match fdpass::receive(&master, &mut rest) {
         Ok(received) if received.len > 0 => Err(broken()),
         Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
-        Ok(_) | Err(_) => Ok(State { hello, table }),
+        Ok(_) | Err(_) => Ok(State { hello, table, master: None, news: News::default() }),
     }
 }
 

@@ -59,7 +59,7 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use start::run;
-pub use state::{Saved, State, StateError, restore, save};
+pub use state::{Saved, State, StateError, check, restore, save};
 pub use table::{Entry, Table};
 
 /// What a keeper is started with.
@@ -73,6 +73,9 @@ pub struct Options {
     /// The master's whole argument vector. Its end of the pair is descriptor
     /// [`MASTER_FD`].
     pub master: Vec<OsString>,
+    /// The argument vector of another keeper in place of this one, to which the
+    /// number of the descriptor with its state is added.
+    pub keeper: Vec<OsString>,
     /// Entries that the first master finds: key and descriptor.
     pub initial: Vec<(String, OwnedFd)>,
     /// What another keeper had, whose place this one takes.
@@ -81,3 +84,6 @@ pub struct Options {
 
 /// The number of the descriptor on which a master finds its keeper.
 pub const MASTER_FD: i32 = 3;
+
+/// That of the keeper's state, for a master that rehearses.
+pub const STATE_FD: i32 = 4;

@@ -15,6 +15,7 @@ use supervisor_sys::spawn::Launcher;
 use crate::error::system;
 use crate::keeper::Keeper;
 use crate::master::Cradle;
+use crate::news::News;
 use crate::notify::ServiceManager;
 use crate::signals::Signals;
 use crate::table::{Entry, Table};
@@ -39,10 +40,12 @@ const OOM_SCORE_ADJ: i32 = -900;
 ///
 /// See [`Error`]; [`Error::Running`] when another daemon has this home.
 pub fn run(options: Options) -> Result<u8, Error> {
-    let Options { lock, master, initial, state } = options;
+    let Options { lock, master, keeper, initial, state } = options;
     let restored = state.is_some();
-    let (before, table) = state.map(|State { hello, table }| (hello, table)).unzip();
-    let mut table = table.unwrap_or_else(|| Table::new(usize::MAX));
+    let (before, mut table, running, news) = match state {
+        Some(State { hello, table, master, news }) => (Some(hello), table, master, news),
+        None => (None, Table::new(usize::MAX), None, News::default()),
+    };
     if table.get(LOCK_KEY).is_none() {
         // Every master gets a duplicate: one that outlives the keeper is still
         // the only daemon of its home.
@@ -56,8 +59,9 @@ pub fn run(options: Options) -> Result<u8, Error> {
     let _ = own::set_name("sup-keeper");
     own::become_subreaper().map_err(system("prctl PR_SET_CHILD_SUBREAPER"))?;
     signal::ignore(Signal::PIPE).map_err(system("ignoring SIGPIPE"))?;
-    signal::unblock_all().map_err(system("unblocking signals"))?;
     let signals = Signals::new().map_err(system("catching signals"))?;
+    // Those that have come while this process became the keeper wait for that.
+    signal::unblock_all().map_err(system("unblocking signals"))?;
     let nofile = limits::raise_nofile(NOFILE).map_err(system("raising the limit of open files"))?;
     let oom_score_adj = protect();
 
@@ -67,6 +71,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
         launcher: Launcher::new().map_err(system("reserving descriptors"))?,
         binary,
         args: master,
+        keeper_args: keeper,
         null: File::open("/dev/null").map_err(system("opening /dev/null"))?,
     };
     table.limit(room());
@@ -88,7 +93,8 @@ pub fn run(options: Options) -> Result<u8, Error> {
             service_manager: false,
         })
     };
-    Keeper::new(cradle, signals, table, hello, service_manager, restored)?.run()
+    let keeper = Keeper::new(cradle, signals, table, hello, service_manager, restored)?;
+    keeper.with(running, news)?.run()
 }
 
 /// A descriptor to hold.

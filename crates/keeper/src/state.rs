@@ -22,7 +22,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello};
+use supervisor_sys::Pid;
 
+use crate::master::Master;
+use crate::news::News;
 use crate::table::{Entry, Table};
 
 const MAGIC: &[u8; 8] = b"supstate";
@@ -37,6 +40,12 @@ mod kind {
     pub(super) const HELLO: u16 = 1;
     /// An entry of the table.
     pub(super) const ENTRY: u16 = 2;
+    /// The master that runs: its pid, and which orphan it is to be told of next;
+    /// its pidfd and our end of the pair.
+    pub(super) const MASTER: u16 = 3;
+    /// What masters are to be told: the end of an orphan, a signal, or how far
+    /// an upgrade has come.
+    pub(super) const NEWS: u16 = 4;
 }
 
 /// What a keeper begins with that takes the place of another.
@@ -46,6 +55,20 @@ pub struct State {
     pub hello: Hello,
     /// What is held.
     pub table: Table,
+    /// The master that runs, where the keeper itself goes on as another binary.
+    pub(crate) master: Option<Running>,
+    /// What masters are to be told.
+    pub(crate) news: News,
+}
+
+/// A master that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) socket: OwnedFd,
+    /// The first orphan that it has not been told of.
+    pub(crate) orphan: u64,
 }
 
 /// A part of a state that this version does not understand.
@@ -89,6 +112,32 @@ pub struct Saved<'a> {
 ///
 /// `EMFILE`, `ENOMEM`.
 pub fn save<'a>(hello: &Hello, table: &'a Table) -> io::Result<Saved<'a>> {
+    write(hello, table).finish()
+}
+
+/// Saves the state of a keeper whose master runs on.
+///
+/// # Errors
+///
+/// As [`save`].
+pub(crate) fn save_running<'a>(
+    hello: &Hello,
+    table: &'a Table,
+    news: &News,
+    master: &'a Master,
+) -> io::Result<Saved<'a>> {
+    let mut writer = write(hello, table);
+    let orphan = master.orphan().saturating_sub(news.orphan(0).map_or(master.orphan(), |(first, _)| first));
+    let pid = master.pid.as_raw_pid().to_le_bytes();
+    let fds = [master.pidfd.as_fd(), master.socket.as_fd()];
+    writer.section(kind::MASTER, &fds, &[&pid[..], &orphan.to_le_bytes()].concat());
+    for message in news.messages() {
+        writer.section(kind::NEWS, &[], &message.encode());
+    }
+    writer.finish()
+}
+
+fn write<'a>(hello: &Hello, table: &'a Table) -> Writer<'a> {
     let mut writer = Writer { bytes: [MAGIC.as_slice(), &[VERSION]].concat(), fds: Vec::new() };
     writer.section(kind::HELLO, &[], &FromKeeper::Hello(*hello).encode());
     let mut last = None;
@@ -102,12 +151,15 @@ pub fn save<'a>(hello: &Hello, table: &'a Table) -> io::Result<Saved<'a>> {
     for Section { kind, payload, fds } in table.unknown() {
         writer.section(*kind, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>(), payload);
     }
-    let mut file = File::from(memfd_create("supervisor-state", MemfdFlags::CLOEXEC)?);
-    file.write_all(&writer.bytes)?;
-    Ok(Saved { file: file.into(), fds: writer.fds })
+    writer
 }
 
 impl Saved<'_> {
+    /// The file.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// Lets the file and all descriptors survive the next `exec`. No other
     /// thread may start programs meanwhile. Returns the number of the file.
     ///
@@ -143,12 +195,10 @@ impl Saved<'_> {
 ///
 /// See [`StateError`].
 pub fn restore(file: OwnedFd, inherited: &mut BTreeMap<RawFd, OwnedFd>) -> Result<State, StateError> {
-    let mut file = File::from(file);
-    file.seek(SeekFrom::Start(0))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    let bytes = read(file)?;
     let mut reader = Reader::new(&bytes)?;
     let (mut hello, mut table) = (None, Table::new(usize::MAX));
+    let (mut master, mut news) = (None, News::default());
     while let Some(Part { kind, numbers, payload }) = reader.section()? {
         let take = |number: RawFd| inherited.remove(&number).ok_or(StateError::Missing(number));
         let fds: Vec<OwnedFd> = numbers.into_iter().map(take).collect::<Result<_, _>>()?;
@@ -158,10 +208,43 @@ pub fn restore(file: OwnedFd, inherited: &mut BTreeMap<RawFd, OwnedFd>) -> Resul
                 let fds: Box<[(FdRole, OwnedFd)]> = roles.into_iter().zip(fds).collect();
                 table.put(&key, Entry { record: record.into(), fds });
             }
+            (kind::MASTER, _) => master = Some(running(payload, fds).ok_or(StateError::Cut)?),
+            (kind::NEWS, Ok(message)) => news.take_message(message),
             _ => table.keep(Section { kind, payload: payload.to_vec(), fds }),
         }
     }
-    Ok(State { hello: hello.ok_or(StateError::NoHello)?, table })
+    Ok(State { hello: hello.ok_or(StateError::NoHello)?, table, master, news })
+}
+
+/// Looks whether a keeper of this version could begin with the state in a file.
+///
+/// # Errors
+///
+/// See [`StateError`]; no descriptor is missing, as none is taken.
+pub fn check(file: OwnedFd) -> Result<(), StateError> {
+    let bytes = read(file)?;
+    let mut reader = Reader::new(&bytes)?;
+    let mut begins = false;
+    while let Some(Part { kind, payload, .. }) = reader.section()? {
+        begins |= kind == kind::HELLO && matches!(FromKeeper::decode(payload), Ok(FromKeeper::Hello(_)));
+    }
+    if begins { Ok(()) } else { Err(StateError::NoHello) }
+}
+
+fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(file);
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A master that runs, as its section has it.
+fn running(payload: &[u8], fds: Vec<OwnedFd>) -> Option<Running> {
+    let (pid, orphan) = payload.split_first_chunk()?;
+    let [pidfd, socket] = <[OwnedFd; 2]>::try_from(fds).ok()?;
+    let pid = Pid::from_raw(i32::from_le_bytes(*pid))?;
+    Some(Running { pid, pidfd, socket, orphan: u64::from_le_bytes(*orphan.first_chunk()?) })
 }
 
 /// Puts a file together.
@@ -171,6 +254,12 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
+    fn finish(self) -> io::Result<Saved<'a>> {
+        let mut file = File::from(memfd_create("supervisor-state", MemfdFlags::CLOEXEC)?);
+        file.write_all(&self.bytes)?;
+        Ok(Saved { file: file.into(), fds: self.fds })
+    }
+
     fn section(&mut self, kind: u16, fds: &[BorrowedFd<'a>], payload: &[u8]) {
         // A payload is a packet, and a packet has few descriptors.
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -230,6 +319,12 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+    use std::time::Instant;
+
+    use supervisor_protocol::keeper::{Orphan, OrphanExit, Upgrade, UpgradeStage};
+    use supervisor_sys::fdpass;
+    use supervisor_sys::poll::Poller;
+    use supervisor_sys::signal::Signal;
 
     use super::*;
 
@@ -289,6 +384,32 @@ mod tests {
     }
 
     #[test]
+    fn a_running_master_and_its_news_survive() {
+        let (table, mut news) = (table(), News::default());
+        let orphan = |pid| Orphan { pid, start_time: 1, exit: OrphanExit::Code(0) };
+        (0..5000).for_each(|pid| news.add_orphan(orphan(pid)));
+        news.add_signal(Signal::HUP);
+        let upgrade = Upgrade { label: "it".into(), stage: UpgradeStage::Done, cause: String::new() };
+        news.set_upgrade(upgrade.clone());
+        let (pid, poller) = (rustix::process::getpid(), Poller::new().unwrap());
+        let (socket, _theirs) = fdpass::seqpacket_pair().unwrap();
+        let running = Running { pid, pidfd: null(), socket, orphan: 4990 };
+        let master = Master::running(running, &poller, Instant::now()).unwrap();
+
+        let saved = save_running(&HELLO, &table, &news, &master).unwrap();
+        check(saved.file.try_clone().unwrap()).unwrap();
+        let state = restore(saved.file.try_clone().unwrap(), &mut inherited(&saved)).unwrap();
+        let (master, news) = (state.master.unwrap(), state.news);
+        assert_eq!(master.pid, pid);
+        assert_eq!(
+            news.orphan(master.orphan),
+            Some((master.orphan, orphan(4990))),
+            "the first it is to be told"
+        );
+        assert_eq!((news.signal(), news.upgrade(0)), (Some(Signal::HUP), Some((1, &upgrade))));
+    }
+
+    #[test]
     fn what_is_not_understood_is_kept() {
         let (table, strange, stranger) = (table(), null(), null());
         let saved = save(&HELLO, &table).unwrap();
@@ -296,8 +417,8 @@ mod tests {
         writer.section(999, &[strange.as_fd()], b"of a later version");
         let entry = FromKeeper::Entry { key: "new".into(), record: vec![], roles: vec![FdRole::Hold] };
         let mut packet = entry.encode();
-        // A role that does not exist yet.
-        *packet.last_mut().unwrap() = 99;
+        // A form that does not exist yet.
+        packet[0] = 99;
         writer.section(kind::ENTRY, &[stranger.as_fd()], &packet);
         let later = Saved { file: file(&writer.bytes), fds: writer.fds };
 

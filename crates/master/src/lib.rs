@@ -33,6 +33,7 @@ mod log;
 mod master;
 mod memory;
 mod mirror;
+pub mod next;
 mod notify;
 mod operations;
 mod output;
@@ -42,6 +43,7 @@ mod queues;
 mod records;
 mod recovery;
 mod registry;
+mod rehearsal;
 mod requests;
 mod run;
 mod sampler;
@@ -55,6 +57,7 @@ mod spread;
 mod state;
 mod store;
 mod succession;
+mod upgrade;
 mod watcher;
 mod words;
 mod workers;
@@ -65,6 +68,7 @@ use std::path::PathBuf;
 
 pub use output::EchoForm;
 pub use recovery::{Orphan, forget_orphans, orphans};
+pub use rehearsal::rehearse;
 pub use run::run;
 
 /// What a master is started with.

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, MAX_TEXT, ToKeeper};
 use supervisor_sys::fdpass;
 
 use crate::fault;
@@ -101,6 +101,20 @@ impl Link {
         self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
     }
 
+    /// Lets the keeper hear the last words of this process: why it panics.
+    pub(crate) fn confess_panics(&self) -> io::Result<()> {
+        let link = Self::new(self.socket.try_clone()?);
+        let known = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // Another thread's is not the end.
+            if std::thread::current().name() == Some("main") {
+                link.failed(info.to_string());
+            }
+            known(info);
+        }));
+        Ok(())
+    }
+
     /// A way to the keeper's table for another thread.
     pub(crate) fn notes(&self) -> io::Result<Notes> {
         Ok(Notes { socket: self.socket.try_clone()?, mirror: self.mirror.clone() })
@@ -115,11 +129,28 @@ impl Link {
     /// Says that this master serves.
     pub(crate) fn adopted(&self) {
         self.send(&ToKeeper::Adopted, &[]);
+        #[cfg(feature = "next-version")]
+        {
+            self.put("later:1", b"{}", &[(FdRole::Later(9), self.socket.as_fd())]);
+            let _ = fdpass::send(&self.socket, &supervisor_protocol::keeper::LATER, &[]);
+        }
     }
 
     /// Tells the service manager something.
     pub(crate) fn notify(&self, text: String) {
         self.send(&ToKeeper::Notify { text }, &[]);
+    }
+
+    /// Lets the keeper have masters of another binary, and become one.
+    pub(crate) fn upgrade(&self, label: String, binary: BorrowedFd<'_>) {
+        self.send(&ToKeeper::Upgrade { label }, &[binary]);
+    }
+
+    /// Says why this master cannot go on.
+    pub(crate) fn failed(&self, text: String) {
+        let mut text = text;
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        self.send(&ToKeeper::Failed { text }, &[]);
     }
 
     /// Says that everything has ended.
@@ -170,6 +201,8 @@ impl Notes {
 
 fn put(socket: &OwnedFd, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {
     let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+    #[cfg(feature = "next-version")]
+    let record = &crate::next::record(record);
     send(socket, &ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds)
 }
 

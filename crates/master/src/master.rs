@@ -1,7 +1,7 @@
 //! The shell around the core: it knows pids, sockets and names, performs what
 //! the core orders, and turns what comes back into events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,7 +49,7 @@ use crate::snapshot::Facts;
 use crate::spread::Spread;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
-use crate::{capture, clock, fault, requests, words};
+use crate::{capture, clock, fault, requests, upgrade, words};
 
 /// Messages that one worker gets read at a time, so that none can hold the
 /// loop.
@@ -83,6 +83,9 @@ pub(crate) struct Master {
     pub(crate) link: Link,
     pub(crate) memory: Memory,
     pub(crate) automatic: Automatic,
+    pub(crate) upgrade: upgrade::Progress,
+    /// Apps that are left alone: a later version has them.
+    pub(crate) aside: BTreeSet<String>,
     /// The settings of the daemon itself.
     pub(crate) own: Own,
     /// What is declared, on disk.
@@ -170,6 +173,8 @@ impl Master {
             link,
             memory: Memory::default(),
             automatic: Automatic::default(),
+            upgrade: upgrade::Progress::default(),
+            aside: BTreeSet::new(),
             own: Own::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),

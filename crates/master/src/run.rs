@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use supervisor_core::Event;
+use supervisor_protocol::control::StartUpgrade;
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FromKeeper;
+use supervisor_protocol::release::RELEASE;
 use supervisor_sys::own;
 use supervisor_sys::poll::Interest;
 use supervisor_sys::signal::Signal;
@@ -21,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use crate::control::{self, Server, to_json};
 use crate::inherit::{self, Inheritance};
 use crate::ledger::Ledger;
+use crate::link::Link;
 use crate::master::Master;
 use crate::output::Echo;
 use crate::records::ENDING;
@@ -28,7 +31,7 @@ use crate::requests::answer;
 use crate::store::Store;
 use crate::succession::Succession;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, queues};
+use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, next, queues};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -59,7 +62,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let _ = own::widen_fd_table(DESCRIPTORS);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let link = Link::new(options.keeper.try_clone().context("no link to the keeper")?);
     let result = runtime.block_on(serve(options));
+    if let Err(error) = &result {
+        link.failed(format!("{error:#}"));
+    }
     // Threads that read log files for clients may still be at it.
     runtime.shutdown_background();
     result
@@ -72,8 +79,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let log_dir = &options.log_dir;
     let log = log::start(log_dir, options.foreground)
         .with_context(|| format!("no log in {}", log_dir.display()))?;
+    let link = Link::new(options.keeper);
+    link.confess_panics().context("no second link to the keeper")?;
     let Inheritance { mut master, mut apps } =
-        inherit::take_over(options.keeper, options.log_dir.clone(), &options.runtime_dir)?;
+        inherit::take_over(link, options.log_dir.clone(), &options.runtime_dir)?;
     let ledger = Ledger::start(options.runtime_dir.join(LEDGER_FILE), master.link.mirror())?;
 
     let echo = options.echo.map(|form| Echo::start(&master.output, form)).transpose();
@@ -118,16 +127,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         master.link.finish(1);
         anyhow::bail!("cannot run the apps: {error}");
     }
+    next::stage("master");
     master.link.adopted();
     if let Some(now) = resumed {
         end(&mut master, &mut ending, now);
     }
-    tracing::info!("version {} serves at {}", env!("CARGO_PKG_VERSION"), socket.display());
+    master.tell_of_upgrade();
+    tracing::info!("version {} serves at {}", RELEASE, socket.display());
 
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut events = Vec::new();
-    while !master.is_over() {
+    while !master.is_over() && !master.upgrade.leaves() {
         master.perform();
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
@@ -157,9 +168,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
             Some(outcome) = master.checks.outcome() => master.hear_check(outcome),
+            Some(answer) = master.upgrade.answered() => master.hear_answer(answer),
             Some(worker) = master.channel.said_ready() => master.hear_ready(worker),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
+                if master.started.elapsed() > BEAT {
+                    next::stage("serving");
+                }
                 master.beat(ending.is_begun());
                 master.workers.cgroups.sweep();
                 master.look_at_clock();
@@ -190,6 +205,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         }
     }
 
+    if master.upgrade.leaves() {
+        make_room(master, echo).await;
+        return Ok(());
+    }
     tracing::info!("everything has ended");
     master.operations.finish_all();
     master.store.finish().await;
@@ -206,6 +225,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     ledger.finish();
     master.link.finish(0);
     Ok(())
+}
+
+/// Leaves everything as it is to the next master, which finds it with the
+/// keeper. What is in this process alone is written first.
+async fn make_room(master: Master, echo: Option<Echo>) {
+    tracing::info!("making room for another master");
+    master.store.finish().await;
+    let _ = tokio::time::timeout(LAST_OUTPUT, master.output.leave()).await;
+    master.output.end();
+    if let Some(echo) = echo {
+        echo.finish(LAST_OUTPUT);
+    }
 }
 
 /// How far a request to end everything has come.
@@ -271,6 +302,12 @@ fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
         Some(Signal::TERM | Signal::INT) => end(master, ending, false),
         Some(Signal::HUP) => master.reload_all(),
         Some(Signal::USR1) => master.reopen_logs(),
+        Some(Signal::USR2) if ending.is_begun() => tracing::warn!("no upgrade: everything is ending"),
+        Some(Signal::USR2) => {
+            if let Err(refusal) = master.begin_upgrade(StartUpgrade::default()) {
+                tracing::error!("no upgrade: {refusal}");
+            }
+        }
         signal => {
             let name = signal.map_or_else(|| number.to_string(), |signal| signal.to_string());
             tracing::warn!("{name} has no meaning yet, nothing is done");
@@ -300,6 +337,7 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succes
                 master.handle(event);
             }
         }
+        Ok((FromKeeper::Upgrade(upgrade), _)) => master.hear_of_upgrade(upgrade),
         Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
             tracing::warn!("the keeper sent {message:?} out of turn");
         }
@@ -310,6 +348,7 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succes
             tracing::debug!("the keeper has gone: {error}");
             let _ = master.poller.remove(master.link.socket());
             master.link.lose();
+            master.hear_of_lost_keeper();
             succession.begin(&master.link, &master.poller, HEIR);
         }
     }

@@ -35,6 +35,9 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     if let Some(fd) = apply_fd {
         initial.push((APPLY_KEY.to_owned(), take(fd)?));
     }
+    if state_fd.is_some() {
+        supervisor_master::next::stage("keeper");
+    }
     let file = state_fd.map(take).transpose()?;
     let state = file.map(|file| restore(file, &mut inherited)).transpose().or_exit(ExitCode::Failed)?;
     for (number, fd) in (0..passed_count()).zip(PASSED_START..) {
@@ -49,8 +52,10 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     // It must not keep a file system busy.
     std::env::set_current_dir("/").context("cannot go to /")?;
     let lock = home::lock(&folders.runtime_dir);
-    let master = ["supervisor".into(), "master".into()].into_iter().chain(folders.to_args()).collect();
-    match supervisor_keeper::run(supervisor_keeper::Options { lock, master, initial, state }) {
+    let command =
+        |name: &str| ["supervisor".into(), name.into()].into_iter().chain(folders.to_args()).collect();
+    let (master, keeper) = (command("master"), command("keeper"));
+    match supervisor_keeper::run(supervisor_keeper::Options { lock, master, keeper, initial, state }) {
         // What the master asked to end with.
         Ok(code) => Ok(ExitCode::from_number(code)),
         Err(error @ Error::Running { .. }) => Err(error).or_exit(ExitCode::Refused),
