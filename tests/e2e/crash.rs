@@ -197,6 +197,10 @@ fn many_lives_leave_nothing_behind() {
         }
     };
     crash(2);
+    // Looking at a worker takes descriptors, too.
+    home.app_when("web", "has been looked at", |app| {
+        app["workers"].as_array().unwrap().iter().all(|worker| worker["cpu_percent"].is_number())
+    });
     let before = all();
     crash(20);
     // The last life's pipes may be on their way out, and may have been then.

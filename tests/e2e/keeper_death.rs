@@ -3,6 +3,7 @@
 //! dead, the next daemon finds the workers.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -48,6 +49,8 @@ fn kill_both(home: &Home) {
     for pid in [keeper, master] {
         process::kill_and_wait(pid);
     }
+    // The kernel may close what a process had a little after its end.
+    until("nobody listens", || UnixStream::connect(home.socket()).is_err());
 }
 
 fn ledger(home: &Home) -> PathBuf {
