@@ -57,6 +57,22 @@ impl Manager {
         Ok(folder.join(NAME))
     }
 
+    /// Where a package puts the unit. The other file goes before it.
+    fn packaged_file(self) -> Option<PathBuf> {
+        match self {
+            Manager::System => Some(Path::new("/usr/lib/systemd/system").join(NAME)),
+            Manager::User => None,
+        }
+    }
+
+    /// The text of the unit that it has, if it has one.
+    fn unit(self) -> Option<String> {
+        let mut files = [self.file().ok(), self.packaged_file()].into_iter().flatten();
+        let text = files.find_map(|file| fs::read_to_string(file).ok())?;
+        // One that is masked is a link to /dev/null.
+        text.contains("ExecStart=").then_some(text)
+    }
+
     /// Gives the manager an order.
     ///
     /// # Errors
@@ -92,9 +108,28 @@ pub(crate) fn installed(home: &Home) -> Option<Manager> {
     let own = home_line(home).ok()?;
     let managers = [geteuid().is_root().then_some(Manager::System), Some(Manager::User)];
     managers.into_iter().flatten().find(|manager| {
-        let text = manager.file().ok().and_then(|file| fs::read_to_string(file).ok());
-        text.is_some_and(|text| text.lines().find(|line| line.contains("SUPERVISOR_HOME=")) == own.as_deref())
+        let line = |text: String| line_of(&text, "Environment=\"SUPERVISOR_HOME=").map(str::to_owned);
+        manager.unit().is_some_and(|text| line(text) == own)
     })
+}
+
+/// Whether a package has installed a unit that runs the same program for the
+/// same home as this text.
+pub(crate) fn is_packaged(manager: Manager, text: &str) -> bool {
+    let packaged = manager.packaged_file().and_then(|file| fs::read_to_string(file).ok());
+    packaged.is_some_and(|packaged| {
+        ["ExecStart=", "Environment="].iter().all(|key| line_of(&packaged, key) == line_of(text, key))
+    })
+}
+
+/// Whether a package has installed a unit.
+pub(crate) fn has_package(manager: Manager) -> bool {
+    manager.packaged_file().is_some_and(|file| file.exists())
+}
+
+/// The first line that begins so.
+fn line_of<'a>(text: &'a str, beginning: &str) -> Option<&'a str> {
+    text.lines().find(|line| line.starts_with(beginning))
 }
 
 /// The unit's text.

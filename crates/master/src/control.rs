@@ -23,6 +23,8 @@ pub(crate) use channel::Listening;
 pub(crate) use environment::Subject;
 pub(crate) use events::Following;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
+#[cfg(feature = "fuzzing")]
+pub(crate) use routes::router;
 pub(crate) use routes::to_json;
 pub(crate) use server::{Held, Server, bind};
 

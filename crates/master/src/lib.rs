@@ -23,6 +23,8 @@ mod drains;
 mod events;
 mod family;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 mod hangs;
 mod inherit;

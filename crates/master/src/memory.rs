@@ -159,7 +159,7 @@ fn slot_records(number: u64, changed: &[(u32, SlotMemo)], known: &[SlotMemo]) ->
         .collect()
 }
 
-fn account(number: u64, app: &AppMemo, slots: &[SlotMemo]) -> io::Result<OwnedFd> {
+pub(crate) fn account(number: u64, app: &AppMemo, slots: &[SlotMemo]) -> io::Result<OwnedFd> {
     records::store_json(&Account { number, app: AppText::from(app), slots: Slots(slots) })
 }
 

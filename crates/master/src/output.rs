@@ -18,6 +18,7 @@ mod access;
 mod date;
 mod echo;
 mod form;
+mod lines;
 mod rotation;
 mod sink;
 mod tail;
@@ -43,6 +44,12 @@ pub(crate) use access::{Access, Place};
 pub(crate) use date::zone;
 pub(crate) use echo::Echo;
 pub use echo::EchoForm;
+#[cfg(feature = "fuzzing")]
+pub(crate) use form::{Author, Form};
+#[cfg(feature = "fuzzing")]
+pub(crate) use lines::{Buffer, MAX_LINE};
+#[cfg(feature = "fuzzing")]
+pub(crate) use rotation::Rotation;
 pub(crate) use rotation::{COMPRESSED, rotated_files};
 use writer::Writer;
 

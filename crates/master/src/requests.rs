@@ -775,7 +775,7 @@ pub(crate) fn check(apps: &[App]) -> Answered<()> {
 }
 
 /// The number of workers that `4`, `+2` or `-1` means.
-fn scaled(before: u32, text: &str) -> Answered<u32> {
+pub(crate) fn scaled(before: u32, text: &str) -> Answered<u32> {
     let malformed =
         || refuse(ErrorCode::Usage, format!("`{text}` is no number of workers; write 4, +2 or -1"));
     let number = |digits: &str| {

@@ -17,7 +17,7 @@
 //! The *witness* keeps its own book of what happened, from the events and the
 //! actions alone, and the *properties* compare. A run that breaks one is a
 //! [`Violation`]: it tells the story in the words of the core's scenarios, so
-//! that it can be pasted there, and can be made shorter with
+//! that it is one as it stands, and can be made shorter with
 //! [`Violation::shrunk`].
 
 mod agenda;
@@ -27,9 +27,16 @@ mod life;
 mod machine;
 #[path = "../../core/tests/narrate/mod.rs"]
 mod narrate;
+mod observed;
 mod people;
+#[cfg(test)]
+#[path = "../../core/tests/play/mod.rs"]
+mod play;
 mod properties;
+mod shrink;
 mod simulation;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod witness;
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use supervisor_sim::{Coverage, Simulation, Violation};
 
 const USAGE: &str = "usage: supervisor-sim [--seeds N] [--from SEED] [--steps N] [--seconds S] [--apps 0,1,2]
-                      [--story]
+                      [--coverage]
 
-Runs N seeds (1000) of so many steps (400), or as many as S seconds allow.
-Exits with 1 at the first seed that breaks a property and tells how it ended,
-or with --story all of it: a scenario for the core's tests.";
+Runs N seeds (1000) of so many steps (400), or as many as S seconds allow, from
+SEED (0, `fresh` for one that nobody knows). --coverage shows how often each
+event met each state. Exits with 1 at the first seed that breaks a property and
+prints what it takes to do so: a scenario for crates/core/tests/scenarios.";
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ struct Options {
     seeds: u64,
     from: u64,
     seconds: Option<u64>,
-    /// Tell a violation's whole story.
-    story: bool,
+    /// Show which event met which state.
+    coverage: bool,
     /// What to run; the seed is replaced.
     model: Simulation,
 }
@@ -39,7 +40,7 @@ struct Progress {
     coverage: Mutex<Coverage>,
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+#[expect(clippy::print_stdout, reason = "the outcome is what the program is for")]
 fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
@@ -60,18 +61,19 @@ fn main() -> ExitCode {
     let done = progress.done.into_inner();
     let events = progress.events.into_inner();
     let coverage = progress.coverage.into_inner().unwrap_or_default();
-    println!("{coverage}");
-    println!("{done} seeds, {events} events in {seconds:.1} s: {:.0} seeds/s", seconds.recip() * done as f64);
+    if options.coverage {
+        println!("{coverage}");
+    }
+    println!(
+        "{done} seeds from {}, {events} events in {seconds:.1} s: {:.0} seeds/s",
+        options.from,
+        seconds.recip() * done as f64
+    );
     let violations = progress.violations.into_inner().unwrap_or_default();
     let Some(first) = violations.into_iter().min_by_key(|violation| violation.simulation.seed) else {
         return ExitCode::SUCCESS;
     };
-    let shrunk = first.shrunk();
-    if options.story {
-        eprint!("\n{shrunk:#}");
-    } else {
-        eprint!("\n{shrunk}");
-    }
+    print!("\n{}", first.shrunk());
     ExitCode::FAILURE
 }
 
@@ -109,15 +111,20 @@ fn work(options: &Options, progress: &Progress, begin: Instant) {
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options =
-        Options { seeds: 1000, from: 0, seconds: None, story: false, model: Simulation::new(0, 400) };
+        Options { seeds: 1000, from: 0, seconds: None, coverage: false, model: Simulation::new(0, 400) };
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
             "--seeds" => options.seeds = number(&value()?)?,
-            "--from" => options.from = number(&value()?)?,
+            "--from" => {
+                options.from = match value()?.as_str() {
+                    "fresh" => fastrand::u64(..1 << 48),
+                    seed => number(seed)?,
+                }
+            }
             "--steps" => options.model.steps = number(&value()?)?,
             "--seconds" => options.seconds = Some(number(&value()?)?),
-            "--story" => options.story = true,
+            "--coverage" => options.coverage = true,
             "--apps" => options.model.apps = value()?.split(',').map(number).collect::<Result<_, _>>()?,
             _ => return Err(format!("unknown option {name}")),
         }

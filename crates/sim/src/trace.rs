@@ -1,9 +1,10 @@
 //! What happened, in the words of the core's scenarios.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use supervisor_core::{Action, Event, Exit, Hang, Order, Policy, ReadyWhen, Reload, Slots, Timestamp};
+use supervisor_core::{Action, AppId, Event, Exit, Hang, Order, Policy, ReadyWhen, Reload, Slots, Timestamp};
 
 use crate::narrate::{Names, Told, moment};
 
@@ -23,7 +24,7 @@ enum Line {
 }
 
 impl Trace {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, apps: &BTreeSet<u32>) -> Self {
         let mut trace = Self {
             names: Names::default(),
             lines: Vec::new(),
@@ -31,6 +32,9 @@ impl Trace {
             hash: 0xcbf2_9ce4_8422_2325,
         };
         trace.add(Line::Command(format!("seed {seed}")));
+        trace.names.apps = apps.iter().map(|app| (AppId(*app), format!("app{app}"))).collect();
+        let names: Vec<&str> = trace.names.apps.values().map(String::as_str).collect();
+        trace.add(Line::Command(format!("apps {}", names.join(" "))));
         trace
     }
 
@@ -40,10 +44,7 @@ impl Trace {
     }
 
     pub(crate) fn event(&mut self, now: Timestamp, event: &Event) {
-        if now != self.told_at {
-            self.add(Line::Command(format!("leap {}", time(now.since(self.told_at)))));
-            self.told_at = now;
-        }
+        self.leap(now);
         let command = self.command(event);
         if let Event::Ordered { operation, order, .. } = event {
             let name = if matches!(order, Order::Declare { .. }) {
@@ -57,7 +58,8 @@ impl Trace {
     }
 
     /// Another master has taken over.
-    pub(crate) fn replaced(&mut self) {
+    pub(crate) fn replaced(&mut self, now: Timestamp) {
+        self.leap(now);
         self.add(Line::Command("replace".to_owned()));
     }
 
@@ -91,6 +93,13 @@ impl Trace {
         story
     }
 
+    fn leap(&mut self, now: Timestamp) {
+        if now != self.told_at {
+            self.add(Line::Command(format!("leap {}", time(now.since(self.told_at)))));
+            self.told_at = now;
+        }
+    }
+
     fn add(&mut self, line: Line) {
         let (Line::Command(text) | Line::Output(text)) = &line;
         for byte in text.bytes() {
@@ -99,11 +108,10 @@ impl Trace {
         self.lines.push(line);
     }
 
-    fn command(&mut self, event: &Event) -> String {
+    fn command(&self, event: &Event) -> String {
         match event {
             Event::Ordered { app, order, .. } => {
-                let name = self.names.apps.entry(*app).or_insert_with(|| format!("app{}", app.0));
-                ordered(name, order)
+                ordered(self.names.apps.get(app).map_or("?", String::as_str), order)
             }
             Event::WorkerSpawned(worker) => format!("spawned {}", worker.0),
             Event::SpawnFailed { worker, detail } => format!("spawn-failed {} {detail}", worker.0),

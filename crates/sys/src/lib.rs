@@ -23,7 +23,7 @@
 //! their names say.
 
 #![expect(unsafe_code, reason = "the one crate that may call the kernel without a safe wrapper")]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+#![cfg_attr(any(test, feature = "fuzzing"), allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the supervisor runs on Linux only: it is built on pidfds, SO_REUSEPORT steering and seccomp");

@@ -6,6 +6,8 @@
 //! (`SO_ATTACH_REUSEPORT_CBPF` in `socket(7)`); a number that nobody has falls back to the kernel's
 //! hash over all members. A program takes effect at once, for all members, and needs no privilege.
 
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod probes;
 mod program;
 
@@ -14,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{sock_filter, sock_fprog};
 
+#[cfg(feature = "fuzzing")]
+pub use fuzzing::fuzz;
 pub use probes::{MAX_PROBES, Probe};
 
 /// The longest program that the kernel takes, in instructions.

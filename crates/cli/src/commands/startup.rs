@@ -23,10 +23,15 @@ pub(super) async fn startup(options: &Startup, terminal: Terminal) -> Result<Exi
     check_surroundings(manager)?;
     let file = manager.file()?;
     terminal.explain(&format!("for the daemon in {home}"));
-    unit::install(&file, &text)?;
-    manager.order(&["daemon-reload"])?;
+    let done = if !file.exists() && unit::is_packaged(manager, &text) {
+        format!("{NAME} is enabled")
+    } else {
+        unit::install(&file, &text)?;
+        manager.order(&["daemon-reload"])?;
+        format!("{} is written and enabled", file.display())
+    };
     manager.order(&["enable", NAME])?;
-    Terminal::say(&format!("{} is written and enabled: at boot it starts what is declared", file.display()));
+    Terminal::say(&format!("{done}: at boot it starts what is declared"));
     let start = manager.command(&["start", NAME]);
     // One that the unit runs is not to be handed over.
     if manager.order(&["is-active", "--quiet", NAME]).is_ok() {
@@ -52,16 +57,18 @@ pub(super) fn unstartup(options: &Unstartup) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Done);
     }
     check_surroundings(manager)?;
-    if !file.exists() {
+    let packaged = unit::has_package(manager);
+    if !file.exists() && !packaged {
         Terminal::say(&format!("{} is not there: nothing to do", file.display()));
         return Ok(ExitCode::Done);
     }
     let active = manager.order(&["is-active", "--quiet", NAME]).is_ok();
-    unit::remove(&file)?;
+    let removed = unit::remove(&file)?;
     // Its links are found without the file, too.
     manager.order(&["disable", NAME])?;
     manager.order(&["daemon-reload"])?;
-    Terminal::say(&format!("{} is removed: nothing starts at boot any more", file.display()));
+    let done = if removed { format!("{} is removed", file.display()) } else { format!("{NAME} is disabled") };
+    Terminal::say(&format!("{done}: nothing starts at boot any more"));
     if active {
         Terminal::say("its daemon still runs; `supervisor kill` ends it");
     }

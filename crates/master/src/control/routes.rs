@@ -34,7 +34,7 @@ const LINES_AHEAD: usize = 16;
 type Requests = mpsc::Sender<Request>;
 
 /// All paths. Requests go to `requests`.
-pub(super) fn router(requests: Requests) -> Router {
+pub(crate) fn router(requests: Requests) -> Router {
     Router::new()
         .route("/v1/ping", get(|State(to): State<Requests>| ask(to, Ok(Ask::Ping))))
         .route(

@@ -22,16 +22,13 @@ use supervisor_sys::poll::{Interest, Poller, Waker};
 use tokio::sync::broadcast;
 
 use super::form::{Author, Form};
+use super::lines::Buffer;
 use super::rotation::Rotation;
 use super::sink::{self, Now, Sink};
 use super::tail::Tail;
 use super::tidy::Tidy;
 use super::{Access, Command, Dropped, FlushError, InFile, NewStream, Piece};
 
-/// The most that is read from a pipe at a time, bytes.
-const PIECE: usize = 256 * 1024;
-/// A line whose end has not come after this many bytes is cut.
-const MAX_LINE: usize = 64 * 1024;
 /// A line whose end has not come for this long is written without it.
 const LINE_PAUSE: Duration = Duration::from_millis(200);
 /// The pause between two rounds of reading.
@@ -86,8 +83,7 @@ struct Busy {
 struct Carried {
     new: NewStream,
     form: Form,
-    /// The beginning of a line whose end has not come; shorter than
-    /// [`MAX_LINE`].
+    /// The beginning of a line whose end has not come.
     unfinished: Vec<u8>,
     /// When it has to be written.
     pause: Option<Instant>,
@@ -95,10 +91,6 @@ struct Carried {
     /// It is off the poller, and in the list of those.
     is_busy: bool,
 }
-
-/// Room for the beginning of a line, which an earlier piece had, and a piece.
-#[derive(Debug)]
-struct Buffer(Box<[u8]>);
 
 /// Where lines go.
 #[derive(Debug)]
@@ -137,7 +129,7 @@ impl Writer {
             wide: 0,
             busy: Vec::new(),
             next_pause: None,
-            buffer: Buffer(vec![0; MAX_LINE + PIECE].into_boxed_slice()),
+            buffer: Buffer::new(),
             outlet: Outlet {
                 sinks: HashMap::new(),
                 tidy: Tidy::default(),
@@ -287,7 +279,7 @@ impl Writer {
     /// Carries one piece. Returns its length.
     fn carry(&mut self, token: u64) -> usize {
         let Some(stream) = self.streams.get_mut(&token) else { return 0 };
-        let length = match self.buffer.fill(&stream.new.pipe) {
+        let length = match fill(self.buffer.room(), &stream.new.pipe) {
             Found::Bytes(length) => length,
             Found::Nothing => return 0,
             Found::End => {
@@ -311,17 +303,8 @@ impl Writer {
         if let Some(tails) = self.tails.get_mut(&stream.new.worker) {
             tails[index(stream.new.stream)].push(piece);
         }
-        // Lines up to the last end are whole; what follows waits for its own,
-        // unless that is long in coming.
-        let end = memchr::memrchr(b'\n', piece).map_or(0, |end| end + 1);
-        let begun = if end == 0 { stream.unfinished.len() } else { 0 };
-        let written = if begun + length - end >= MAX_LINE { length } else { end };
-        if written == 0 {
-            stream.unfinished.extend_from_slice(piece);
-        } else {
-            let rest = piece[written..].to_vec();
-            let begun = std::mem::replace(&mut stream.unfinished, rest);
-            let lines = self.buffer.with_beginning(&begun, written);
+        let lines = self.buffer.lines(&mut stream.unfinished, length);
+        if !lines.is_empty() {
             self.outlet.write(token, &stream.new, &mut stream.form, lines, now);
         }
         stream.pause = (!stream.unfinished.is_empty()).then(|| now.instant + LINE_PAUSE);
@@ -373,30 +356,6 @@ impl Carried {
             return;
         }
         outlet.write(token, &self.new, &mut self.form, &line, now);
-    }
-}
-
-impl Buffer {
-    /// Reads a piece.
-    fn fill(&mut self, pipe: impl AsFd) -> Found {
-        match rustix::io::read(pipe, &mut self.0[MAX_LINE..]) {
-            Ok(0) => Found::End,
-            Ok(length) => Found::Bytes(length),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Found::Nothing,
-            Err(_) => Found::End,
-        }
-    }
-
-    /// The piece that was read last.
-    fn piece(&self, length: usize) -> &[u8] {
-        &self.0[MAX_LINE..MAX_LINE + length]
-    }
-
-    /// As much of it, behind what it goes on with: at most [`MAX_LINE`].
-    fn with_beginning(&mut self, begun: &[u8], length: usize) -> &[u8] {
-        let start = MAX_LINE - begun.len();
-        self.0[start..MAX_LINE].copy_from_slice(begun);
-        &self.0[start..MAX_LINE + length]
     }
 }
 
@@ -517,6 +476,16 @@ impl Outlet {
             result = result.and(flushed.map_err(|cause| FlushError { path: path.clone(), cause }));
         }
         result
+    }
+}
+
+/// Reads a piece.
+fn fill(room: &mut [u8], pipe: impl AsFd) -> Found {
+    match rustix::io::read(pipe, room) {
+        Ok(0) => Found::End,
+        Ok(length) => Found::Bytes(length),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Found::Nothing,
+        Err(_) => Found::End,
     }
 }
 

@@ -261,5 +261,7 @@ const fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
     a
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
 #[cfg(test)]
 mod tests;

@@ -1,105 +1,13 @@
-//! Programs are run here as the kernel would, and compared with what they are to do.
+//! Programs do what they are to do, and the kernel takes them.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
+use super::model::{Packet, reference, run};
 use super::*;
 use crate::socket::{self, TcpOptions};
 use crate::steering::steer;
-
-/// A connection as programs see it.
-#[derive(Debug, Clone, Copy)]
-struct Packet {
-    source: IpAddr,
-    cpu: u32,
-    random: u32,
-}
-
-impl Packet {
-    fn load(&self, offset: u32) -> u32 {
-        match (offset, self.source) {
-            (RANDOM, _) => self.random,
-            (CPU, _) => self.cpu,
-            (PROTOCOL, IpAddr::V4(_)) => 0x800,
-            (PROTOCOL, IpAddr::V6(_)) => 0x86dd,
-            (SOURCE_V4, IpAddr::V4(source)) => source.to_bits(),
-            (offset, IpAddr::V6(source)) => {
-                let word = offset.wrapping_sub(SOURCE_V6);
-                assert!(word % 4 == 0 && word < 16, "a load from {offset:#x}");
-                u32::try_from(source.to_bits() >> (96 - 8 * word) & 0xffff_ffff).unwrap()
-            }
-            (offset, IpAddr::V4(_)) => panic!("a load from {offset:#x}"),
-        }
-    }
-}
-
-/// What a program returns for a connection.
-fn run(program: &[sock_filter], packet: Packet) -> u32 {
-    let (mut a, mut x, mut kept, mut at) = (0_u32, 0_u32, [None; 16], 0);
-    loop {
-        let sock_filter { code, jt, jf, k } = program[at];
-        at += 1;
-        let jump = |condition| usize::from(if condition { jt } else { jf });
-        match u32::from(code) {
-            LOAD => a = packet.load(k),
-            LOAD_KEPT => a = kept[k as usize].expect("it was kept before"),
-            KEEP => kept[k as usize] = Some(a),
-            ADD => a = a.wrapping_add(k),
-            MULTIPLY => a = a.wrapping_mul(k),
-            MODULO => a %= k,
-            SHIFT_RIGHT => a >>= k,
-            XOR_X => a ^= x,
-            TO_X => x = a,
-            GO => at += k as usize,
-            IF_AT_LEAST => at += jump(a >= k),
-            IF_EQUAL => at += jump(a == k),
-            RETURN => return k,
-            RETURN_A => return a,
-            code => panic!("an unknown instruction {code:#x}"),
-        }
-    }
-}
-
-/// What it is to return: the same in plain words.
-fn reference(pick: &Pick, packet: Packet) -> u32 {
-    let mix = |hash: u32, multiply: u32, shift: u32| {
-        let hash = hash.wrapping_mul(multiply);
-        hash ^ hash >> shift
-    };
-    let words = match packet.source {
-        IpAddr::V4(source) => vec![source.to_bits()],
-        IpAddr::V6(source) => {
-            source.octets().chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect()
-        }
-    };
-    let folded = words.into_iter().reduce(|hash, word| hash.wrapping_mul(MIX[0]) ^ word).unwrap();
-    let hash = mix(mix(mix(folded, MIX[0], 16), MIX[1], 13), MIX[2], 16);
-    let by = if pick.homes == 0 { By::Chance } else { pick.by };
-    let (key, chance) = match by {
-        By::Chance => (None, packet.random),
-        By::Cpu => (Some(packet.cpu), packet.random),
-        By::Source => (Some(hash), mix(mix(hash, MIX[3], 15), MIX[1], 16)),
-    };
-    let mut all: Vec<Share> = pick.shares.iter().copied().filter(|share| share.weight > 0).collect();
-    match by {
-        By::Chance => all.sort_by_key(|share| share.number),
-        By::Source | By::Cpu => all.sort_by_key(|share| share.home),
-    }
-    let home = key.map(|key| key % pick.homes);
-    let at_home: Vec<Share> = all.iter().copied().filter(|share| home == Some(share.home)).collect();
-    let among = if at_home.is_empty() { all } else { at_home };
-    let divisor = among.iter().map(|share| share.weight).fold(0, greatest_common_divisor);
-    let sum: u32 = among.iter().map(|share| share.weight / divisor).sum();
-    let mut chance = chance % sum;
-    for share in among {
-        match chance.checked_sub(share.weight / divisor) {
-            Some(rest) => chance = rest,
-            None => return share.number,
-        }
-    }
-    panic!("nobody is picked");
-}
 
 const fn share(number: u32, weight: u32, home: u32) -> Share {
     Share { number, weight, home }
@@ -115,7 +23,7 @@ fn packets(chances: u32) -> impl Iterator<Item = Packet> {
     (0..chances).chain(edges).flat_map(|number| {
         let v4 = Ipv4Addr::from_bits(number.wrapping_mul(0x0101_0101) ^ 0x7f00_0001);
         let v6 = Ipv6Addr::from_bits(u128::from(number) << (number % 97) | 0xfd00 << 112);
-        [IpAddr::V4(v4), IpAddr::V6(v6)].map(|source| Packet { source, cpu: number, random: number })
+        [IpAddr::V4(v4), IpAddr::V6(v6)].map(|source| Packet { source, port: 1, cpu: number, random: number })
     })
 }
 
@@ -206,7 +114,8 @@ fn moved(before: &Pick, after: &Pick) -> u32 {
     let (one, other) = (of(before).unwrap(), of(after).unwrap());
     let mut moved = 0;
     for client in 0..1000 {
-        let packet = Packet { source: Ipv4Addr::from_bits(0x7f00_0001 + client).into(), cpu: 0, random: 0 };
+        let packet =
+            Packet { source: Ipv4Addr::from_bits(0x7f00_0001 + client).into(), port: 1, cpu: 0, random: 0 };
         let (from, to) = (run(&one, packet), run(&other, packet));
         moved += u32::from(from != to);
         let stays = after.shares.iter().any(|share| share.number == from);
@@ -241,7 +150,7 @@ fn clients_are_spread_evenly() {
         for sources in [v4.collect(), v6(0), v6(32), v6(64), v6(90)] {
             let mut got = [0_u32; 5];
             for source in sources {
-                got[run(&program, Packet { source, cpu: 0, random: 0 }) as usize] += 1;
+                got[run(&program, Packet { source, port: 1, cpu: 0, random: 0 }) as usize] += 1;
             }
             let least = got.into_iter().filter(|got| *got > 0).min().unwrap();
             let most = got.into_iter().max().unwrap();

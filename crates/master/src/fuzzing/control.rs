@@ -1,0 +1,125 @@
+//! Requests on the control socket, from their bytes to what becomes of them.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use jiff::tz::TimeZone;
+use supervisor_core::{Event, OperationId, Slots, Supervisor, Timestamp, WorkerId};
+use supervisor_protocol::control::{Apply, ErrorDetail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use crate::control::{Ask, Reply, Request, router};
+use crate::output::{Author, Form, Rotation};
+use crate::records::Origin;
+use crate::registry::Registry;
+use crate::requests;
+use crate::settings::Settings;
+
+/// The most workers of an app that are declared here: others are refused for
+/// want of descriptors.
+const INSTANCES: u32 = 1000;
+
+thread_local! {
+    static RUNTIME: RefCell<Runtime> =
+        RefCell::new(Builder::new_current_thread().enable_all().build().expect("a runtime"));
+}
+
+/// All that a client sends until it closes its side: the server answers what is
+/// whole, and ends.
+pub fn control(data: &[u8]) {
+    RUNTIME.with_borrow(|runtime| {
+        let served = async { tokio::time::timeout(Duration::from_secs(5), serve(data)).await };
+        runtime.block_on(served).expect("it hangs");
+    });
+}
+
+async fn serve(data: &[u8]) {
+    let (mut client, server) = duplex(64 * 1024);
+    let (requests, mut asked) = mpsc::channel::<Request>(1);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(server), TowerToHyperService::new(router(requests)));
+    let speak = async {
+        // It may hang up in the middle of a request that is none.
+        let _ = client.write_all(data).await;
+        let _ = client.shutdown().await;
+        let mut answers = Vec::new();
+        let _ = client.read_to_end(&mut answers).await;
+        assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."), "no answer: {answers:?}");
+    };
+    let answer = async {
+        let mut master = Master::default();
+        while let Some(Request { ask, reply }) = asked.recv().await {
+            let _ = reply.send(master.take(ask).map(|()| Reply::Json(b"{}".to_vec())));
+        }
+    };
+    let _ = tokio::join!(async { drop(connection.await) }, speak, answer);
+}
+
+/// The parts of a master that look at what requests say.
+#[derive(Default)]
+struct Master {
+    registry: Registry,
+    operations: u64,
+}
+
+impl Master {
+    fn take(&mut self, ask: Ask) -> Result<(), ErrorDetail> {
+        match ask {
+            Ask::Apply(apply) => self.apply(apply),
+            Ask::Status { selectors }
+            | Ask::Describe { selectors, .. }
+            | Ask::Env { selectors, .. }
+            | Ask::Events { selectors }
+            | Ask::Channel { selectors } => self.registry.select(&selectors).map(drop),
+            Ask::Start(select)
+            | Ask::Stop(select)
+            | Ask::Restart(select)
+            | Ask::Reload(select)
+            | Ask::Abort(select)
+            | Ask::Delete(select) => self.registry.select(&select.selectors).map(drop),
+            Ask::Logs(query) => self.registry.select(&query.selectors).map(drop),
+            Ask::Scale(scale) => requests::scaled(4, &scale.instances).map(drop),
+            Ask::Ping
+            | Ask::Signal(_)
+            | Ask::Send(_)
+            | Ask::Reset(_)
+            | Ask::Flush(_)
+            | Ask::Reopen(_)
+            | Ask::Kill(_) => Ok(()),
+        }
+    }
+
+    /// Declares apps to a core, and ends it.
+    fn apply(&mut self, apply: Apply) -> Result<(), ErrorDetail> {
+        requests::check(&apply.apps)?;
+        let mut core = Supervisor::new(1, WorkerId(1));
+        for app in apply.apps {
+            if let Some(message) = self.registry.conflict(&app) {
+                assert!(!message.is_empty());
+            }
+            let instances = app.instances.min(INSTANCES);
+            let author = Author { app: &app.name, slot: 0, pid: 1, generation: 1, stream: "out" };
+            let mut form = Form::new(&app.logs, TimeZone::UTC, &author);
+            let (mut lines, mut out) = (&b"a\nb"[..], Vec::new());
+            form.render(&mut lines, jiff::Timestamp::UNIX_EPOCH, &mut out);
+            let _ = Rotation::new(&app.logs, TimeZone::UTC).next(jiff::Timestamp::UNIX_EPOCH);
+            let origin = Origin { source: apply.source.clone(), env_name: apply.env_name.clone() };
+            let id = self.registry.insert(Settings::new(app, 1), origin, instances, Default::default());
+            let Some(entry) = self.registry.by_id(id) else { continue };
+            assert!(matches!(entry.running(), Slots::Only(slots) if slots.len() == instances as usize));
+            self.operations += 1;
+            let (operation, order) = (OperationId(self.operations), entry.order(true));
+            let _ = core.handle(Timestamp::default(), Event::Ordered { operation, app: id, order });
+        }
+        for _ in 0..8 {
+            let Some(deadline) = core.next_deadline() else { break };
+            let _ = core.handle(deadline, Event::TimePassed);
+        }
+        let _ = core.handle(Timestamp::default(), Event::ShutdownOrdered { now: true });
+        Ok(())
+    }
+}

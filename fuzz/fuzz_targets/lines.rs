@@ -1,0 +1,7 @@
+//! Output of a worker, in pieces.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| supervisor_master::fuzzing::lines(data));

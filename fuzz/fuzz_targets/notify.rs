@@ -1,0 +1,7 @@
+//! A datagram of a worker: `sd_notify(3)`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| supervisor_master::fuzzing::notify(data));

@@ -1,0 +1,7 @@
+//! The file of what is declared.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| supervisor_master::fuzzing::state(data));

@@ -1,0 +1,7 @@
+//! Programs of classic BPF that pick who gets a connection.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| supervisor_sys::steering::fuzz(data));
