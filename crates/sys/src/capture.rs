@@ -18,7 +18,6 @@
 
 mod filter;
 mod place;
-mod rights;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -35,6 +34,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 pub(crate) use filter::install;
 pub use place::{Standing, has_socket, is_calling, place, standing};
+
+use crate::rights;
 
 /// A call that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

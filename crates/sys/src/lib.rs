@@ -44,6 +44,7 @@ pub mod own;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+mod rights;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::process::Pid;
 
-use super::rights::look;
 use super::{Request, raw};
+use crate::rights::look;
 
 /// Where a program has the socket of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]

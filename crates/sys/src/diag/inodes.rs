@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::process::is_ending;
+use crate::rights::look;
 
 /// How many sockets processes may have together.
 const MOST: usize = 1 << 18;
@@ -24,21 +25,27 @@ const MOST: usize = 1 << 18;
 ///
 /// # Errors
 ///
-/// `EACCES` for a process of another user, or with more rights, unless one has `CAP_SYS_PTRACE`; `EMFILE`;
+/// `EACCES` for a process of another user, or with more rights, unless one has `CAP_SYS_PTRACE` or may
+/// change users; `EMFILE`;
 /// `ENOMEM` when they have more than 262,144.
 pub fn inodes_of(pids: impl IntoIterator<Item = Pid>) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for pid in pids {
-        match add_sockets_of(pid, &mut inodes) {
-            Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
-            Err(Errno::ACCESS) if is_ending(pid) => {}
-            Err(error) => return Err(error.into()),
+        match look(pid, || Ok(sockets_of(pid)?)) {
+            Ok(found) if found.len() > MOST - inodes.len() => return Err(Errno::NOMEM.into()),
+            Ok(found) => inodes.extend(found),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::SRCH) => {}
+                Some(Errno::ACCESS) if is_ending(pid) => {}
+                _ => return Err(error),
+            },
         }
     }
     Ok(inodes)
 }
 
-fn add_sockets_of(pid: Pid, inodes: &mut HashSet<u64>) -> Result<(), Errno> {
+fn sockets_of(pid: Pid) -> Result<Vec<u64>, Errno> {
+    let mut inodes = Vec::new();
     let path = format!("/proc/{}/fd", pid.as_raw_pid());
     let folder = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -53,9 +60,9 @@ fn add_sockets_of(pid: Pid, inodes: &mut HashSet<u64>) -> Result<(), Errno> {
         if inodes.len() == MOST {
             return Err(Errno::NOMEM);
         }
-        inodes.insert(inode);
+        inodes.push(inode);
     }
-    Ok(())
+    Ok(inodes)
 }
 
 /// The inode of a socket; `None` for other files.

@@ -22,7 +22,7 @@ use crate::spawn::Credentials;
 /// # Errors
 ///
 /// `EPERM` or `EACCES` where neither suffices; those of `look`.
-pub(super) fn look<T: Send>(thread: Pid, look: impl Fn() -> io::Result<T> + Sync) -> io::Result<T> {
+pub(crate) fn look<T: Send>(thread: Pid, look: impl Fn() -> io::Result<T> + Sync) -> io::Result<T> {
     let refused = match look() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
         result => return result,
