@@ -96,7 +96,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Keeper(Keeper),
     #[command(hide = true)]
-    Master(Folders),
+    Master(Master),
 }
 
 impl Command {
@@ -762,6 +762,19 @@ pub(crate) struct Keeper {
 
 /// The master: decides
 #[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Master {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Only stand in for masters that keep dying, for this reason
+    #[arg(long, requires = "leave_after")]
+    pub(crate) safe_mode: Option<String>,
+    /// For so many seconds
+    #[arg(long)]
+    pub(crate) leave_after: Option<u64>,
+}
+
+/// Where a daemon has its files, and what it shows
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Folders {
     /// See `Home`
     #[arg(long)]
@@ -831,8 +844,8 @@ mod tests {
             "--runtime-dir /r --log-dir /l --state-dir /s",
         ] {
             let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
-            let Command::Master(folders) = args.command else { panic!("{args:?}") };
-            assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));
+            let Command::Master(master) = args.command else { panic!("{args:?}") };
+            assert_eq!(master.folders.to_args().join(" ".as_ref()).to_str(), Some(text));
         }
     }
 

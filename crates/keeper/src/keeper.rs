@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
 use supervisor_sys::fdpass::Received;
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::poll::{Interest, Poller};
@@ -14,10 +14,10 @@ use crate::drain::Drain;
 use crate::ending::Ending;
 use crate::error::system;
 use crate::log::say;
-use crate::master::{self, Cradle, Master};
+use crate::master::{self, Cradle, Master, SafeMode};
 use crate::news::News;
 use crate::notify::ServiceManager;
-use crate::restarts::Restarts;
+use crate::restarts::{Ended, Next, Restarts};
 use crate::signals::Signals;
 use crate::table::{Entry, Table};
 
@@ -45,6 +45,8 @@ pub(crate) struct Keeper {
     master: Option<Master>,
     /// When the next master is started, while there is none.
     start_at: Option<Instant>,
+    /// The next master is to be in safe mode.
+    safe: Option<SafeMode>,
     /// Since when no master serves; `None` while one does.
     unserved_since: Option<Instant>,
     restarts: Restarts,
@@ -88,6 +90,7 @@ impl Keeper {
             poller,
             master: None,
             start_at: Some(now),
+            safe: None,
             unserved_since: Some(now),
             restarts: Restarts::default(),
             begun: false,
@@ -148,8 +151,9 @@ impl Keeper {
             return Ok(());
         }
         self.start_at = None;
-        match self.cradle.start(&self.poller, now) {
+        match self.cradle.start(self.safe.as_ref(), &self.poller, now) {
             Ok(master) => {
+                self.safe = None;
                 // It has not heard yet that everything is to end.
                 if self.ending.is_asked() {
                     self.news.add_signal(Signal::TERM);
@@ -258,21 +262,27 @@ impl Keeper {
                 if truncated || roles.len() != fds.len() {
                     let (got, meant) = (fds.len(), roles.len());
                     say!("{key:?} is not stored: {got} of its {meant} descriptors have come");
+                    self.news.add_note(FromKeeper::Refused { key });
                     return;
                 }
                 let fds = roles.into_iter().zip(fds).collect();
                 if !self.table.put(&key, Entry { record: record.into(), fds }) {
                     let (entries, fds) = self.table.size();
                     say!("{key:?} is not stored: no room beside {entries} entries with {fds} descriptors");
+                    self.news.add_note(FromKeeper::Refused { key });
                 }
             }
             Ok(ToKeeper::Delete { key }) => self.table.delete(&key),
             Ok(ToKeeper::Beat) => {}
             Ok(ToKeeper::Adopted) => {
                 self.unserved_since = None;
-                self.drain.stop();
-                if let Some(master) = &mut self.master {
-                    master.serves = true;
+                let Some(master) = &mut self.master else { return };
+                master.serves = true;
+                // One in safe mode leaves the output to us.
+                if !master.safe {
+                    for (key, bytes) in self.drain.stop() {
+                        self.news.add_note(FromKeeper::Lost { key: key.into(), bytes });
+                    }
                 }
                 // From here on the loop needs little of what it took to get
                 // here: the command line alone is a third of the program.
@@ -282,6 +292,11 @@ impl Keeper {
             Ok(ToKeeper::Notify { text }) => {
                 if let Err(error) = self.service_manager.tell(&text) {
                     say!("cannot tell the service manager: {error}");
+                }
+            }
+            Ok(ToKeeper::Failed { text }) => {
+                if let Some(master) = &mut self.master {
+                    master.last_words = Some(text);
                 }
             }
             Ok(ToKeeper::Finish { exit_code }) if self.finish.is_none() => {
@@ -333,10 +348,31 @@ impl Keeper {
             return;
         }
         let now = Instant::now();
-        let pause = self.restarts.after(master.serves);
-        let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
-        say!("master {} ended ({exit}); the next one starts {when}", master.pid);
-        self.start_at = Some(now + pause);
+        let ended = match (master.safe, master.serves) {
+            (false, true) => Ended::Served,
+            (false, false) => Ended::Failed,
+            (true, _) if exit == Exit::Code(0) => Ended::Left,
+            (true, _) => Ended::Died,
+        };
+        let Master { pid, last_words, .. } = master;
+        match self.restarts.after(ended, now) {
+            Next::Ordinary(pause) => {
+                let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
+                say!("master {pid} ended ({exit}); the next one starts {when}");
+                self.start_at = Some(now + pause);
+            }
+            Next::Safe(pause) => {
+                let failures = self.restarts.failures();
+                let words = last_words.map(|words| format!(": {words}")).unwrap_or_default();
+                let reason = format!(
+                    "{failures} masters in a row ended before they served, the last one: {exit}{words}"
+                );
+                say!("{reason}");
+                say!("safe mode: workers go on, but nobody replaces them; the next try is in {pause:?}");
+                self.safe = Some(SafeMode { reason, pause });
+                self.start_at = Some(now);
+            }
+        }
         self.unserved_since.get_or_insert(now);
         self.drain.start(now);
     }

@@ -34,8 +34,12 @@ pub(crate) struct Master {
     pub(crate) pidfd: OwnedFd,
     /// Our end of the pair; non-blocking, and in the poller.
     pub(crate) socket: OwnedFd,
+    /// It is in safe mode.
+    pub(crate) safe: bool,
     /// It has said that it serves.
     pub(crate) serves: bool,
+    /// Why it cannot go on, in its own words.
+    pub(crate) last_words: Option<String>,
     pub(crate) silence: Silence,
     step: Step,
     /// The first orphan that it has not been told of.
@@ -61,6 +65,24 @@ enum Step {
     Nothing,
 }
 
+/// What a master in safe mode is told.
+#[derive(Debug)]
+pub(crate) struct SafeMode {
+    /// Why there is one.
+    pub(crate) reason: String,
+    /// When it is to leave.
+    pub(crate) pause: Duration,
+}
+
+impl SafeMode {
+    /// The last arguments of such a master.
+    fn args(&self) -> [OsString; 4] {
+        let seconds = self.pause.as_secs().to_string();
+        let reason = self.reason.replace('\0', " ");
+        ["--safe-mode".into(), reason.into(), "--leave-after".into(), seconds.into()]
+    }
+}
+
 /// What every master is started with.
 #[derive(Debug)]
 pub(crate) struct Cradle {
@@ -73,32 +95,40 @@ pub(crate) struct Cradle {
 
 impl Cradle {
     /// Starts a master in a process group of its own, so that a terminal's
-    /// Ctrl-C reaches the keeper only. `poller` announces its messages, under
-    /// [`TOKEN`].
+    /// Ctrl-C reaches the keeper only; in safe mode if that is given. `poller`
+    /// announces its messages, under [`TOKEN`].
     ///
     /// # Errors
     ///
     /// When descriptors, memory or processes are short; nothing is left behind.
-    pub(crate) fn start(&mut self, poller: &Poller, now: Instant) -> Result<Master, Error> {
+    pub(crate) fn start(
+        &mut self,
+        safe: Option<&SafeMode>,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<Master, Error> {
         let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
         socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
         // Closing it, should the spawn fail, takes it out again: it has no
         // duplicate.
         poller.add(&ours, TOKEN, Interest::Read).map_err(system("epoll_ctl"))?;
+        let args = self.args.iter().cloned().chain(safe.into_iter().flat_map(SafeMode::args)).collect();
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let stdio = [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()];
         let plan = Plan {
             env: std::env::vars_os().filter(|(name, _)| name != notify::VARIABLE).collect(),
             fds: vec![theirs.as_fd()],
             process_group: ProcessGroup::NewGroup,
-            ..Plan::new(Program::Binary(self.binary.as_fd()), self.args.clone(), stdio)
+            ..Plan::new(Program::Binary(self.binary.as_fd()), args, stdio)
         };
         let child = self.launcher.spawn(&plan)?;
         Ok(Master {
             pid: child.pid,
             pidfd: child.pidfd,
             socket: ours,
+            safe: safe.is_some(),
             serves: false,
+            last_words: None,
             silence: Silence::new(now),
             step: Step::Hello,
             orphan: 0,
@@ -198,7 +228,13 @@ impl Master {
                     self.put(&FromKeeper::Signal { number: signal.as_raw() }, &[])?;
                     news.signal_sent();
                 }
-                None => return self.send_orphan(news),
+                None => match news.note() {
+                    Some(note) => {
+                        self.put(note, &[])?;
+                        news.note_sent();
+                    }
+                    None => return self.send_orphan(news),
+                },
             },
             Step::Nothing => return Ok(false),
         }

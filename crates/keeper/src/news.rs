@@ -2,20 +2,24 @@
 
 use std::collections::VecDeque;
 
-use supervisor_protocol::keeper::Orphan;
+use supervisor_protocol::keeper::{FromKeeper, Orphan};
 use supervisor_sys::signal::Signal;
 
 /// Ends of orphans that are remembered; the oldest is forgotten first.
 const ORPHANS: usize = 4096;
+/// Notes that wait for a master; the oldest is forgotten first.
+const NOTES: usize = 4096;
 
-/// Signals that no master has got yet, and the ends of orphans.
+/// Signals and notes that no master has got yet, and the ends of orphans.
 ///
-/// A signal goes to one master. The end of an orphan goes to each: the one that
+/// A signal and a note go to one master. The end of an orphan goes to each: the one that
 /// got it may have died of something else before it could act.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     /// Each at most once, as in the kernel.
     signals: VecDeque<Signal>,
+    /// What a master should know that has the table.
+    notes: VecDeque<FromKeeper>,
     orphans: VecDeque<Orphan>,
     /// How many orphans have been forgotten: the number of the first one here.
     forgotten: u64,
@@ -37,6 +41,24 @@ impl News {
     /// Notes that a master has got that signal.
     pub(crate) fn signal_sent(&mut self) {
         self.signals.pop_front();
+    }
+
+    /// Lets the next master that listens have this.
+    pub(crate) fn add_note(&mut self, note: FromKeeper) {
+        if self.notes.len() == NOTES {
+            self.notes.pop_front();
+        }
+        self.notes.push_back(note);
+    }
+
+    /// The note that has waited longest.
+    pub(crate) fn note(&self) -> Option<&FromKeeper> {
+        self.notes.front()
+    }
+
+    /// Notes that a master has got that note.
+    pub(crate) fn note_sent(&mut self) {
+        self.notes.pop_front();
     }
 
     /// Notes the end of an orphan.
@@ -74,6 +96,18 @@ mod tests {
         assert_eq!(news.signal(), Some(Signal::TERM));
         news.signal_sent();
         assert_eq!(news.signal(), None);
+    }
+
+    #[test]
+    fn notes_are_bounded() {
+        let mut news = News::default();
+        let note = |bytes| FromKeeper::Lost { key: "worker:1".to_owned(), bytes };
+        for bytes in 0..5000 {
+            news.add_note(note(bytes));
+        }
+        assert_eq!((news.notes.len(), news.note()), (NOTES, Some(&note(904))));
+        news.note_sent();
+        assert_eq!(news.note(), Some(&note(905)));
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 use supervisor_core::Slots;
 use supervisor_protocol::control::{
-    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal,
+    Apply, ErrorDetail, Flush, Kill, Progress, Reopen, Reset, Scale, Select, SendMessage, SendSignal,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use channel::Listening;
 pub(crate) use environment::Subject;
@@ -134,6 +134,8 @@ pub(crate) enum Reply {
     Json(Vec<u8>),
     /// The steps of an order.
     Order(Answer),
+    /// The same in safe mode: the last one is `Done`.
+    Steps(mpsc::Receiver<Progress>),
     /// The workers whose variables are to be read, and whether secrets are shown.
     Env(Vec<Subject>, bool),
     /// Output of workers.

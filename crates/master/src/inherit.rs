@@ -43,6 +43,8 @@ const IDS: u64 = 1 << 32;
 pub(crate) struct Inheritance {
     pub(crate) master: Master,
     pub(crate) apps: Apps,
+    /// There was none before.
+    pub(crate) is_first: bool,
 }
 
 /// The apps to begin with.
@@ -106,6 +108,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     let mut members = Vec::new();
     let mut passed = Vec::new();
     let mut first_worker = 1;
+    let mut is_first = true;
     loop {
         let (message, fds) = match link.receive() {
             // Of another version, or cut: it stays with the keeper.
@@ -127,6 +130,7 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
                 } else if entry.key == records::DAEMON {
                     apps.daemon = records::read(&entry.record).ok();
                 } else if entry.key == records::IDS {
+                    is_first = false;
                     first_worker = records::read(&entry.record).unwrap_or(first_worker);
                 } else if entry.key == records::ENDING {
                     apps.ending = records::read(&entry.record).ok();
@@ -145,7 +149,10 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
             }
             FromKeeper::Orphan(orphan) => apps.leftovers.orphans.push(orphan),
             FromKeeper::TableEnd => break,
-            FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
+            FromKeeper::Hello(_)
+            | FromKeeper::Signal { .. }
+            | FromKeeper::Refused { .. }
+            | FromKeeper::Lost { .. } => bail!("{lost}: an unexpected message"),
         }
     }
     link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
@@ -166,14 +173,15 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     for (key, socket) in passed {
         master.listeners.pass(key, socket);
     }
-    Ok(Inheritance { master, apps })
+    Ok(Inheritance { master, apps, is_first })
 }
 
 /// An entry of the keeper's table.
-struct Entry {
-    key: String,
-    record: Vec<u8>,
-    fds: Vec<OwnedFd>,
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) record: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl Entry {
@@ -182,7 +190,8 @@ impl Entry {
         records::load(fd).inspect_err(|error| tracing::error!("cannot read the apps to run: {error}")).ok()
     }
 
-    fn app(self) -> Option<(App, AppRecord)> {
+    /// An app's settings, if they are understood.
+    pub(crate) fn app(self) -> Option<(App, AppRecord)> {
         let read = || records::load(self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
         read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
     }
@@ -190,7 +199,7 @@ impl Entry {
 
 impl Leftovers {
     /// Takes what is about a worker.
-    fn take(&mut self, entry: Entry) {
+    pub(crate) fn take(&mut self, entry: Entry) {
         let Entry { key, record, mut fds } = entry;
         let Some((kind, id)) = key.split_once(':') else { return };
         let Ok(id) = id.parse().map(WorkerId) else { return };
@@ -215,7 +224,7 @@ impl Leftovers {
     }
 
     /// Looks who has come to be of those that were only intended.
-    fn meet(&mut self, keeper: Pid) {
+    pub(crate) fn meet(&mut self, keeper: Pid) {
         for leftover in self.workers.values_mut().filter(|leftover| leftover.record.process.is_none()) {
             leftover.meet(keeper, &self.orphans);
         }
@@ -235,18 +244,15 @@ impl Leftovers {
 
     /// Ends those that nobody has adopted, and forgets them.
     pub(crate) fn end(self, link: &Link) {
-        let is_there = |leftover: &&Leftover| leftover.fds.get(&Held::Process).is_some_and(runs);
-        let strangers: Vec<&Leftover> = self.workers.values().filter(is_there).collect();
+        let strangers: Vec<&Leftover> = self.workers.values().filter(|leftover| leftover.runs()).collect();
         if !strangers.is_empty() {
             tracing::warn!("{} workers are ended that no app knows", strangers.len());
             end_all(&strangers);
         }
         let named = self.workers.keys().chain(&self.told).chain(self.calls.keys());
         for id in named.chain(self.channels.keys()) {
-            let keys = [records::worker_key, records::told_key, records::calls_key];
-            for key in keys.into_iter().chain([records::channel_key, records::line_key, records::topics_key])
-            {
-                link.delete(&key(*id));
+            for key in records::worker_keys(*id) {
+                link.delete(&key);
             }
         }
     }
@@ -283,18 +289,20 @@ impl Leftover {
             Some(ProcessRecord { pid: pid.as_raw_pid(), start_time: start_time.unwrap_or(0) });
     }
 
+    /// Whether its process has not ended.
+    pub(crate) fn runs(&self) -> bool {
+        self.fds.get(&Held::Process).is_some_and(|pidfd| {
+            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())) == Ok(0)
+        })
+    }
+
     /// Whether its number still means it or its session, and nobody who came
     /// later.
-    fn is_certain(&self, processes: &Processes) -> bool {
+    pub(crate) fn is_certain(&self, processes: &Processes) -> bool {
         let (Some(pid), Some(known)) = (self.process, self.record.process) else { return false };
         processes.session(pid).any(|entry| entry.start_time >= known.start_time)
     }
-}
-
-/// Whether a process has not ended.
-fn runs(pidfd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())) == Ok(0)
 }
 
 /// Kills workers that nobody has adopted, and waits until they are gone.

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_PACKET, ToKeeper};
 use supervisor_sys::fdpass;
 
@@ -59,15 +60,14 @@ impl Link {
     /// # Errors
     ///
     /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a message
-    /// that makes no sense.
+    /// that makes no sense, [`is_cut`] for one whose descriptors found no room.
     pub(crate) fn receive(&mut self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
         let received = fdpass::receive(&self.socket, &mut self.buffer)?;
         if received.len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if received.truncated {
-            let cut = "a message came without all of its descriptors";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, cut));
+            return Err(Errno::MFILE.into());
         }
         let packet = self.buffer.get(..received.len).unwrap_or_default();
         let message =
@@ -130,6 +130,11 @@ impl Link {
             tracing::error!("cannot tell the keeper: {error}");
         }
     }
+}
+
+/// Whether a message came without all of its descriptors: too many are open.
+pub(crate) fn is_cut(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
 }
 
 /// What another thread stores with the keeper.

@@ -24,6 +24,9 @@ pub const MAX_RECORD: usize = 4096;
 pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
+/// The most entries of the table. The budget of descriptors is usually used up
+/// before.
+pub const MAX_ENTRIES: usize = 65_536;
 /// Enough for every packet, bytes.
 pub const MAX_PACKET: usize = 2 + 2 + MAX_KEY + 2 + MAX_RECORD + 1 + MAX_FDS;
 
@@ -75,6 +78,11 @@ pub enum ToKeeper {
         /// The keeper's exit code.
         exit_code: u8,
     },
+    /// The master cannot go on, and why: its last words.
+    Failed {
+        /// At most [`MAX_TEXT`] bytes.
+        text: String,
+    },
 }
 
 /// A message of the keeper.
@@ -99,6 +107,19 @@ pub enum FromKeeper {
     Signal {
         /// Its number.
         number: i32,
+    },
+    /// An entry was not stored: there is no room for it, or not all of its
+    /// descriptors have come.
+    Refused {
+        /// Its key.
+        key: String,
+    },
+    /// Output that the keeper has thrown away while no master read it.
+    Lost {
+        /// The key of the entry with the pipes.
+        key: String,
+        /// How many bytes.
+        bytes: u64,
     },
 }
 
@@ -172,6 +193,7 @@ impl ToKeeper {
             Self::Adopted => Writer::new(4).done(),
             Self::Finish { exit_code } => Writer::new(5).byte(*exit_code).done(),
             Self::Notify { text } => Writer::new(6).bytes(text.as_bytes()).done(),
+            Self::Failed { text } => Writer::new(8).bytes(text.as_bytes()).done(),
         }
     }
 
@@ -192,6 +214,7 @@ impl ToKeeper {
             4 => Self::Adopted,
             5 => Self::Finish { exit_code: reader.byte()? },
             6 => Self::Notify { text: reader.text(MAX_TEXT)? },
+            8 => Self::Failed { text: reader.text(MAX_TEXT)? },
             tag => return Err(Error::Tag(tag)),
         };
         reader.end(message)
@@ -225,6 +248,10 @@ impl FromKeeper {
                     .done()
             }
             Self::Signal { number } => Writer::new(69).i32(*number).done(),
+            Self::Refused { key } => Writer::new(72).bytes(key.as_bytes()).done(),
+            Self::Lost { key, bytes } => {
+                Writer::new(73).bytes(key.as_bytes()).raw(&bytes.to_le_bytes()).done()
+            }
         }
     }
 
@@ -258,6 +285,8 @@ impl FromKeeper {
                 Self::Orphan(Orphan { pid, start_time, exit })
             }
             69 => Self::Signal { number: reader.i32()? },
+            72 => Self::Refused { key: reader.text(MAX_KEY)? },
+            73 => Self::Lost { key: reader.text(MAX_KEY)?, bytes: u64::from_le_bytes(reader.array()?) },
             tag => return Err(Error::Tag(tag)),
         };
         reader.end(message)
@@ -426,6 +455,7 @@ mod tests {
         check_to(ToKeeper::Adopted);
         check_to(ToKeeper::Finish { exit_code: 3 });
         check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
+        check_to(ToKeeper::Failed { text: "no table".to_owned() });
         let hello = Hello {
             keeper_pid: 7,
             nofile_soft: Some(1024),
@@ -441,6 +471,8 @@ mod tests {
             check_from(FromKeeper::Orphan(Orphan { pid: 7, start_time: u64::MAX, exit }));
         }
         check_from(FromKeeper::Signal { number: 15 });
+        check_from(FromKeeper::Refused { key: "worker:1".to_owned() });
+        check_from(FromKeeper::Lost { key: "worker:1".to_owned(), bytes: u64::MAX });
     }
 
     #[test]
@@ -484,7 +516,7 @@ mod tests {
                     state.to_be_bytes()[0]
                 })
                 .collect();
-            let mut packet = vec![VERSION, bytes.first().map_or(0, |byte| byte % 72)];
+            let mut packet = vec![VERSION, bytes.first().map_or(0, |byte| byte % 80)];
             packet.extend(bytes);
             let _ = ToKeeper::decode(&packet);
             let _ = FromKeeper::decode(&packet);

@@ -1,13 +1,17 @@
 //! The hidden `supervisor master`, which the keeper starts.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 use supervisor_keeper::MASTER_FD;
+use supervisor_master::SafeMode;
 use supervisor_sys::inherited;
 
-use crate::args::{Folders, Shown};
+use crate::args::{Folders, Master, Shown};
 use crate::exit_code::{ExitCode, Failure};
 
-pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
+pub(super) fn master(options: Master) -> Result<ExitCode, Failure> {
+    let Master { folders, safe_mode, leave_after } = options;
     let Folders { runtime_dir, log_dir, state_dir, foreground, echo } = folders;
     let mut inherited =
         inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
@@ -22,6 +26,10 @@ pub(super) fn master(folders: Folders) -> Result<ExitCode, Failure> {
         state_dir,
         foreground,
         echo: echo.and_then(Shown::form),
+        safe_mode: safe_mode.map(|reason| SafeMode {
+            reason,
+            leave_after: Duration::from_secs(leave_after.unwrap_or_default()),
+        }),
     };
     supervisor_master::run(options)?;
     Ok(ExitCode::Done)

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::Selection;
 use super::history::{self, MAX_LINE, text};
 use super::routes::send_line;
+use crate::elsewhere::elsewhere;
 use crate::output::{Access, Piece};
 
 /// What is asked for.
@@ -65,7 +66,7 @@ pub(super) async fn tell(logs: Logs, mut to: Sender<Bytes>) {
     for file in logs.files {
         let wanted = history::Wanted { lines, grep: grep.clone(), since };
         // A file that is not there yet has no lines.
-        let read = tokio::task::spawn_blocking(move || history::read(&file, &wanted)).await;
+        let read = elsewhere(move || history::read(&file, &wanted)).await;
         for line in read.ok().and_then(Result::ok).unwrap_or_default() {
             if send_line(&mut to, &line).await.is_err() {
                 return;

@@ -17,8 +17,10 @@ use supervisor_protocol::control::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, LogQuery, Reply, Request, channel, environment, events, logs};
+use crate::elsewhere::elsewhere;
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
+use crate::words;
 
 /// The largest request body, bytes.
 const BODY: usize = 16 * 1024 * 1024;
@@ -155,10 +157,11 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
     match answer.await {
         Ok(Ok(Reply::Json(body))) => json(StatusCode::OK, body),
         Ok(Ok(Reply::Order(answer))) => stream(|to| tell_order(answer, to)),
+        Ok(Ok(Reply::Steps(steps))) => stream(|to| tell_steps(steps, to)),
         Ok(Ok(Reply::Env(subjects, reveal))) => {
-            match tokio::task::spawn_blocking(move || environment::read(subjects, reveal)).await {
+            match elsewhere(move || environment::read(subjects, reveal)).await {
                 Ok(workers) => json(StatusCode::OK, to_json(&Environments { workers })),
-                Err(_) => ending(),
+                Err(error) => refusal(refuse(ErrorCode::Failed, words::lack(&error))),
             }
         }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
@@ -318,6 +321,14 @@ async fn tell_order(mut answer: Answer, mut to: Sender<Bytes>) {
         }
     }
     let _ = send_line(&mut to, &Progress::Done { exit_code: end.exit_code }).await;
+}
+
+async fn tell_steps(mut steps: mpsc::Receiver<Progress>, mut to: Sender<Bytes>) {
+    while let Some(step) = steps.recv().await {
+        if send_line(&mut to, &step).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn finished(line: Line) -> Progress {

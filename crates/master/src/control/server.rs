@@ -1,6 +1,7 @@
 //! Accepting connections: who may speak, and how many at a time.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{Request, routes};
+use crate::words;
 
 /// Connections served at a time; further ones wait.
 const CONNECTIONS: usize = 128;
@@ -76,11 +78,16 @@ async fn accept(
     open: Arc<AtomicBool>,
     permits: Arc<Semaphore>,
 ) {
+    // A descriptor for one client when there is no other.
+    let mut reserve = spare();
+    let mut failed = false;
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                failed = false;
+                reserve = reserve.or_else(spare);
                 let requests = requests.clone();
                 let allowed = open.load(Ordering::Relaxed) || is_allowed(&stream);
                 tokio::spawn(async move {
@@ -89,11 +96,20 @@ async fn accept(
                 });
             }
             Err(error) => {
-                tracing::warn!("control socket: cannot accept: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!("control socket: cannot accept: {}", words::lack(&error));
+                }
+                // Without descriptors clients come one after another.
+                if reserve.take().is_none() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Serves one connection. A client that breaks off is nobody's problem.
