@@ -85,12 +85,15 @@ fn without_descriptors() {
     let home = Home::new();
     home.start_app("web", &settings(&home));
     let (_, master) = home.daemon();
-    let numbers = || fs::read_dir(process::path(master, "fd")).unwrap();
-    let highest =
-        numbers().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok()).max();
-    let limited = Limited::to(master, "--nofile", highest.unwrap() + 1);
+    let numbers =
+        || fs::read_dir(process::path(master, "fd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let highest: Option<usize> = numbers().filter_map(|number| number.to_str()?.parse().ok()).max();
+    let limit = highest.unwrap() + 1;
+    let limited = Limited::to(master, "--nofile", limit.try_into().unwrap());
     // Clients who say nothing take what is left.
-    let idle: Vec<UnixStream> = (0..100).filter_map(|_| UnixStream::connect(home.socket()).ok()).collect();
+    let free = limit - numbers().count();
+    let idle: Vec<UnixStream> = (0..free).map(|_| UnixStream::connect(home.socket()).unwrap()).collect();
+    until("all are taken", || numbers().count() == limit);
     process::kill_and_wait(home.pids("web")[0]);
     let app = home.app_when("web", "tells why", |app| {
         app["workers"][0]["last_exit"]["reason"]
