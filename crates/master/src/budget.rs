@@ -86,38 +86,39 @@ fn sockets(app: &App) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state;
 
-    fn app(more: &str) -> App {
-        let text = format!(r#"{{"name": "web", "command": ["true"], "cwd": "/", "max_surge": 1{more}}}"#);
-        serde_json::from_str(&text).unwrap()
+    fn app() -> App {
+        let text = br#"{"schema": 1, "apps": [{"generation": 1, "instances": 1,
+            "settings": {"name": "web", "command": ["true"], "cwd": "/"}}]}"#;
+        let (app, _) = state::decode(text).unwrap().apps.remove(0);
+        App { max_surge: 1, exec_mode: ExecMode::Cluster, reload: Reload::Rolling, ..app }
     }
 
     #[track_caller]
-    fn check(limit: u64, instances: u32, more: &str, expected: Result<(), &str>) {
-        let app = app(more);
-        match (check_against(Some(limit), [(instances, &app)].into_iter()), expected) {
+    fn check(limit: u64, instances: u32, app: &App, expected: Result<(), &str>) {
+        match (check_against(Some(limit), [(instances, app)].into_iter()), expected) {
             (Ok(()), Ok(())) => {}
             (Err(error), Err(words)) => {
                 assert!(error.code == ErrorCode::Busy && error.message.contains(words), "{error:?}");
             }
-            (result, _) => panic!("{instances} under {limit}{more}: {result:?}"),
+            (result, _) => panic!("{instances} under {limit}: {result:?}"),
         }
     }
 
     #[test]
     fn a_thousand_workers_need_less_than_20_000_descriptors() {
-        check(20_000, 1000, "", Ok(()));
-        check(20_000, 900, r#", "reload": "all""#, Ok(()));
+        check(20_000, 1000, &app(), Ok(()));
+        check(20_000, 900, &App { reload: Reload::All, ..app() }, Ok(()));
     }
 
     #[test]
     fn refusals_have_the_numbers() {
-        check(1024, 61, "", Ok(()));
-        check(1024, 62, "", Err("63 workers may need 1030 descriptors, but the daemon's limit is 1024"));
-        check(1024, 68, r#", "exec_mode": "fork""#, Ok(()));
-        check(1024, 31, r#", "reload": "all""#, Ok(()));
-        check(1024, 32, r#", "reload": "all""#, Err("64 workers"));
-        check(1 << 20, 8190, "", Ok(()));
-        check(1 << 20, 8192, "", Err("65544 entries"));
+        let told = "63 workers may need 1030 descriptors, but the daemon's limit is 1024";
+        check(1024, 61, &app(), Ok(()));
+        check(1024, 62, &app(), Err(told));
+        check(1024, 32, &App { reload: Reload::All, ..app() }, Err("64 workers"));
+        check(1 << 20, 8190, &app(), Ok(()));
+        check(1 << 20, 8192, &app(), Err("65544 entries"));
     }
 }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use supervisor_config::{App, DaemonSettings};
+use supervisor_config::DaemonSettings;
 use supervisor_core::{AppId, Exit, Slots, Timestamp, WorkerId};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY, Orphan};
@@ -22,7 +22,7 @@ use crate::registry::{Registry, refuse};
 use crate::settings::Settings;
 use crate::store::{Pending, Store};
 use crate::workers::process_exit;
-use crate::{STATE_FILE, clock, listeners};
+use crate::{STATE_FILE, clock, listeners, state};
 
 /// The keeper's table, as far as it is understood.
 #[derive(Debug)]
@@ -130,10 +130,10 @@ impl Table {
 
     /// Something to call an app by of which only the name is known.
     fn stand_in(&mut self, name: &str) -> Option<AppId> {
-        let app = serde_json::json!({ "name": name, "command": ["?"], "cwd": "/" });
-        let app: App = serde_json::from_value(app)
-            .inspect_err(|error| tracing::error!("{name}: nothing stands in for it: {error}"))
-            .ok()?;
+        let settings = serde_json::json!({ "name": name, "command": ["?"], "cwd": "/" });
+        let app = serde_json::json!({ "generation": 0, "instances": 0, "settings": settings });
+        let text = serde_json::json!({ "schema": 1, "apps": [app] }).to_string();
+        let (app, _) = state::decode(text.as_bytes()).ok()?.apps.pop()?;
         let id = self.registry.insert(Settings::new(app, 0), records::Origin::default(), 0, BTreeSet::new());
         self.unread.insert(id);
         Some(id)
