@@ -416,7 +416,7 @@ impl Keeper {
     fn bury_master(&mut self, exit: Exit) {
         // What it sent before it ended counts.
         while self.hear_master() {}
-        let Some(mut master) = self.master.take() else { return };
+        let Some(master) = self.master.take() else { return };
         // It fails when the end of its messages was seen.
         let _ = self.poller.remove(&master.socket);
         if self.finish.is_some() {
@@ -424,7 +424,7 @@ impl Keeper {
         }
         let now = Instant::now();
         let is_replaced = self.try_new_binary(now)
-            || self.go_back(master.serves, &exit.to_string(), master.last_words.take());
+            || self.go_back(master.serves, &exit.to_string(), master.last_words.clone());
         let ended = match (master.safe, master.serves) {
             // The next one is of another binary.
             _ if is_replaced => Ended::Served,
