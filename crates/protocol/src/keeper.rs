@@ -486,7 +486,8 @@ impl Writer {
 
     fn done(self) -> Vec<u8> {
         #[cfg(feature = "next-version")]
-        let this = if matches!(self.0.get(1), Some(1 | 66)) { self } else { self.byte(7) };
+        let this =
+            if matches!(self.0.get(1).copied(), Some(1 | TOGETHER | 66)) { self } else { self.byte(7) };
         #[cfg(not(feature = "next-version"))]
         let this = self;
         this.0
