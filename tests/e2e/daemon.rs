@@ -86,12 +86,17 @@ fn a_master_that_hangs_is_replaced() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 1));
     let (keeper, master) = home.daemon();
+    let workers = home.pids("web");
+    let load = Load::with_clients(home.address(), 4);
     process::signal(master, Signal::STOP);
     until("there is another master", || {
-        !process::is_alive(master) && process::children(keeper).iter().any(|pid| *pid != master)
+        !process::is_alive(master)
+            && process::children(keeper).iter().any(|pid| *pid != master && !workers.contains(pid))
     });
-    home.app_in_state("web", "online");
-    home.get("/pid").unwrap();
+    assert_eq!(pids(&home.app_in_state("web", "online")), workers);
+    assert!(home.log("keeper.log").contains("does not answer any more"), "{}", home.log("keeper.log"));
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use supervisor_sys::user::User;
 
 use crate::follow::Follow;
 use crate::harness::{Home, text};
+use crate::mounts::Tmpfs;
 use crate::process;
 use crate::programs::worker;
 use crate::wait::until;
@@ -256,8 +257,7 @@ fn renamed_files_are_left_and_opened_anew() {
 #[test]
 fn a_full_disk_stops_nobody() {
     let home = Home::new();
-    // It takes CAP_SYS_ADMIN, which root in a container may lack.
-    let Some(disk) = Tmpfs::mount(home.path("disk")) else { return };
+    let disk = Tmpfs::mount(home.path("disk"));
     start(
         &home,
         ", --flood",
@@ -272,33 +272,14 @@ fn a_full_disk_stops_nobody() {
     assert!(home.ok(&["status"]).stdout.contains("could not be written"));
     let full = fs::read_to_string(disk.0.join("out.log")).unwrap();
     let line = format!("{}\n", "flood ".repeat(30));
-    assert!(full.len() % line.len() == 0 && full.lines().all(|found| found == line.trim_end_matches('\n')));
+    assert!(
+        full.len().is_multiple_of(line.len())
+            && full.lines().all(|found| found == line.trim_end_matches('\n'))
+    );
     // Space comes back, and so does output.
     fs::remove_file(disk.0.join("out.log")).unwrap();
     until("it is written again", || fs::metadata(disk.0.join("out.log")).is_ok_and(|file| file.len() > 0));
     home.ok(&["kill", "--now"]);
-}
-
-/// A small file system in memory, which goes with this value.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: PathBuf) -> Option<Self> {
-        fs::create_dir(&path).unwrap();
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
-            .arg(&path)
-            .status()
-            .unwrap();
-        mount.success().then_some(Self(path))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // The daemon may still have a file open there.
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn json_has_the_documented_shape() {
                 ("instances", "object"),
                 ("restarts", "number"),
                 ("listeners", "list"),
+                ("last_order", "null object"),
                 ("workers", "list"),
             ],
         );

@@ -794,9 +794,15 @@ pub(crate) struct Master {
     /// Only look whether what the keeper has could be taken over
     #[arg(long)]
     pub(crate) rehearse: bool,
+    /// Only stand in for masters that keep dying, for this reason
+    #[arg(long, requires = "leave_after")]
+    pub(crate) safe_mode: Option<String>,
+    /// For so many seconds
+    #[arg(long)]
+    pub(crate) leave_after: Option<u64>,
 }
 
-/// Where the daemon's things are
+/// Where a daemon has its files, and what it shows
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Folders {
     /// See `Home`
@@ -867,7 +873,8 @@ mod tests {
             "--runtime-dir /r --log-dir /l --state-dir /s",
         ] {
             let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
-            let Command::Master(Master { folders, rehearse: false }) = args.command else {
+            let Command::Master(Master { folders, rehearse: false, safe_mode: None, .. }) = args.command
+            else {
                 panic!("{args:?}")
             };
             assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));

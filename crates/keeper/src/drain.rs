@@ -1,14 +1,13 @@
 //! Workers' output while no master reads it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::pipe::{SpliceFlags, splice};
-use supervisor_protocol::keeper::FdRole;
-
 use crate::log::say;
 use crate::table::Table;
+use rustix::pipe::{SpliceFlags, splice};
 
 /// How long nobody may read before the keeper does.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,8 +26,9 @@ pub(crate) struct Drain {
     null: File,
     /// `None` while a master reads.
     due: Option<Instant>,
-    /// Bytes thrown away; `None` until there was a pipe to drain.
-    lost: Option<u64>,
+    /// Bytes thrown away, by the keys of the entries with the pipes; `None` until
+    /// there was a pipe to drain.
+    lost: Option<BTreeMap<Box<str>, u64>>,
 }
 
 impl Drain {
@@ -42,12 +42,13 @@ impl Drain {
         Ok(Self { null, due: Some(now + PATIENCE), lost: None })
     }
 
-    /// A master reads from now on.
-    pub(crate) fn stop(&mut self) {
+    /// A master reads from now on. Returns what was thrown away.
+    pub(crate) fn stop(&mut self) -> BTreeMap<Box<str>, u64> {
         self.due = None;
-        if let Some(lost) = self.lost.take() {
-            say!("the master reads workers' output again; {lost} bytes of it were thrown away");
-        }
+        let Some(lost) = self.lost.take() else { return BTreeMap::new() };
+        let bytes: u64 = lost.values().sum();
+        say!("the master reads workers' output again; {bytes} bytes of it were thrown away");
+        lost
     }
 
     /// Nobody reads any more.
@@ -65,17 +66,20 @@ impl Drain {
             return;
         }
         let mut drained = 0;
-        let mut pipes = table.with_role(FdRole::Drain).peekable();
-        if self.lost.is_none() && pipes.peek().is_some() {
-            say!("no master reads workers' output: throwing it away, so that they need not wait");
-            self.lost = Some(0);
-        }
-        for pipe in pipes {
+        for (key, pipe) in table.pipes() {
+            let lost = self.lost.get_or_insert_with(|| {
+                say!("no master reads workers' output: throwing it away, so that they need not wait");
+                BTreeMap::new()
+            });
             // Unlike read(2), this never waits, whether O_NONBLOCK is set or
             // not, and though a new master may already read beside us.
-            drained += splice(pipe, None, &self.null, None, PIECE, SpliceFlags::NONBLOCK).unwrap_or(0) as u64;
+            let bytes =
+                splice(pipe, None, &self.null, None, PIECE, SpliceFlags::NONBLOCK).unwrap_or(0) as u64;
+            if bytes > 0 {
+                *lost.entry(key.into()).or_default() += bytes;
+                drained += bytes;
+            }
         }
-        self.lost = self.lost.map(|lost| lost + drained);
         self.due = Some(now + if drained > 0 { BUSY } else { IDLE });
     }
 }
@@ -84,6 +88,8 @@ impl Drain {
 mod tests {
     use std::io::Write;
     use std::os::fd::OwnedFd;
+
+    use supervisor_protocol::keeper::FdRole;
 
     use super::*;
     use crate::table::Entry;
@@ -106,11 +112,10 @@ mod tests {
         drain.run(&table, begin);
         assert_eq!(drain.lost, None, "too early");
         drain.run(&table, begin + PATIENCE);
-        assert_eq!(drain.lost, Some(65_536));
         assert_eq!(drain.deadline(), Some(begin + PATIENCE + BUSY));
         drain.run(&table, begin + PATIENCE + BUSY);
-        assert_eq!(drain.lost, Some(65_536));
-        drain.stop();
-        assert_eq!((drain.lost, drain.deadline()), (None, None));
+        assert_eq!(drain.stop(), BTreeMap::from([("full".into(), 65_536)]));
+        assert_eq!(drain.deadline(), None);
+        assert!(drain.stop().is_empty());
     }
 }

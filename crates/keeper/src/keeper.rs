@@ -5,7 +5,7 @@ mod upgrade;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
 use supervisor_sys::fdpass::Received;
 use supervisor_sys::pidfd::{self, Exit};
 use supervisor_sys::poll::{Interest, Poller};
@@ -17,10 +17,10 @@ use crate::drain::Drain;
 use crate::ending::Ending;
 use crate::error::system;
 use crate::log::say;
-use crate::master::{self, Cradle, Master};
+use crate::master::{self, Cradle, Master, SafeMode};
 use crate::news::News;
 use crate::notify::ServiceManager;
-use crate::restarts::Restarts;
+use crate::restarts::{Ended, Next, Restarts};
 use crate::signals::Signals;
 use crate::state::Running;
 use crate::table::{Entry, Table};
@@ -50,6 +50,8 @@ pub(crate) struct Keeper {
     master: Option<Master>,
     /// When the next master is started, while there is none.
     start_at: Option<Instant>,
+    /// The next master is to be in safe mode.
+    safe: Option<SafeMode>,
     /// Since when no master serves; `None` while one does.
     unserved_since: Option<Instant>,
     restarts: Restarts,
@@ -95,6 +97,7 @@ impl Keeper {
             poller,
             master: None,
             start_at: Some(now),
+            safe: None,
             unserved_since: Some(now),
             restarts: Restarts::default(),
             is_settling: false,
@@ -177,8 +180,9 @@ impl Keeper {
             return Ok(());
         }
         self.start_at = None;
-        match self.cradle.start(&self.poller, now) {
+        match self.cradle.start(self.safe.as_ref(), &self.poller, now) {
             Ok(master) => {
+                self.safe = None;
                 // It has not heard yet that everything is to end.
                 if self.ending.is_asked() {
                     self.news.add_signal(Signal::TERM);
@@ -289,6 +293,7 @@ impl Keeper {
             Ok(message) if truncated || message.fds() != fds.len() => {
                 let (got, meant) = (fds.len(), message.fds());
                 say!("{} is not stored: {got} of its {meant} descriptors have come", name(&message));
+                self.refuse(message);
             }
             Ok(ToKeeper::Together(messages)) => {
                 let mut fds = fds.into_iter();
@@ -296,6 +301,23 @@ impl Keeper {
             }
             Ok(message) => self.obey(message, &mut fds.into_iter(), now),
             Err(error) => say!("a message of the master is not understood: {error}"),
+        }
+    }
+
+    /// Has the master know of the entries that are not stored.
+    fn refuse(&mut self, message: ToKeeper) {
+        match message {
+            ToKeeper::Put { key, .. } => self.news.add_note(FromKeeper::Refused { key }),
+            ToKeeper::Together(messages) => {
+                messages.into_iter().for_each(|message| self.refuse(message));
+            }
+            ToKeeper::Delete { .. }
+            | ToKeeper::Beat
+            | ToKeeper::Adopted
+            | ToKeeper::Notify { .. }
+            | ToKeeper::Upgrade { .. }
+            | ToKeeper::Failed { .. }
+            | ToKeeper::Finish { .. } => {}
         }
     }
 
@@ -308,6 +330,7 @@ impl Keeper {
                 if !self.table.put(&key, Entry { record: record.into(), fds }) {
                     let (entries, fds) = self.table.size();
                     say!("{key:?} is not stored: no room beside {entries} entries with {fds} descriptors");
+                    self.news.add_note(FromKeeper::Refused { key });
                 }
             }
             ToKeeper::Delete { key } => self.table.delete(&key),
@@ -327,9 +350,13 @@ impl Keeper {
             }
             ToKeeper::Adopted => {
                 self.unserved_since = None;
-                self.drain.stop();
-                if let Some(master) = &mut self.master {
-                    master.serves = true;
+                let Some(master) = &mut self.master else { return };
+                master.serves = true;
+                // One in safe mode leaves the output to us.
+                if !master.safe {
+                    for (key, bytes) in self.drain.stop() {
+                        self.news.add_note(FromKeeper::Lost { key: key.into(), bytes });
+                    }
                 }
                 Self::settle_down();
             }
@@ -389,7 +416,7 @@ impl Keeper {
     fn bury_master(&mut self, exit: Exit) {
         // What it sent before it ended counts.
         while self.hear_master() {}
-        let Some(mut master) = self.master.take() else { return };
+        let Some(master) = self.master.take() else { return };
         // It fails when the end of its messages was seen.
         let _ = self.poller.remove(&master.socket);
         if self.finish.is_some() {
@@ -397,11 +424,34 @@ impl Keeper {
         }
         let now = Instant::now();
         let is_replaced = self.try_new_binary(now)
-            || self.go_back(master.serves, &exit.to_string(), master.last_words.take());
-        let pause = self.restarts.after(master.serves || is_replaced);
-        let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
-        say!("master {} ended ({exit}); the next one starts {when}", master.pid);
-        self.start_at = Some(now + pause);
+            || self.go_back(master.serves, &exit.to_string(), master.last_words.clone());
+        let ended = match (master.safe, master.serves) {
+            // The next one is of another binary.
+            _ if is_replaced => Ended::Served,
+            (false, true) => Ended::Served,
+            (false, false) => Ended::Failed,
+            (true, _) if exit == Exit::Code(0) => Ended::Left,
+            (true, _) => Ended::Died,
+        };
+        let Master { pid, last_words, .. } = master;
+        match self.restarts.after(ended, now) {
+            Next::Ordinary(pause) => {
+                let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
+                say!("master {pid} ended ({exit}); the next one starts {when}");
+                self.start_at = Some(now + pause);
+            }
+            Next::Safe(pause) => {
+                let failures = self.restarts.failures();
+                let words = last_words.map(|words| format!(": {words}")).unwrap_or_default();
+                let reason = format!(
+                    "{failures} masters in a row ended before they served, the last one: {exit}{words}"
+                );
+                say!("{reason}");
+                say!("safe mode: workers go on, but nobody replaces them; the next try is in {pause:?}");
+                self.safe = Some(SafeMode { reason, pause });
+                self.start_at = Some(now);
+            }
+        }
         self.unserved_since.get_or_insert(now);
         self.drain.start(now);
     }

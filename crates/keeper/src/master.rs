@@ -39,6 +39,8 @@ pub(crate) struct Master {
     pub(crate) pidfd: OwnedFd,
     /// Our end of the pair; non-blocking, and in the poller.
     pub(crate) socket: OwnedFd,
+    /// It is in safe mode.
+    pub(crate) safe: bool,
     /// It has said that it serves.
     pub(crate) serves: bool,
     /// Why it cannot go on, as it has said.
@@ -71,6 +73,24 @@ enum Step {
     Nothing,
 }
 
+/// What a master in safe mode is told.
+#[derive(Debug)]
+pub(crate) struct SafeMode {
+    /// Why there is one.
+    pub(crate) reason: String,
+    /// When it is to leave.
+    pub(crate) pause: Duration,
+}
+
+impl SafeMode {
+    /// The last arguments of such a master.
+    fn args(&self) -> [OsString; 4] {
+        let seconds = self.pause.as_secs().to_string();
+        let reason = self.reason.replace('\0', " ");
+        ["--safe-mode".into(), reason.into(), "--leave-after".into(), seconds.into()]
+    }
+}
+
 /// What every master is started with.
 #[derive(Debug)]
 pub(crate) struct Cradle {
@@ -84,14 +104,22 @@ pub(crate) struct Cradle {
 }
 
 impl Cradle {
-    /// Starts a master. `poller` announces its messages, under [`TOKEN`].
+    /// Starts a master, in safe mode if that is given. `poller` announces its
+    /// messages, under [`TOKEN`].
     ///
     /// # Errors
     ///
     /// When descriptors, memory or processes are short; nothing is left behind.
-    pub(crate) fn start(&mut self, poller: &Poller, now: Instant) -> Result<Master, Error> {
+    pub(crate) fn start(
+        &mut self,
+        safe: Option<&SafeMode>,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<Master, Error> {
         let Self { launcher, binary, args, null, .. } = self;
-        Master::start(launcher, binary.as_fd(), args.clone(), null, (TOKEN, None), poller, now)
+        let args = args.iter().cloned().chain(safe.into_iter().flat_map(SafeMode::args)).collect();
+        let master = Master::start(launcher, binary.as_fd(), args, null, (TOKEN, None), poller, now)?;
+        Ok(Master { safe: safe.is_some(), ..master })
     }
 
     /// Starts a child of another binary that is to restore a copy of the table
@@ -143,6 +171,7 @@ impl Master {
             pid: child.pid,
             pidfd: child.pidfd,
             socket: ours,
+            safe: false,
             serves: false,
             last_words: None,
             silence: Silence::new(now),
@@ -165,6 +194,7 @@ impl Master {
             pid,
             pidfd,
             socket,
+            safe: false,
             serves: true,
             last_words: None,
             silence,
@@ -271,7 +301,13 @@ impl Master {
                     self.put(&FromKeeper::Signal { number: signal.as_raw() }, &[])?;
                     news.signal_sent();
                 }
-                None => return Ok(self.send_orphan(news)? || self.send_upgrade(news)?),
+                None => match news.note() {
+                    Some(note) => {
+                        self.put(note, &[])?;
+                        news.note_sent();
+                    }
+                    None => return Ok(self.send_orphan(news)? || self.send_upgrade(news)?),
+                },
             },
             Step::Nothing => return Ok(false),
         }

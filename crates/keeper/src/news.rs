@@ -7,15 +7,19 @@ use supervisor_sys::signal::Signal;
 
 /// Ends of orphans that are remembered; the oldest is forgotten first.
 const ORPHANS: usize = 4096;
+/// Notes that wait for a master; the oldest is forgotten first.
+const NOTES: usize = 4096;
 
-/// Signals that no master has got yet, and the ends of orphans.
+/// Signals and notes that no master has got yet, and the ends of orphans.
 ///
-/// A signal goes to one master. The end of an orphan goes to each: the one that
+/// A signal and a note go to one master. The end of an orphan goes to each: the one that
 /// got it may have died of something else before it could act.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     /// Each at most once, as in the kernel.
     signals: VecDeque<Signal>,
+    /// What a master should know that has the table.
+    notes: VecDeque<FromKeeper>,
     orphans: VecDeque<Orphan>,
     /// How many orphans have been forgotten: the number of the first one here.
     forgotten: u64,
@@ -43,6 +47,24 @@ impl News {
         self.signals.pop_front();
     }
 
+    /// Lets the next master that listens have this.
+    pub(crate) fn add_note(&mut self, note: FromKeeper) {
+        if self.notes.len() == NOTES {
+            self.notes.pop_front();
+        }
+        self.notes.push_back(note);
+    }
+
+    /// The note that has waited longest.
+    pub(crate) fn note(&self) -> Option<&FromKeeper> {
+        self.notes.front()
+    }
+
+    /// Notes that a master has got that note.
+    pub(crate) fn note_sent(&mut self) {
+        self.notes.pop_front();
+    }
+
     /// Notes the end of an orphan.
     pub(crate) fn add_orphan(&mut self, orphan: Orphan) {
         if self.orphans.len() == ORPHANS {
@@ -64,7 +86,10 @@ impl News {
     pub(crate) fn messages(&self) -> impl Iterator<Item = FromKeeper> {
         let signals = self.signals.iter().map(|signal| FromKeeper::Signal { number: signal.as_raw() });
         let orphans = self.orphans.iter().copied().map(FromKeeper::Orphan);
-        signals.chain(orphans).chain(self.upgrade.clone().map(FromKeeper::Upgrade))
+        signals
+            .chain(self.notes.iter().cloned())
+            .chain(orphans)
+            .chain(self.upgrade.clone().map(FromKeeper::Upgrade))
     }
 
     /// Takes one of these.
@@ -76,6 +101,7 @@ impl News {
                 }
             }
             FromKeeper::Orphan(orphan) => self.add_orphan(orphan),
+            note @ (FromKeeper::Refused { .. } | FromKeeper::Lost { .. }) => self.add_note(note),
             FromKeeper::Upgrade(upgrade) => self.set_upgrade(upgrade),
             FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd => {}
         }
@@ -111,6 +137,18 @@ mod tests {
         assert_eq!(news.signal(), Some(Signal::TERM));
         news.signal_sent();
         assert_eq!(news.signal(), None);
+    }
+
+    #[test]
+    fn notes_are_bounded() {
+        let mut news = News::default();
+        let note = |bytes| FromKeeper::Lost { key: "worker:1".to_owned(), bytes };
+        for bytes in 0..5000 {
+            news.add_note(note(bytes));
+        }
+        assert_eq!((news.notes.len(), news.note()), (NOTES, Some(&note(904))));
+        news.note_sent();
+        assert_eq!(news.note(), Some(&note(905)));
     }
 
     #[test]

@@ -61,6 +61,14 @@ pub struct State {
     pub(crate) news: News,
 }
 
+impl State {
+    /// Whether a master runs that is this process's child.
+    #[must_use]
+    pub const fn has_master(&self) -> bool {
+        self.master.is_some()
+    }
+}
+
 /// A master that runs.
 #[derive(Debug)]
 pub(crate) struct Running {

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
 
-use supervisor_protocol::keeper::FdRole;
+use supervisor_protocol::keeper::{FdRole, MAX_ENTRIES};
 
 use crate::state::Section;
-
-/// The most entries. The budget of descriptors is usually used up before.
-const MAX_ENTRIES: usize = 65_536;
 
 /// A record and the descriptors that belong to it.
 #[derive(Debug)]
@@ -94,6 +91,16 @@ impl Table {
     pub(crate) fn with_role(&self, wanted: FdRole) -> impl Iterator<Item = &OwnedFd> {
         let fds = self.entries.values().flat_map(|entry| &entry.fds);
         fds.filter(move |(role, _)| *role == wanted).map(|(_, fd)| fd)
+    }
+
+    /// All workers' pipes, each with the key of its entry.
+    pub(crate) fn pipes(&self) -> impl Iterator<Item = (&str, &OwnedFd)> {
+        let of_entry = |(key, entry)| {
+            let entry: &Entry = entry;
+            let pipes = entry.fds.iter().filter(|(role, _)| *role == FdRole::Drain);
+            pipes.map(move |(_, pipe)| (key, pipe))
+        };
+        self.entries.iter().map(|(key, entry)| (&**key, entry)).flat_map(of_entry)
     }
 
     /// How many entries there are, and how many descriptors in them.

@@ -21,6 +21,7 @@ use supervisor_protocol::keeper::OrphanExit;
 
 use crate::capture::Captured;
 use crate::clock;
+use crate::fault;
 use crate::inherit::{Apps, Leftover, Leftovers};
 use crate::master::Master;
 use crate::memory::Remembered;
@@ -113,6 +114,7 @@ impl Master {
         leftovers: &mut Leftovers,
         news: &mut Vec<Event>,
     ) -> usize {
+        fault::adopt(&lasting.0.name);
         let Remembered { app: memo, slots } = known;
         let again = lasting.clone();
         let declarations: Vec<Declaration> =

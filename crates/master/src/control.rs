@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use supervisor_core::Slots;
 use supervisor_protocol::control::{
-    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal, StartUpgrade,
+    Apply, ErrorDetail, Flush, Kill, Progress, Reopen, Reset, Scale, Select, SendMessage, SendSignal,
+    StartUpgrade,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use channel::Listening;
 pub(crate) use environment::Subject;
@@ -146,6 +147,8 @@ pub(crate) enum Reply {
     Json(Vec<u8>),
     /// The steps of an order.
     Order(Answer),
+    /// The same in safe mode: the last one is `Done`.
+    Steps(mpsc::Receiver<Progress>),
     /// The workers whose variables are to be read, and whether secrets are shown.
     Env(Vec<Subject>, bool),
     /// Output of workers.

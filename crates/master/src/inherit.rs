@@ -48,6 +48,8 @@ const IDS: u64 = 1 << 32;
 pub(crate) struct Inheritance {
     pub(crate) master: Master,
     pub(crate) apps: Apps,
+    /// There was none before.
+    pub(crate) is_first: bool,
 }
 
 /// The apps to begin with.
@@ -149,7 +151,10 @@ pub(crate) fn read(link: &mut Link) -> anyhow::Result<Table> {
             FromKeeper::Orphan(orphan) => table.apps.leftovers.orphans.push(orphan),
             FromKeeper::Upgrade(upgrade) => table.upgrade = Some(upgrade),
             FromKeeper::TableEnd => break,
-            FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
+            FromKeeper::Hello(_)
+            | FromKeeper::Signal { .. }
+            | FromKeeper::Refused { .. }
+            | FromKeeper::Lost { .. } => bail!("{lost}: an unexpected message"),
         }
     }
     crate::next::stage("restore");
@@ -202,7 +207,7 @@ impl Table {
 }
 
 /// The one descriptor of an entry.
-fn only(fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+pub(crate) fn only(fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, "its descriptor is missing");
     fds.into_iter().next().ok_or_else(missing)
 }
@@ -217,7 +222,8 @@ pub(crate) fn take_over(mut link: Link, log_dir: PathBuf, runtime_dir: &Path) ->
     let mut table = read(&mut link)?;
     link.meet(table.hello);
     let mut notices = Vec::new();
-    if table.first_worker.is_none() {
+    let is_first = table.first_worker.is_none();
+    if is_first {
         let recovered = recovery::recover(runtime_dir);
         for entry in recovered.entries {
             let fds: Vec<_> = entry.fds.iter().map(|(role, fd)| (*role, fd.as_fd())).collect();
@@ -267,7 +273,7 @@ pub(crate) fn take_over(mut link: Link, log_dir: PathBuf, runtime_dir: &Path) ->
     for (key, socket) in passed {
         master.listeners.pass(key, socket);
     }
-    Ok(Inheritance { master, apps })
+    Ok(Inheritance { master, apps, is_first })
 }
 
 /// The first few of these, for a message.
@@ -286,7 +292,7 @@ struct Entry {
 
 impl Leftovers {
     /// Takes what is about a worker. Returns whether it was.
-    fn take(&mut self, key: &str, record: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<bool> {
+    pub(crate) fn take(&mut self, key: &str, record: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<bool> {
         let Some((kind, id)) = key.split_once(':') else { return Ok(false) };
         let Ok(id) = id.parse().map(WorkerId) else { return Ok(false) };
         let is = |of: &str| of.strip_suffix(':') == Some(kind);
@@ -326,7 +332,7 @@ impl Leftovers {
     }
 
     /// Looks who has come to be of those that were only intended.
-    fn meet(&mut self, keeper: Pid) {
+    pub(crate) fn meet(&mut self, keeper: Pid) {
         for leftover in self.workers.values_mut().filter(|leftover| leftover.record.process.is_none()) {
             leftover.meet(keeper, &self.orphans);
         }
@@ -346,18 +352,15 @@ impl Leftovers {
 
     /// Ends those that nobody has adopted, and forgets them.
     pub(crate) fn end(self, link: &Link) {
-        let is_there = |leftover: &&Leftover| leftover.fds.get(&Held::Process).is_some_and(runs);
-        let strangers: Vec<&Leftover> = self.workers.values().filter(is_there).collect();
+        let strangers: Vec<&Leftover> = self.workers.values().filter(|leftover| leftover.runs()).collect();
         if !strangers.is_empty() {
             tracing::warn!("{} workers are ended that no app knows", strangers.len());
             end_all(&strangers);
         }
         let named = self.workers.keys().chain(&self.told).chain(self.calls.keys());
         for id in named.chain(self.channels.keys()) {
-            let keys = [records::worker_key, records::told_key, records::calls_key];
-            for key in keys.into_iter().chain([records::channel_key, records::line_key, records::topics_key])
-            {
-                link.delete(&key(*id));
+            for key in records::worker_keys(*id) {
+                link.delete(&key);
             }
         }
     }
@@ -394,18 +397,20 @@ impl Leftover {
             Some(ProcessRecord { pid: pid.as_raw_pid(), start_time: start_time.unwrap_or(0) });
     }
 
+    /// Whether its process has not ended.
+    pub(crate) fn runs(&self) -> bool {
+        self.fds.get(&Held::Process).is_some_and(|pidfd| {
+            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())) == Ok(0)
+        })
+    }
+
     /// Whether its number still means it or its session, and nobody who came
     /// later.
-    fn is_certain(&self, processes: &Processes) -> bool {
+    pub(crate) fn is_certain(&self, processes: &Processes) -> bool {
         let (Some(pid), Some(known)) = (self.process, self.record.process) else { return false };
         processes.session(pid).any(|entry| entry.start_time >= known.start_time)
     }
-}
-
-/// Whether a process has not ended.
-fn runs(pidfd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())) == Ok(0)
 }
 
 /// Kills workers that nobody has adopted, and waits until they are gone.

@@ -13,6 +13,7 @@
 
 mod adopt;
 mod automatic;
+mod budget;
 mod capture;
 mod cgroups;
 mod channel;
@@ -20,6 +21,7 @@ mod checks;
 mod clock;
 mod control;
 mod drains;
+mod elsewhere;
 mod events;
 mod family;
 mod fault;
@@ -28,6 +30,8 @@ pub mod fuzzing;
 mod group;
 mod hangs;
 mod inherit;
+mod lacks;
+mod last_words;
 mod ledger;
 mod link;
 mod listeners;
@@ -41,6 +45,7 @@ mod operations;
 mod output;
 mod own;
 mod passed;
+mod problems;
 mod queues;
 mod records;
 mod recovery;
@@ -48,6 +53,7 @@ mod registry;
 mod rehearsal;
 mod requests;
 mod run;
+mod safe;
 mod sampler;
 mod schedule;
 mod second_name;
@@ -67,6 +73,7 @@ mod workers;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use output::EchoForm;
 pub use recovery::{Orphan, forget_orphans, orphans};
@@ -92,6 +99,17 @@ pub struct Options {
     pub foreground: bool,
     /// Show workers' output on standard output and error, besides its files.
     pub echo: Option<EchoForm>,
+    /// Only stand in for those that die before they serve.
+    pub safe_mode: Option<SafeMode>,
+}
+
+/// Why there is nobody better, and for how long this is to go on.
+#[derive(Debug)]
+pub struct SafeMode {
+    /// In words.
+    pub reason: String,
+    /// When to make room for an ordinary master.
+    pub leave_after: Duration,
 }
 
 /// The name of the control socket in the runtime folder.

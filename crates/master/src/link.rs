@@ -8,7 +8,8 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_FDS, MAX_PACKET, MAX_TEXT, ToKeeper};
+use rustix::io::Errno;
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_FDS, MAX_PACKET, ToKeeper};
 use supervisor_sys::fdpass;
 
 use crate::fault;
@@ -89,15 +90,14 @@ impl Link {
     /// # Errors
     ///
     /// `UnexpectedEof` when the keeper is gone, `InvalidData` for a message
-    /// that makes no sense.
+    /// that makes no sense, [`is_cut`] for one whose descriptors found no room.
     pub(crate) fn receive(&mut self) -> io::Result<(FromKeeper, Vec<OwnedFd>)> {
         let received = fdpass::receive(&self.socket, &mut self.buffer)?;
         if received.len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if received.truncated {
-            let cut = "a message came without all of its descriptors";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, cut));
+            return Err(Errno::MFILE.into());
         }
         let packet = self.buffer.get(..received.len).unwrap_or_default();
         let message =
@@ -176,20 +176,6 @@ impl Link {
         }
     }
 
-    /// Lets the keeper hear the last words of this process: why it panics.
-    pub(crate) fn confess_panics(&self) -> io::Result<()> {
-        let socket = self.socket.try_clone()?;
-        let known = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            // Another thread's is not the end.
-            if std::thread::current().name() == Some("main") {
-                let _ = send(&socket, &last_words(info.to_string()), &[]);
-            }
-            known(info);
-        }));
-        Ok(())
-    }
-
     /// A way to the keeper's table for another thread.
     pub(crate) fn notes(&self) -> io::Result<Notes> {
         Ok(Notes { socket: self.socket.try_clone()?, mirror: self.mirror.clone() })
@@ -221,11 +207,6 @@ impl Link {
         self.send(&ToKeeper::Upgrade { label }, &[binary]);
     }
 
-    /// Says why this master cannot go on.
-    pub(crate) fn failed(&self, text: String) {
-        self.send(&last_words(text), &[]);
-    }
-
     /// Says that everything has ended.
     pub(crate) fn finish(&self, exit_code: u8) {
         self.send(&ToKeeper::Finish { exit_code }, &[]);
@@ -250,6 +231,11 @@ impl Link {
     }
 }
 
+/// Whether a message came without all of its descriptors: too many are open.
+pub(crate) fn is_cut(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
+}
+
 /// What another thread stores with the keeper.
 #[derive(Debug)]
 pub(crate) struct Notes {
@@ -270,11 +256,6 @@ impl Notes {
         self.mirror.delete(key);
         let _ = send(&self.socket, &ToKeeper::Delete { key: key.to_owned() }, &[]);
     }
-}
-
-fn last_words(mut text: String) -> ToKeeper {
-    text.truncate(text.floor_char_boundary(MAX_TEXT));
-    ToKeeper::Failed { text }
 }
 
 fn put(socket: &OwnedFd, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {

@@ -31,8 +31,8 @@ use supervisor_sys::socket::{self, FileAccess, TcpOptions};
 
 pub(crate) use captured::{Caught, Rival};
 use hangups::{Hangups, Watched};
-pub(crate) use keys::is_member;
 use keys::{KEY_PREFIX, common_key, group_of, key};
+pub(crate) use keys::{captured_address, is_member, is_member_of};
 pub(crate) use paths::AtPath;
 pub(crate) use probes::{Endpoint, Reach};
 

@@ -38,6 +38,7 @@ use crate::memory::Memory;
 use crate::operations::{Begun, Conclusion, Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
+use crate::problems::Problems;
 use crate::queues::Queues;
 use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
 use crate::registry::{Entry, Registry};
@@ -92,6 +93,10 @@ pub(crate) struct Master {
     pub(crate) store: Store,
     /// What the service manager was told, if there is one.
     service: Option<Service>,
+    /// What does not work now.
+    pub(crate) problems: Problems,
+    /// When the keeper refused an entry last.
+    pub(crate) refused_entry: Option<Instant>,
     /// Waits for the news of workers and of the keeper.
     pub(crate) poller: Poller,
     pub(crate) started: Instant,
@@ -178,6 +183,8 @@ impl Master {
             own: Own::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),
+            problems: Problems::default(),
+            refused_entry: None,
             poller: Poller::new()?,
             started: Instant::now(),
             notices,
@@ -367,7 +374,7 @@ impl Master {
         let app = &settings.app;
         self.listeners.open(seat, &settings, &self.link).map_err(|error| error.to_string())?;
         let identity = settings.identity()?;
-        let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::errno(&error));
+        let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::lack(&error));
 
         let (notify, notify_name) = socket::abstract_datagram().map_err(fail("notify socket"))?;
         let notify_name = format!("@{notify_name}");
@@ -458,7 +465,7 @@ impl Master {
             // The intent is deleted when the core announces the failure.
             Err(error) => {
                 self.workers.cgroups.remove(cgroup);
-                let cause = words::errno(&io::Error::from_raw_os_error(error.errno));
+                let cause = words::lack(&io::Error::from_raw_os_error(error.errno));
                 #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
                 return Err(match error.stage {
                     Stage::Exec => format!("exec {}: {cause}", program.display()),

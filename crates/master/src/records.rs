@@ -196,6 +196,11 @@ pub(crate) fn line_key(worker: supervisor_core::WorkerId) -> String {
     format!("{LINE}{}", worker.0)
 }
 
+/// The keys of all that is about a worker.
+pub(crate) fn worker_keys(worker: WorkerId) -> [String; 6] {
+    [WORKER, TOLD, CALLS, CHANNEL, LINE, TOPICS].map(|kind| format!("{kind}{}", worker.0))
+}
+
 pub(crate) fn app_key(name: &str) -> String {
     format!("{APP}{name}")
 }

@@ -8,6 +8,7 @@ use supervisor_core::{AppId, Supervisor, WorkerId};
 
 use crate::clock;
 use crate::inherit::{self, shortened};
+use crate::last_words::LastWords;
 use crate::link::Link;
 
 /// Reads a copy of the keeper's table, and tells the keeper when a master of
@@ -17,12 +18,12 @@ use crate::link::Link;
 ///
 /// When it could not: something in the table would be lost.
 pub fn rehearse(keeper: OwnedFd, state: anyhow::Result<()>) -> anyhow::Result<()> {
+    let words = LastWords::new(&keeper)?;
     let mut link = Link::new(keeper);
-    link.confess_panics()?;
     let result = state.and_then(|()| restore(&mut link));
     match &result {
         Ok(()) => link.adopted(),
-        Err(error) => link.failed(format!("{error:#}")),
+        Err(error) => words.say(&format!("{error:#}")),
     }
     result
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
-use supervisor_config::{App, Reload};
+use supervisor_config::App;
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
     Apply, Capture, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill,
@@ -13,7 +13,6 @@ use supervisor_protocol::control::{
 };
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::release::RELEASE;
-use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
 use tokio::sync::oneshot;
 
@@ -27,15 +26,7 @@ use crate::records::Origin;
 use crate::registry::refuse;
 use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
-use crate::{automatic, clock, snapshot, words};
-
-/// Descriptors that a worker may cost this process, beside its listeners: ten to
-/// use, and what the mirror has of them for the keeper's death.
-const FDS_PER_WORKER: u64 = 16;
-/// Those of each of its listeners, with the mirror's.
-const FDS_PER_LISTENER: u64 = 2;
-/// Descriptors that this process needs for itself.
-const OWN_FDS: u64 = 400;
+use crate::{automatic, budget, clock, snapshot, words};
 
 type Answered<T> = Result<T, ErrorDetail>;
 
@@ -167,6 +158,8 @@ impl Master {
             pid: std::process::id(),
             keeper_pid: self.link.keeper_pid(),
             uptime_s: self.started.elapsed().as_secs(),
+            safe_mode: None,
+            problems: self.problems.all(),
         }
     }
 
@@ -350,7 +343,7 @@ impl Master {
         automatic::check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
         let others = others.map(|(_, entry)| (entry.instances, &entry.settings.app));
-        check_budget(others.chain(apps.iter().map(|app| (app.instances, app))))?;
+        budget::check(others.chain(apps.iter().map(|app| (app.instances, app))))?;
         if let Some(daemon) = daemon {
             self.set_own(daemon)?;
         }
@@ -552,7 +545,7 @@ impl Master {
         let entry = self.registry.get(&scale.app).ok_or_else(|| self.registry.unknown(&scale.app))?;
         let (id, before) = (entry.id, entry.instances);
         let instances = scaled(before, &scale.instances)?;
-        check_budget(self.registry.iter().map(|(_, other)| {
+        budget::check(self.registry.iter().map(|(_, other)| {
             (if other.id == id { instances } else { other.instances }, &other.settings.app)
         }))?;
         // The new slots of an app that is stopped stay stopped.
@@ -717,27 +710,6 @@ impl Master {
         }
         Ok(Signalled { workers })
     }
-}
-
-/// Refuses more workers than there are descriptors for. Each app comes with its
-/// number of workers.
-fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> {
-    let Some(limit) = limits::get(Resource::Nofile).soft else { return Ok(()) };
-    let (mut workers, mut needed) = (0_u64, OWN_FDS);
-    for (instances, app) in apps {
-        // Where all are replaced together there are twice as many for a while.
-        let most = u64::from(instances) * if app.reload == Reload::Rolling { 1 } else { 2 };
-        workers += most;
-        needed += most * (FDS_PER_WORKER + FDS_PER_LISTENER * app.listen.len() as u64);
-    }
-    if needed <= limit {
-        return Ok(());
-    }
-    let message = format!(
-        "{workers} workers may need {needed} descriptors, but the daemon's limit is {limit}; \
-         raise the hard limit of open files and start the daemon anew"
-    );
-    Err(refuse(ErrorCode::Busy, message))
 }
 
 /// Refuses what the command line would never send.

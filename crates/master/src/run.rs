@@ -1,12 +1,15 @@
 //! The loop.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use supervisor_config::DaemonSettings;
 use supervisor_core::Event;
 use supervisor_protocol::control::StartUpgrade;
 use supervisor_protocol::events::Happening;
@@ -20,18 +23,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
-use crate::control::{self, Server, to_json};
+use crate::control::{self, Request, Server, to_json};
 use crate::inherit::{self, Inheritance};
+use crate::last_words::LastWords;
 use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::master::Master;
 use crate::output::Echo;
+use crate::problems::{About, Problems};
 use crate::records::ENDING;
 use crate::requests::answer;
 use crate::store::Store;
 use crate::succession::Succession;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, next, queues};
+use crate::{
+    CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, next, queues, safe, words,
+};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -57,38 +64,37 @@ const HEIR: u64 = HANGUPS - 1;
 ///
 /// What it cannot begin without: the log, the keeper's table, the control
 /// socket.
-pub fn run(options: Options) -> anyhow::Result<()> {
+pub fn run(mut options: Options) -> anyhow::Result<()> {
+    let words = LastWords::new(&options.keeper).context("cannot duplicate the link to the keeper")?;
+    if let Some(mode) = options.safe_mode.take() {
+        return safe::run(options, mode);
+    }
     // Before there are threads. Without it, starting many workers is slower.
     let _ = own::widen_fd_table(DESCRIPTORS);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
-    let link = Link::new(options.keeper.try_clone().context("no link to the keeper")?);
     let result = runtime.block_on(serve(options));
-    if let Err(error) = &result {
-        link.failed(format!("{error:#}"));
-    }
     // Threads that read log files for clients may still be at it.
     runtime.shutdown_background();
-    result
+    result.inspect_err(|error| words.say(&format!("{error:#}")))
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {
     // A name is a courtesy to people who look at `ps`.
     let _ = own::set_name("sup-master");
     own::limit_malloc_arenas();
-    let log_dir = &options.log_dir;
-    let log = log::start(log_dir, options.foreground)
-        .with_context(|| format!("no log in {}", log_dir.display()))?;
-    let link = Link::new(options.keeper);
-    link.confess_panics().context("no second link to the keeper")?;
-    let Inheritance { mut master, mut apps } =
-        inherit::take_over(link, options.log_dir.clone(), &options.runtime_dir)?;
+    let problems = Problems::default();
+    let log =
+        log::start(&options.log_dir, options.foreground, problems.clone()).context("cannot start the log")?;
+    let Inheritance { mut master, mut apps, is_first } =
+        inherit::take_over(Link::new(options.keeper), options.log_dir.clone(), &options.runtime_dir)?;
+    master.problems = problems;
     let ledger = Ledger::start(options.runtime_dir.join(LEDGER_FILE), master.link.mirror())?;
 
     let echo = options.echo.map(|form| Echo::start(&master.output, form)).transpose();
     let echo = echo.context("cannot show output")?;
     if let Some(folder) = options.state_dir {
-        let (store, declared, daemon) = Store::open(folder.join(STATE_FILE));
+        let (store, declared, daemon) = Store::open(folder.join(STATE_FILE), master.problems.clone());
         master.store = store;
         apps.daemon.get_or_insert(daemon);
         // Otherwise the keeper's table is what was declared last, and that of an
@@ -108,16 +114,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let news =
         AsyncFd::with_interest(master.poller.as_fd().try_clone_to_owned()?, tokio::io::Interest::READABLE)?;
     let socket = options.runtime_dir.join(CONTROL_SOCKET);
-    let listener = control::bind(&socket, apps.control.take(), &master.link)
-        .with_context(|| format!("no control socket at {}", socket.display()))?;
     let mut succession = Succession::new(options.succession, options.runtime_dir.join(HANDOVER_SOCKET));
     let (requests, mut inbox) = mpsc::channel(REQUESTS);
     master.own.runtime_dir = options.runtime_dir;
     master.own.level = log.level;
-    if let Some(settings) = apps.daemon.take() {
-        master.restore_own(settings);
-    }
-    let server = Server::start(listener, requests, Arc::clone(&master.own.open));
+    let own = apps.daemon.take();
+    let mut server = match serve_control(&mut master, &socket, apps.control.take(), own.as_ref(), &requests) {
+        Err(error) if is_first => {
+            return Err(error).with_context(|| format!("no control socket at {}", socket.display()));
+        }
+        // The workers of an earlier master need this one more than people do.
+        result => result.ok(),
+    };
     let mut signals = Signals::new()?;
     let mut ending = Ending::default();
 
@@ -184,6 +192,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.look_after_closed();
                 master.look_at_groups();
                 succession.look(&master.link);
+                master.look_after_refused();
+                log::look_after_file(&master.problems);
+                if server.is_none() {
+                    server = serve_control(&mut master, &socket, None, own.as_ref(), &requests).ok();
+                }
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
@@ -214,7 +227,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     master.store.finish().await;
     // A disk that hangs does not keep the daemon from ending.
     let _ = tokio::time::timeout(LAST_OUTPUT, master.output.finish()).await;
-    server.finish().await;
+    if let Some(server) = server {
+        server.finish().await;
+    }
     // Whoever shows output ends when nobody can add to it.
     master.output.end();
     if let Some(echo) = echo {
@@ -236,6 +251,34 @@ async fn make_room(master: Master, echo: Option<Echo>) {
     master.output.end();
     if let Some(echo) = echo {
         echo.finish(LAST_OUTPUT);
+    }
+}
+
+/// Begins to serve the control API, with the daemon's settings that say to whom.
+fn serve_control(
+    master: &mut Master,
+    socket: &Path,
+    held: Option<control::Held>,
+    own: Option<&DaemonSettings>,
+    requests: &mpsc::Sender<Request>,
+) -> io::Result<Server> {
+    match control::bind(socket, held, &master.link) {
+        Ok(listener) => {
+            if master.problems.solve(About::Control) {
+                tracing::info!("there is a control socket again");
+            }
+            if let Some(settings) = own {
+                master.restore_own(settings.clone());
+            }
+            Ok(Server::start(listener, requests.clone(), Arc::clone(&master.own.open)))
+        }
+        Err(error) => {
+            let words = format!("no control socket at {}: {}", socket.display(), words::lack(&error));
+            if master.problems.note(About::Control, words.clone()) {
+                tracing::error!("{words}; trying again each second");
+            }
+            Err(error)
+        }
     }
 }
 
@@ -338,6 +381,8 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succes
             }
         }
         Ok((FromKeeper::Upgrade(upgrade), _)) => master.hear_of_upgrade(upgrade),
+        Ok((FromKeeper::Refused { key }, _)) => master.hear_refused(&key),
+        Ok((FromKeeper::Lost { key, bytes }, _)) => master.hear_lost(&key, bytes),
         Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
             tracing::warn!("the keeper sent {message:?} out of turn");
         }

@@ -144,6 +144,7 @@ fn occupant(
         in_rotation: false,
         weight: None,
         dropped_log_bytes: worker.map_or(0, |id| facts.output.dropped(id)),
+        lost_log_bytes: process.map_or(0, |process| process.lost_log_bytes),
         channel: process.and_then(|process| process.channel.as_ref()).map(|figures| figures.status()),
         cgroup: process.and_then(|process| process.cgroup.as_ref()).map(|own| own.path()),
         message: process.and_then(|process| process.message.clone()),

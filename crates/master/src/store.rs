@@ -9,16 +9,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::time::Duration;
 
 use supervisor_config::{App, DaemonSettings};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::elsewhere::elsewhere;
+use crate::problems::{About, Problems};
 use crate::records::AppRecord;
 use crate::state::{self, Contents, Rest};
 
-/// Enough for writing a file.
-const STACK: usize = 128 * 1024;
+/// How soon a text that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The state file of a daemon; one that keeps nothing when it has none.
 #[derive(Debug, Default)]
@@ -61,14 +64,14 @@ pub(crate) struct Pending {
 impl Store {
     /// The store in a file, the apps that it has, and the daemon's settings. A file that is damaged is
     /// moved aside. Must be called within a runtime.
-    pub(crate) fn open(path: PathBuf) -> (Self, Vec<(App, AppRecord)>, DaemonSettings) {
+    pub(crate) fn open(path: PathBuf, problems: Problems) -> (Self, Vec<(App, AppRecord)>, DaemonSettings) {
         let (text, Contents { apps, daemon, rest, mistakes }) = read(&path);
         for mistake in mistakes {
             tracing::error!("{}: {mistake}; it is kept there, and not run", path.display());
         }
         let (wanted, texts) = watch::channel(Text { number: 0, text: text.into() });
         let (progress, written) = watch::channel(Written::default());
-        tokio::spawn(write_texts(path.clone(), texts, progress));
+        tokio::spawn(write_texts(path.clone(), texts, progress, problems));
         (Self { file: Some(StateFile { path, rest, wanted, written }) }, apps, daemon)
     }
 
@@ -123,24 +126,35 @@ impl Pending {
     }
 }
 
-async fn write_texts(path: PathBuf, mut texts: watch::Receiver<Text>, progress: watch::Sender<Written>) {
-    while texts.changed().await.is_ok() {
+/// Writes texts as they come, and one that could not be written again and again.
+async fn write_texts(
+    path: PathBuf,
+    mut texts: watch::Receiver<Text>,
+    progress: watch::Sender<Written>,
+    problems: Problems,
+) {
+    let mut failed = false;
+    loop {
+        tokio::select! {
+            changed = texts.changed() => if changed.is_err() { return },
+            () = sleep(AGAIN), if failed => {}
+        }
         let Text { number, text } = texts.borrow_and_update().clone();
         let to = path.clone();
-        let (done, result) = oneshot::channel();
-        // Where there may be no further thread, it is an error like any other; the next text has another try.
-        let thread = thread::Builder::new().name("store".to_owned()).stack_size(STACK);
-        let thread = thread.spawn(move || done.send(write(&to, &text)));
-        let error = match thread {
-            Ok(_) => match result.await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("the thread for it has ended".to_owned()),
-            },
-            Err(error) => Some(format!("no thread for it: {error}")),
-        };
-        if let Some(error) = &error {
-            tracing::error!("cannot write {}: {error}", path.display());
+        let result = elsewhere(move || write(&to, &text)).await.flatten();
+        let error = result.err().map(|error| error.to_string());
+        let shown = path.display();
+        failed = error.is_some();
+        match &error {
+            Some(error) => {
+                let words =
+                    format!("cannot write {shown}: {error}; what was changed last would be forgotten");
+                if problems.note(About::State, words.clone()) {
+                    tracing::error!("{words}");
+                }
+            }
+            None if problems.solve(About::State) => tracing::info!("{shown} is written again"),
+            None => {}
         }
         progress.send_replace(Written { number, error });
     }
@@ -203,7 +217,7 @@ mod tests {
     use super::*;
 
     fn in_runtime<F: Future>(test: F) -> F::Output {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test)
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
     }
 
     const APP: &str = r#"{"schema": 1, "apps": [{"generation": 1, "instances": 1, "stopped": [], "source": null,
@@ -214,7 +228,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/state.json");
         in_runtime(async {
-            let (store, apps, _) = Store::open(path.clone());
+            let (store, apps, _) = Store::open(path.clone(), Problems::default());
             assert!(apps.is_empty());
             assert!(!path.exists(), "nothing is written unasked");
             let apps = state::decode(APP.as_bytes()).unwrap().apps;
@@ -225,7 +239,7 @@ mod tests {
             let first = fs::metadata(&path).unwrap().ino();
             store.keep(list(), &own).unwrap().written().await.unwrap();
             assert_eq!(fs::metadata(&path).unwrap().ino(), first, "the same text is written once");
-            let (_, again, _) = Store::open(path.clone());
+            let (_, again, _) = Store::open(path.clone(), Problems::default());
             assert_eq!(again, apps);
             // Each text counts, the last one wins.
             let early = store.keep(std::iter::empty(), &own).unwrap();
@@ -233,7 +247,7 @@ mod tests {
             store.keep(std::iter::empty(), &own).unwrap();
             store.finish().await;
             early.written().await.unwrap();
-            assert!(Store::open(path.clone()).1.is_empty());
+            assert!(Store::open(path.clone(), Problems::default()).1.is_empty());
         });
     }
 
@@ -243,7 +257,7 @@ mod tests {
         let path = folder.path().join("a/state.json");
         fs::write(folder.path().join("a"), "in the way").unwrap();
         in_runtime(async {
-            let (store, ..) = Store::open(path.clone());
+            let (store, ..) = Store::open(path.clone(), Problems::default());
             let own = DaemonSettings::default();
             assert!(store.keep(std::iter::empty(), &own).unwrap().written().await.is_err());
             fs::remove_file(folder.path().join("a")).unwrap();
@@ -257,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         fs::write(&path, "{\"schema\": 1, \"apps\": [").unwrap();
-        in_runtime(async { assert!(Store::open(path.clone()).1.is_empty()) });
+        in_runtime(async { assert!(Store::open(path.clone(), Problems::default()).1.is_empty()) });
         let names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 1);

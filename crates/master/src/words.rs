@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use supervisor_config::ranges;
 use supervisor_core::{Cause, Ending, Exit, Hang, Next, Portion, Refusal, Step};
 use supervisor_protocol::control::{self, Change, StepKind, WorkerState};
@@ -34,6 +35,22 @@ pub(crate) fn errno(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// The same, and for what the machine lacks what can be done.
+pub(crate) fn lack(error: &io::Error) -> String {
+    let cause = errno(error);
+    let hint = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => "raise the daemon's limit (`LimitNOFILE=`, `ulimit -Hn`) or scale down",
+        Some(Errno::NFILE) => "the machine's limit is sysctl fs.file-max",
+        Some(Errno::AGAIN) => {
+            "no more processes: see `pids.max` of the cgroup (`TasksMax=`), `ulimit -u` and memory"
+        }
+        Some(Errno::NOMEM) => "the machine or the cgroup has no memory left",
+        Some(Errno::NOSPC | Errno::DQUOT) => "the disk is full",
+        Some(_) | None => return cause,
+    };
+    format!("{cause}; {hint}")
 }
 
 /// Why a program cannot be executed, known before it was tried.

@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) captured: Option<Captured>,
     /// The last `STATUS=`.
     pub(crate) message: Option<String>,
+    /// How much of its output the keeper has thrown away.
+    pub(crate) lost_log_bytes: u64,
     /// It was asked to end.
     asked: bool,
     /// It was killed.
@@ -159,6 +161,7 @@ impl Worker {
             channel: None,
             captured: calls.map(Captured::new),
             message: None,
+            lost_log_bytes: 0,
             asked: false,
             killed: false,
             left: None,
@@ -180,6 +183,7 @@ impl Worker {
             channel: None,
             captured,
             message: None,
+            lost_log_bytes: 0,
             asked: told,
             killed,
             left: None,
@@ -299,6 +303,11 @@ impl Workers {
             unknown: Vec::new(),
             cgroups,
         }
+    }
+
+    /// A living worker, to note something of it.
+    pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.alive.get_mut(&id)
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<&Worker> {

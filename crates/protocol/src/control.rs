@@ -38,6 +38,12 @@ pub struct Daemon {
     pub keeper_pid: Option<u32>,
     /// Whole seconds since the master started.
     pub uptime_s: u64,
+    /// Why the daemon is in safe mode; null when it is not.
+    #[serde(default)]
+    pub safe_mode: Option<String>,
+    /// What does not work at this moment, in words.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// What `GET /v1/status` answers.
@@ -193,6 +199,10 @@ pub struct WorkerStatus {
     /// disk was full, or the file could not be made.
     #[serde(default)]
     pub dropped_log_bytes: u64,
+    /// Bytes of the worker's output that were thrown away because no master read
+    /// them, as this master has heard.
+    #[serde(default)]
+    pub lost_log_bytes: u64,
     /// The worker's channel to the others; null without one.
     #[serde(default)]
     pub channel: Option<ChannelStatus>,

@@ -28,6 +28,9 @@ pub const MAX_RECORD: usize = 4096;
 pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
+/// The most entries of the table. The budget of descriptors is usually used up
+/// before.
+pub const MAX_ENTRIES: usize = 65_536;
 /// Enough for every packet, bytes: more than the largest entry takes, so that
 /// several small ones go together.
 pub const MAX_PACKET: usize = 16 * 1024;
@@ -160,6 +163,19 @@ pub enum FromKeeper {
     /// How far the last upgrade has come: to every master before the end of the
     /// table, and to the one that serves whenever it changes.
     Upgrade(Upgrade),
+    /// An entry was not stored: there is no room for it, or not all of its
+    /// descriptors have come.
+    Refused {
+        /// Its key.
+        key: String,
+    },
+    /// Output that the keeper has thrown away while no master read it.
+    Lost {
+        /// The key of the entry with the pipes.
+        key: String,
+        /// How many bytes.
+        bytes: u64,
+    },
 }
 
 /// How far an upgrade has come.
@@ -366,6 +382,10 @@ impl FromKeeper {
             Self::Upgrade(Upgrade { label, stage, cause }) => {
                 Writer::new(70).byte(stage.number()).bytes(label.as_bytes()).bytes(cause.as_bytes()).done()
             }
+            Self::Refused { key } => Writer::new(72).bytes(key.as_bytes()).done(),
+            Self::Lost { key, bytes } => {
+                Writer::new(73).bytes(key.as_bytes()).raw(&bytes.to_le_bytes()).done()
+            }
         }
     }
 
@@ -404,6 +424,8 @@ impl FromKeeper {
                 label: reader.text(MAX_TEXT)?,
                 cause: reader.text(MAX_TEXT)?,
             }),
+            72 => Self::Refused { key: reader.text(MAX_KEY)? },
+            73 => Self::Lost { key: reader.text(MAX_KEY)?, bytes: u64::from_le_bytes(reader.array()?) },
             tag => return Err(Error::Tag(tag)),
         };
         Ok(message)
@@ -464,7 +486,8 @@ impl Writer {
 
     fn done(self) -> Vec<u8> {
         #[cfg(feature = "next-version")]
-        let this = if matches!(self.0.get(1), Some(1 | 66)) { self } else { self.byte(7) };
+        let this =
+            if matches!(self.0.get(1).copied(), Some(1 | TOGETHER | 66)) { self } else { self.byte(7) };
         #[cfg(not(feature = "next-version"))]
         let this = self;
         this.0
@@ -602,6 +625,8 @@ mod tests {
             assert!(message.encode().len() <= MAX_PACKET);
             check_from(message);
         }
+        check_from(FromKeeper::Refused { key: "worker:1".to_owned() });
+        check_from(FromKeeper::Lost { key: "worker:1".to_owned(), bytes: u64::MAX });
     }
 
     #[test]
@@ -658,7 +683,7 @@ mod tests {
                     state.to_be_bytes()[0]
                 })
                 .collect();
-            let mut packet = vec![VERSION, bytes.first().map_or(0, |byte| byte % 72)];
+            let mut packet = vec![VERSION, bytes.first().map_or(0, |byte| byte % 80)];
             packet.extend(bytes);
             let _ = ToKeeper::decode(&packet);
             let _ = FromKeeper::decode(&packet);

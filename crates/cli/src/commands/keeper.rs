@@ -2,7 +2,7 @@
 //! a master whose keeper has died.
 
 use anyhow::{Context, anyhow};
-use supervisor_keeper::{Error, restore};
+use supervisor_keeper::{Error, State, restore};
 use supervisor_sys::{inherited, own};
 
 use crate::args::Keeper;
@@ -35,11 +35,12 @@ pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
     if let Some(fd) = apply_fd {
         initial.push((APPLY_KEY.to_owned(), take(fd)?));
     }
-    if state_fd.is_some() {
-        supervisor_master::next::stage("keeper");
-    }
     let file = state_fd.map(take).transpose()?;
     let state = file.map(|file| restore(file, &mut inherited)).transpose().or_exit(ExitCode::Failed)?;
+    // Not a master that becomes the keeper.
+    if state.as_ref().is_some_and(State::has_master) {
+        supervisor_master::next::stage("keeper");
+    }
     for (number, fd) in (0..passed_count()).zip(PASSED_START..) {
         let Some(socket) = inherited.remove(&fd) else { break };
         initial.push((format!("passed:{number}"), socket));

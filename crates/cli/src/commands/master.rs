@@ -1,14 +1,17 @@
 //! The hidden `supervisor master`, which the keeper starts.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 use supervisor_keeper::{MASTER_FD, STATE_FD};
+use supervisor_master::SafeMode;
 use supervisor_sys::inherited;
 
 use crate::args::{Folders, Master, Shown};
 use crate::exit_code::{ExitCode, Failure};
 
 pub(super) fn master(options: Master) -> Result<ExitCode, Failure> {
-    let Master { folders, rehearse } = options;
+    let Master { folders, rehearse, safe_mode, leave_after } = options;
     let succession = ["supervisor".into(), "keeper".into()].into_iter().chain(folders.to_args()).collect();
     let Folders { runtime_dir, log_dir, state_dir, foreground, echo } = folders;
     let mut inherited =
@@ -31,6 +34,10 @@ pub(super) fn master(options: Master) -> Result<ExitCode, Failure> {
         succession,
         foreground,
         echo: echo.and_then(Shown::form),
+        safe_mode: safe_mode.map(|reason| SafeMode {
+            reason,
+            leave_after: Duration::from_secs(leave_after.unwrap_or_default()),
+        }),
     };
     supervisor_master::run(options)?;
     Ok(ExitCode::Done)

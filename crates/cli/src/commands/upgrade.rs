@@ -114,7 +114,8 @@ fn describe(upgrade: &Upgrade) -> String {
 /// it, and a master is keeper in its place.
 fn is_settled(last: Option<&Upgrade>, now: &Upgrades) -> bool {
     last.is_some_and(|last| {
-        last.stage == UpgradeStage::Settling && last.to.as_ref() == Some(&now.daemon.version)
+        matches!(last.stage, UpgradeStage::Trying | UpgradeStage::Settling)
+            && last.to.as_ref() == Some(&now.daemon.version)
     })
 }
 

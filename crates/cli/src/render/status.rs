@@ -1,10 +1,12 @@
 //! `status`: one line an app, one a slot, and why where something is wrong.
 
 use anstyle::Style;
-use supervisor_protocol::control::{AppStatus, ChannelStatus, LastExit, Status, WorkerState, WorkerStatus};
+use supervisor_protocol::control::{
+    AppStatus, ChannelStatus, Daemon, LastExit, Status, WorkerState, WorkerStatus,
+};
 
 use super::Canvas;
-use super::style::{BAD, QUIET, STRONG, app_state, worker_state};
+use super::style::{BAD, QUIET, STRONG, app_state, paint, worker_state};
 use super::table::{Align, Cell, Column, Table};
 use super::text::{count, one_line};
 use super::units;
@@ -29,11 +31,22 @@ const INDENT: usize = 2;
 
 /// All apps as a table.
 pub(crate) fn render(status: &Status, canvas: Canvas) -> String {
+    let wrong = problems(&status.daemon, canvas.color);
     if status.apps.is_empty() {
-        return "no apps yet: start some with `supervisor start FILE` or `supervisor start -- COMMAND`\n"
-            .to_owned();
+        return wrong
+            + "no apps yet: start some with `supervisor start FILE` or `supervisor start -- COMMAND`\n";
     }
-    apps(&status.apps, canvas)
+    wrong + &apps(&status.apps, canvas)
+}
+
+/// What is wrong with the daemon itself.
+fn problems(daemon: &Daemon, color: bool) -> String {
+    let safe = daemon
+        .safe_mode
+        .as_ref()
+        .map(|reason| format!("safe mode, in which only status, stop and kill work: {}", one_line(reason)));
+    let all = safe.into_iter().chain(daemon.problems.iter().map(|problem| one_line(problem)));
+    all.map(|problem| format!("{}\n", paint(problem, BAD, color))).collect()
 }
 
 /// These apps as a table.
@@ -98,6 +111,11 @@ pub(crate) fn notes(worker: &WorkerStatus, now: jiff::Timestamp) -> Vec<(String,
         let bytes = units::bytes(worker.dropped_log_bytes);
         notes.push((format!("{}: {bytes} of its output could not be written to a file", worker.slot), BAD));
     }
+    if worker.lost_log_bytes > 0 {
+        let bytes = units::bytes(worker.lost_log_bytes);
+        notes
+            .push((format!("{}: {bytes} of its output were lost while no master read it", worker.slot), BAD));
+    }
     if let Some(channel) = &worker.channel {
         notes.extend(of_channel(channel).map(|(text, style)| (format!("{}: {text}", worker.slot), style)));
     }
@@ -149,7 +167,7 @@ pub(crate) fn ago(at: &str, now: jiff::Timestamp) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use supervisor_protocol::control::{AppState, Daemon, Instances, Listener, Origin, SCHEMA};
+    use supervisor_protocol::control::{AppState, Instances, Listener, Origin, SCHEMA};
 
     use super::*;
 
@@ -170,6 +188,7 @@ pub(crate) mod tests {
             memory_bytes: Some(22_020_096),
             pss_bytes: None,
             dropped_log_bytes: 0,
+            lost_log_bytes: 0,
             queue: Some(0),
             in_rotation: true,
             weight: None,
@@ -251,7 +270,14 @@ pub(crate) mod tests {
         idle.workers[0].next_start_s = None;
         Status {
             schema: SCHEMA,
-            daemon: Daemon { version: "0.1.0".to_owned(), pid: 11, keeper_pid: Some(10), uptime_s: 5 },
+            daemon: Daemon {
+                version: "0.1.0".to_owned(),
+                pid: 11,
+                keeper_pid: Some(10),
+                uptime_s: 5,
+                safe_mode: None,
+                problems: Vec::new(),
+            },
             apps: vec![api, idle, web],
         }
     }
@@ -266,6 +292,19 @@ pub(crate) mod tests {
     #[test]
     fn colours_by_state() {
         insta::assert_snapshot!(render(&example(), canvas(100, true)).replace('\x1b', "␛"));
+    }
+
+    #[test]
+    fn what_is_wrong_comes_first() {
+        let mut status = example();
+        status.daemon.safe_mode = Some("3 masters in a row ended\x1b[1m".to_owned());
+        status.daemon.problems = vec!["the disk is full".to_owned()];
+        let text = render(&status, canvas(80, false));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("safe mode, in which only status, stop and kill work: 3 masters"));
+        assert!(!lines[0].contains('\x1b'), "{text}");
+        assert_eq!(lines[1], "the disk is full");
+        assert!(lines[2].contains("NAME"), "{text}");
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl Keeper {
         say!("upgrade: the next master is of the new binary");
         self.report(&label, UpgradeStage::Trying, String::new());
         let former = mem::replace(&mut self.cradle.binary, binary);
+        self.safe = None;
         self.upgrade =
             Some(Upgrade { label, step: Step::Trying { former, until: now + TAKEOVER, beats: 0 } });
         true

@@ -186,9 +186,11 @@ impl Master {
                 }
                 FromKeeper::Orphan(orphan) => inheritance.orphans.push(orphan),
                 FromKeeper::TableEnd => return inheritance,
-                FromKeeper::Hello(_) | FromKeeper::Signal { .. } | FromKeeper::Upgrade(_) => {
-                    panic!("out of turn: {message:?}")
-                }
+                FromKeeper::Hello(_)
+                | FromKeeper::Signal { .. }
+                | FromKeeper::Upgrade(_)
+                | FromKeeper::Refused { .. }
+                | FromKeeper::Lost { .. } => panic!("out of turn: {message:?}"),
             }
         }
     }
@@ -207,6 +209,12 @@ impl Master {
         let mut line = String::new();
         BufReader::new(&self.test).read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Its command line.
+    pub(crate) fn command_line(&self) -> String {
+        let path = format!("/proc/{}/cmdline", self.pid.as_raw_pid());
+        String::from_utf8(fs::read(path).unwrap()).unwrap().replace('\0', " ")
     }
 
     /// Closes the link, as the end of the process would, and kills it.

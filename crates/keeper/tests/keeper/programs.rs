@@ -43,7 +43,13 @@ fn keeper() {
     let initial = File::open(initial).unwrap();
     let options = Options {
         lock: folder.join("lock"),
-        master: ["master".to_owned()].into_iter().chain(arguments("master")).map(Into::into).collect(),
+        // What the keeper adds means nothing here.
+        master: ["master".to_owned()]
+            .into_iter()
+            .chain(arguments("master"))
+            .chain(["--".to_owned()])
+            .map(Into::into)
+            .collect(),
         initial: vec![(INITIAL.to_owned(), initial.into())],
         keeper: ["keeper".to_owned()].into_iter().chain(arguments("keeper")).map(Into::into).collect(),
         state: None,

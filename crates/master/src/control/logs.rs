@@ -17,6 +17,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::Selection;
 use super::history::{self, MAX_LINE, Past, text};
 use super::routes::send_line;
+use crate::elsewhere::elsewhere;
 use crate::output::{Access, InFile, Piece};
 
 /// What is asked for.
@@ -74,7 +75,7 @@ pub(super) async fn tell(logs: Logs, mut to: Sender<Bytes>) {
     for file in files {
         let query = Arc::clone(&query);
         // A file that is not there yet has no lines.
-        let read = tokio::task::spawn_blocking(move || history::read(&file, &query)).await;
+        let read = elsewhere(move || history::read(&file, &query)).await;
         let Some(Past { lines, end }) = read.ok().and_then(Result::ok) else { continue };
         for line in lines {
             if send_line(&mut to, &line).await.is_err() {

@@ -21,8 +21,10 @@ use supervisor_protocol::release::{self, RELEASE};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, LogQuery, Reply, Request, channel, environment, events, logs};
+use crate::elsewhere::elsewhere;
 use crate::operations::{Answer, Line};
 use crate::registry::refuse;
+use crate::words;
 
 /// The largest request body, bytes.
 const BODY: usize = 16 * 1024 * 1024;
@@ -145,10 +147,11 @@ async fn put(requests: Requests, ask: Ask, key: Option<String>) -> Response<Body
     match answer.await {
         Ok(Ok(Reply::Json(body))) => json(StatusCode::OK, body),
         Ok(Ok(Reply::Order(answer))) => stream(|to| tell_order(answer, to)),
+        Ok(Ok(Reply::Steps(steps))) => stream(|to| tell_steps(steps, to)),
         Ok(Ok(Reply::Env(subjects, reveal))) => {
-            match tokio::task::spawn_blocking(move || environment::read(subjects, reveal)).await {
+            match elsewhere(move || environment::read(subjects, reveal)).await {
                 Ok(workers) => json(StatusCode::OK, to_json(&Environments { workers })),
-                Err(_) => ending(),
+                Err(error) => refusal(refuse(ErrorCode::Failed, words::lack(&error))),
             }
         }
         Ok(Ok(Reply::Logs(found))) => stream(|to| logs::tell(found, to)),
@@ -361,6 +364,14 @@ async fn tell_order(mut answer: Answer, mut to: Sender<Bytes>) {
         }
     }
     let _ = send_line(&mut to, &Progress::Done { exit_code: end.exit_code }).await;
+}
+
+async fn tell_steps(mut steps: mpsc::Receiver<Progress>, mut to: Sender<Bytes>) {
+    while let Some(step) = steps.recv().await {
+        if send_line(&mut to, &step).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn finished(line: Line) -> Progress {

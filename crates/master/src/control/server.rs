@@ -1,6 +1,7 @@
 //! Accepting connections: who may speak, and how many at a time.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::{Request, routes, to_json};
 use crate::link::Link;
-use crate::records;
+use crate::{records, words};
 
 /// Connections served at a time; further ones wait.
 const CONNECTIONS: usize = 128;
@@ -105,11 +106,16 @@ async fn accept(
     open: Arc<AtomicBool>,
     permits: Arc<Semaphore>,
 ) {
+    // A descriptor for one client when there is no other.
+    let mut reserve = spare();
+    let mut failed = false;
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                failed = false;
+                reserve = reserve.or_else(spare);
                 let requests = requests.clone();
                 let allowed = open.load(Ordering::Relaxed) || is_allowed(&stream);
                 tokio::spawn(async move {
@@ -118,11 +124,20 @@ async fn accept(
                 });
             }
             Err(error) => {
-                tracing::warn!("control socket: cannot accept: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!("control socket: cannot accept: {}", words::lack(&error));
+                }
+                // Without descriptors clients come one after another.
+                if reserve.take().is_none() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Serves one connection. A client that breaks off is nobody's problem.

@@ -17,6 +17,19 @@ pub(crate) fn is_member(key: &str) -> bool {
     key.starts_with(KEY_PREFIX) || key.starts_with(CAPTURED)
 }
 
+/// Whether a key is that of a member of this app.
+pub(crate) fn is_member_of(key: &str, app: &str) -> bool {
+    let place = key.strip_prefix(KEY_PREFIX).or_else(|| key.strip_prefix(CAPTURED));
+    place.and_then(|place| place.strip_prefix(app)).is_some_and(|rest| rest.starts_with(':'))
+}
+
+/// The address of the socket that a worker of this app made; `None` for any
+/// other key, and for a socket at a path.
+pub(crate) fn captured_address(key: &str, app: &str) -> Option<ListenAddress> {
+    let (owner, address) = group_of(key).filter(|_| key.starts_with(CAPTURED))?;
+    (owner == app).then_some(address)
+}
+
 pub(super) fn key(prefix: &str, app: &str, seat: SeatId, address: &ListenAddress) -> String {
     match address {
         ListenAddress::Tcp { address, dual_stack } => {

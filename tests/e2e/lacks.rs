@@ -1,0 +1,232 @@
+//! What the machine may lack: descriptors, processes, room on a disk. The daemon
+//! tells, and goes on when it is over.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{Finished, Home, finish, number, pids, text};
+use crate::mounts::{ReadOnly, Tmpfs};
+use crate::process::{self, Number};
+use crate::programs::{installed, supervisor, worker};
+use crate::wait::{eventually, until};
+
+/// Settings of a worker at [`Home::address`].
+fn settings(home: &Home) -> String {
+    let worker = worker();
+    format!(
+        "command: [{}]\nmin_uptime: 50ms\nrestart_delay: 50ms\ninstances: 1\nlisten: '{}'",
+        text(&worker),
+        home.address()
+    )
+}
+
+/// A soft limit of a running process that is changed for as long as this lives.
+struct Limited {
+    pid: Number,
+    name: &'static str,
+    before: String,
+}
+
+impl Limited {
+    #[track_caller]
+    fn to(pid: Number, name: &'static str, limit: u64) -> Self {
+        let this = Self { pid, name, before: prlimit(pid, &["--noheadings", "--output=SOFT", name]) };
+        this.set(&limit.to_string());
+        this
+    }
+
+    #[track_caller]
+    fn set(&self, limit: &str) {
+        prlimit(self.pid, &[&format!("{}={limit}:", self.name)]);
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.set(self.before.trim());
+    }
+}
+
+/// Who may change a process's limits is its own user.
+#[track_caller]
+fn prlimit(pid: Number, args: &[&str]) -> String {
+    let user = fs::metadata(process::path(pid, "")).unwrap().uid();
+    let mut command = Command::new(installed("setpriv"));
+    command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+    let output = command.arg("prlimit").arg(format!("--pid={pid}")).args(args).output().unwrap();
+    assert!(output.status.success(), "prlimit {args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What does not work, as `status` has it.
+fn problems(home: &Home) -> Option<Vec<String>> {
+    let status = home.try_status().ok()?;
+    let problems = status["daemon"]["problems"].as_array()?;
+    Some(problems.iter().map(|problem| problem.as_str().unwrap().to_owned()).collect())
+}
+
+#[track_caller]
+fn until_told(home: &Home, what: &str) -> String {
+    eventually(what, || problems(home)?.into_iter().find(|problem| problem.contains(what)))
+}
+
+#[track_caller]
+fn until_solved(home: &Home) {
+    until("nothing is wrong", || problems(home).is_some_and(|problems| problems.is_empty()));
+}
+
+#[test]
+fn without_descriptors() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home));
+    let (_, master) = home.daemon();
+    let numbers =
+        || fs::read_dir(process::path(master, "fd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let highest: Option<usize> = numbers().filter_map(|number| number.to_str()?.parse().ok()).max();
+    let limit = highest.unwrap() + 1;
+    let limited = Limited::to(master, "--nofile", limit.try_into().unwrap());
+    // Clients who say nothing take what is left.
+    let free = limit - numbers().count();
+    let idle: Vec<UnixStream> = (0..free).map(|_| UnixStream::connect(home.socket()).unwrap()).collect();
+    until("all are taken", || numbers().count() == limit);
+    process::kill_and_wait(home.pids("web")[0]);
+    let app = home.app_when("web", "tells why", |app| {
+        app["workers"][0]["last_exit"]["reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("too many open files"))
+    });
+    let reason = app["workers"][0]["last_exit"]["reason"].as_str().unwrap();
+    assert!(reason.contains("raise the daemon's limit"), "{reason}");
+    assert!(home.daemon_log().contains("control socket: cannot accept: too many open files"));
+    let refused = home.ends(5, &["scale", "web", "2"]);
+    assert!(refused.stderr.contains("descriptors, but the daemon's limit is"), "{}", refused.stderr);
+    drop(limited);
+    drop(idle);
+    home.app_in_state("web", "online");
+    assert_eq!(home.daemon().1, master);
+}
+
+/// A daemon of a user whom nobody else is.
+struct Plain {
+    home: Home,
+    user: u32,
+}
+
+impl Plain {
+    fn new() -> Self {
+        let home = Home::new();
+        home.let_others_in();
+        let user = 100_000 + std::process::id() % 100_000;
+        home.copy("supervisor", &supervisor());
+        home.copy("worker", &worker());
+        fs::create_dir(home.path("own")).unwrap();
+        chown(home.path("own"), Some(user), Some(user)).unwrap();
+        Self { home, user }
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> Finished {
+        let mut command = self.home.program(installed("setpriv"));
+        command.args([format!("--reuid={}", self.user), format!("--regid={}", self.user)]);
+        command.arg("--clear-groups").arg(self.home.path("supervisor")).args(args);
+        command.env("SUPERVISOR_HOME", self.home.path("own/d")).env("HOME", self.home.path("own"));
+        finish(command.spawn().unwrap())
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        let finished = self.run(&["status", "--json"]);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"))
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        self.run(&["kill", "--now"]);
+    }
+}
+
+#[test]
+fn without_processes() {
+    let plain = Plain::new();
+    let home = &plain.home;
+    let settings = settings(home).replace(text(&worker()), text(&home.path("worker")));
+    home.write_app("web", &settings);
+    let started = plain.run(&["start", "app.yaml"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let status = plain.status();
+    let master = number(&status["daemon"]["pid"]);
+    let before = pids(&status["apps"][0]);
+    let limited = Limited::to(master, "--nproc", 1);
+    process::kill_and_wait(before[0]);
+    let reason = eventually("it tells why", || {
+        let status = plain.status();
+        let reason = status["apps"][0]["workers"][0]["last_exit"]["reason"].as_str()?.to_owned();
+        reason.contains("temporarily unavailable").then_some(reason)
+    });
+    assert!(reason.contains("process: ") && reason.contains("pids.max"), "{reason}");
+    // What takes a thread fails, and says so.
+    let failed = plain.run(&["env", "web"]);
+    assert!(failed.code == Some(0) || failed.stderr.contains("temporarily unavailable"), "{failed:?}");
+    let failed = plain.run(&["reset", "web"]);
+    assert_eq!(failed.code, Some(0), "{failed:?}");
+    let failed = plain.run(&["stop", "web"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stderr.contains("the next daemon will not know of it"), "{}", failed.stderr);
+    let shown = plain.run(&["status"]).stdout;
+    assert!(shown.contains("what was changed last would be forgotten"), "{shown}");
+    drop(limited);
+    until("nothing is wrong", || plain.status()["daemon"]["problems"] == Value::Array(Vec::new()));
+    let started = plain.run(&["start", "web"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    assert_eq!(number(&plain.status()["daemon"]["pid"]), master);
+    home.get("/pid").unwrap();
+}
+
+#[test]
+fn without_room_for_the_state() {
+    let home = Home::new();
+    let disk = Tmpfs::mount(home.daemon_folder().join("state"));
+    home.start_app("web", &settings(&home));
+    let full = disk.0.join("full");
+    let mut file = File::create(&full).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let failed = home.ends(1, &["scale", "web", "2"]);
+    assert!(failed.stderr.contains("the next daemon will not know of it"), "{}", failed.stderr);
+    assert_eq!(home.app_in_state("web", "online")["instances"]["ready"], 2);
+    let told = until_told(&home, "state.json");
+    assert!(home.ok(&["status"]).stdout.starts_with(&told));
+    assert!(home.daemon_log().contains(&told));
+    fs::remove_file(full).unwrap();
+    drop(file);
+    until_solved(&home);
+    home.ok(&["kill"]);
+    let state = fs::read_to_string(disk.0.join("state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["apps"][0]["instances"], 2);
+}
+
+#[test]
+fn a_master_begins_though_nothing_can_be_written() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home));
+    let (keeper, master) = home.daemon();
+    let before = home.pids("web");
+    let read_only = ReadOnly::over(home.daemon_folder());
+    process::kill_and_wait(master);
+    until("there is another master", || process::children(keeper).iter().any(|pid| *pid != before[0]));
+    // It looks after its workers, though nobody can ask it anything.
+    process::kill_and_wait(before[0]);
+    until("another worker answers", || home.get("/pid").is_ok_and(|pid| pid != before[0].to_string()));
+    assert!(home.log("keeper.log").contains("no log is written in"), "{}", home.log("keeper.log"));
+    drop(read_only);
+    let app = home.app_in_state("web", "online");
+    assert_ne!(pids(&app), before);
+    until_solved(&home);
+    assert!(home.daemon_log().contains("lines before this one may be missing"));
+}
