@@ -54,6 +54,29 @@ def crash(tools, options):
         )
 
 
+def crash_loaded(tools, options):
+    """The same while another app's channel takes all CPUs. Its messages are
+    relayed by the daemon that is measured, or by another one, in turns: what
+    differs is the own relay, and not that CPUs are taken."""
+    own, other = "own relay", "another's"
+    times = {own: [], other: []}
+    with Daemon(tools) as measured, Daemon(tools) as beside:
+        for daemon in (measured, beside):
+            daemon.start(2)
+            daemon.finish_order()
+        for turn in range(max(2, options.kills // 5)):
+            for name, relaying in ((own, measured), (other, beside))[:: 1 if turn % 2 else -1]:
+                with between.load(tools, relaying):
+                    for _ in range(5):
+                        times[name].append(kill_one(measured)[0])
+    value, base = statistics.median(times[own]), statistics.median(times[other])
+    notes = f"p95 {p95(times[own]):.2f} to {p95(times[other]):.2f} ms; here the floor is the other daemon's relay"
+    yield Row(
+        "crash → replacement's main(), own relay at full rate", "ms", value, base, value / base,
+        "≤ 1.1×", value / base <= 1.1, notes, times,
+    )
+
+
 def kill_one(contender):
     """Kills the oldest worker, the one that is stable for sure. Returns the
     milliseconds until the next one's main() and the CPU microseconds that the
@@ -230,5 +253,5 @@ def channel(tools, options):
 
 ITEMS = {
     item.__name__.replace("_", "-"): item
-    for item in (crash, start, start_command, status, memory, logs, policies, channel)
+    for item in (crash, crash_loaded, start, start_command, status, memory, logs, policies, channel)
 }
