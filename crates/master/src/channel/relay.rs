@@ -388,8 +388,11 @@ impl Relay {
     /// Passes a line to those who look at the channel.
     fn overhear(&self, worker: WorkerId, line: &[u8]) {
         if let Some((app, slot)) = self.hub.place(worker) {
+            let text = line.trim_ascii();
+            let bytes = text.len();
+            let text = if bytes > PIECE { &[] } else { text };
             // The last one may leave at this moment.
-            let _ = self.listeners.send(Overheard { app, slot, line: line.trim_ascii().into() });
+            let _ = self.listeners.send(Overheard { app, slot, text: text.into(), bytes });
         }
     }
 }
