@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn what_can_be_asked() {
         check(r#"{"publish":"a.b","data":{"k":1}}"#, r#"Publish { topic: "a.b", to: Others"#);
-        check(r#"{"publish":"a","to":"all"}"#, "to: All, data: RawValue(null)");
+        check(r#"{"publish":"a","to":"all"}"#, "to: All, retain: None, data: RawValue(null)");
         check(r#"{"publish":"a","to":3}"#, "to: Slot(3), retain: None");
         check(r#"{"publish":"a","retain":3}"#, "retain: Some(3)");
         check(r#"{"publish":"a","to":{"app":"web"}}"#, r#"to: App("web")"#);
