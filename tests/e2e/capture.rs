@@ -5,11 +5,11 @@ use std::io;
 
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, text};
+use crate::harness::{Home, finish, text};
 use crate::http;
 use crate::load::Load;
 use crate::process::{self, Number};
-use crate::programs::{compile, fixture, in_python_environment, installed};
+use crate::programs::{compile, fixture, in_python_environment, installed, supervisor};
 use crate::wait::{eventually, until};
 
 /// Settings of a program that serves [`Home::address`].
@@ -114,6 +114,20 @@ fn a_program_behind_a_shell_as_another_user() {
     home.let_others_in();
     // The shell stays, and the program is its child.
     check(&home, &format!("[sh, -c, '{}; true']", text(&program)), "user: www-data");
+}
+
+#[test]
+fn a_root_that_may_not_trace_captures_other_users() {
+    let home = Home::new();
+    home.write_app("first", "command: [sleep, '600']\nmin_uptime: 50ms");
+    let mut limited = home.program(installed("setpriv"));
+    limited.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
+    let start = finish(limited.arg(supervisor()).args(["start", "app.yaml"]).spawn().unwrap());
+    assert_eq!(start.code, Some(0), "{start:#?}");
+    let program = home.path("server");
+    compile("bind/server.c", &program);
+    home.let_others_in();
+    check(&home, &format!("[{}]", text(&program)), "user: www-data");
 }
 
 #[test]

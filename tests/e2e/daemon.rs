@@ -95,23 +95,6 @@ fn a_master_that_hangs_is_replaced() {
 }
 
 #[test]
-fn a_master_serves_on_without_its_keeper() {
-    let home = Home::new();
-    home.start_app("web", &settings(&home, 2));
-    let (keeper, master) = home.daemon();
-    let workers = home.pids("web");
-    process::kill_and_wait(keeper);
-    until("the master has noticed", || home.status()["daemon"]["keeper_pid"].is_null());
-    assert_eq!(home.status()["daemon"]["pid"], master);
-    assert_eq!(home.pids("web"), workers);
-    process::kill_and_wait(workers[0]);
-    home.get("/pid").unwrap();
-    home.ok(&["kill"]);
-    until("the master has ended", || !process::is_alive(master));
-    home.until_refused();
-}
-
-#[test]
 fn kill_ends_everything() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 2));

@@ -173,7 +173,8 @@ impl Home {
         self.try_status().unwrap()
     }
 
-    fn try_status(&self) -> std::io::Result<Value> {
+    /// The same from a daemon that may be away for a while.
+    pub(crate) fn try_status(&self) -> std::io::Result<Value> {
         let answer = http::ask(&self.socket(), "GET", "/v1/status", "")?;
         Ok(serde_json::from_str(&answer.body)?)
     }

@@ -113,6 +113,23 @@ fn the_whole_tree_counts() {
 }
 
 #[test]
+fn a_release_that_uses_too_much_goes_back() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 60M"));
+    let before = home.pids("web");
+    let load = Load::start(home.address());
+    // Whichever of its workers is looked at first, it is long before one counts as stable.
+    let greedy = "command: [sh, -c, 'head -c 80000000 /dev/zero | tail -c 80000000 | sleep 600']";
+    let more = "instances: 2\nmin_uptime: 1h\nready: started\nmax_memory_restart: 60M";
+    home.write_app("web", &format!("{greedy}\nlisten: '{}'\n{more}", home.address()));
+    let reload = home.ends(6, &["reload", "app.yaml"]);
+    assert!(reload.stderr.contains("of memory, more than 60 MiB"), "{reload:?}");
+    assert_eq!(home.pids("web"), before);
+    load.more(100);
+    assert_eq!(load.finish(), [""; 0]);
+}
+
+#[test]
 fn a_stopped_slot_stays_stopped() {
     let home = Home::new();
     home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 100M"));

@@ -13,6 +13,25 @@ pub(crate) fn supervisor() -> PathBuf {
     path
 }
 
+/// Another version of it, of the same source: Cargo builds it when that has not
+/// been done since the program under test was built.
+pub(crate) fn next() -> PathBuf {
+    let path = supervisor().with_file_name("supervisor-next");
+    let built = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    if built(&path).is_none_or(|at| Some(at) < built(&supervisor())) {
+        let release = path.parent().is_some_and(|folder| folder.ends_with("release"));
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet", "--locked", "--package", "supervisor-cli", "--bin", "supervisor-next"])
+            .args(["--features", "next-version"])
+            .args(release.then_some("--release"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "cannot build {}: use scripts/test", path.display());
+    }
+    path
+}
+
 /// The worker that can misbehave.
 pub(crate) fn worker() -> PathBuf {
     env!("CARGO_BIN_EXE_fixture-worker").into()

@@ -7,7 +7,7 @@ use supervisor_sys::signal::Signal;
 use crate::harness::{Home, finish, text};
 use crate::http;
 use crate::process::{self, Number};
-use crate::programs::{fixture, installed, supervisor, worker};
+use crate::programs::{fixture, installed, next, supervisor, worker};
 use crate::terminal::Terminal;
 use crate::wait::{eventually, until};
 
@@ -26,7 +26,7 @@ fn write_node(home: &Home) {
 
 /// `run` as the first process of a pid namespace. Returns `unshare` and the
 /// first process, as it is known outside.
-fn run_as_first(home: &Home) -> (Child, Number) {
+pub(crate) fn run_as_first(home: &Home) -> (Child, Number) {
     let mut unshare = home.program(installed("unshare"));
     unshare
         .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
@@ -35,6 +35,23 @@ fn run_as_first(home: &Home) -> (Child, Number) {
     let unshare = unshare.spawn().unwrap();
     let first = eventually("it has a child", || process::children(unshare.id()).first().copied());
     (unshare, first)
+}
+
+#[test]
+fn as_the_first_process_it_is_upgraded() {
+    let home = Home::new();
+    write_node(&home);
+    let (unshare, first) = run_as_first(&home);
+    home.app_in_state("web", "online");
+    let before = home.pids("web");
+    home.ok(&["upgrade", "--binary", text(&next())]);
+    let daemon = &home.status()["daemon"];
+    assert_eq!((&daemon["keeper_pid"], &daemon["version"]), (&1.into(), &"0.2.0-next".into()));
+    assert_eq!(home.pids("web"), before);
+    process::signal(first, Signal::TERM);
+    let ended = finish(unshare);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("everything has ended"), "{}", ended.stderr);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::harness::{Finished, Home, finish, pids, text};
 use crate::hierarchy::TestCgroup;
 use crate::load::Load;
 use crate::process::{self, Number};
-use crate::programs::{fixture, installed, supervisor, worker};
+use crate::programs::{fixture, installed, next, supervisor, worker};
 use crate::wait::{eventually, until};
 
 const UNIT: &str = "supervisor-cluster.service";
@@ -121,6 +121,28 @@ fn the_unit_is_sound() {
 }
 
 #[test]
+fn an_upgrade_is_nothing_to_it() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    systemd.run_app(2);
+    let seen = || ["MainPID", "NRestarts", "ActiveEnterTimestampMonotonic"].map(|name| systemd.show(name));
+    let (before, workers) = (seen(), home.pids("web"));
+    let load = Load::start(home.address());
+    let next = next();
+    let upgraded = systemd.supervisor(&["upgrade", "--binary", text(&next)]);
+    assert!(upgraded.stderr.contains("version 0.2.0-next runs"), "{}", upgraded.stderr);
+    load.more(20);
+    assert_eq!((seen(), home.pids("web")), (before, workers));
+    assert_eq!(load.finish(), Vec::<String>::new());
+    // It still hears the keeper, and the keeper hears it.
+    let says = |words: &str| systemd.show("StatusText").contains(words);
+    systemd.ok(&[text(&next), "scale", "web", "3"]);
+    until("the status goes on", || says("3 of 3 workers ready"));
+    systemd.ok(&["systemctl", "stop", UNIT]);
+    assert_eq!(systemd.show("Result"), "success");
+}
+
+#[test]
 fn a_unit_is_installed_and_removed() {
     let home = Home::new();
     let systemd = Systemd::start(&home);
@@ -218,17 +240,28 @@ fn it_comes_back_when_it_is_killed() {
     let failures = load.finish();
     assert!(failures.iter().all(|failure| !failure.contains("refused")), "{failures:?}");
     assert_eq!(systemd.show("MainPID"), keeper);
-    // Without its keeper the daemon is replaced whole.
+    // Without its keeper the master serves on, and hands over to the next one.
+    let workers = home.pids("web");
+    let load = Load::start(home.address());
+    load.more(50);
     systemd.ok(&["systemctl", "kill", "--signal", &Signal::KILL.to_string(), "--kill-who=main", UNIT]);
     until("the unit is back", || systemd.show("NRestarts") == "1" && systemd.show("ActiveState") == "active");
     let app = home.app_when("web", "is back", |app| app["state"] == "online");
     assert_eq!(app["instances"]["ready"], 2);
     assert_eq!(home.daemon().0.to_string(), systemd.show("MainPID"));
-    home.get("/pid").unwrap();
-    // When both are gone, so are the workers that nobody can end any more.
+    assert_eq!(pids(&app), workers);
+    load.more(50);
+    // When both are gone, the next ones find the workers.
     let (keeper, master) = home.daemon();
-    let workers = home.pids("web");
     systemd.ok(&["sh", "-c", &format!("kill -KILL {keeper} {master}")]);
+    until("the unit is back", || systemd.show("NRestarts") == "2" && systemd.show("ActiveState") == "active");
+    assert_eq!(home.pids("web"), workers);
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
+    // What nobody knows any more is ended.
+    let (keeper, master) = home.daemon();
+    let forget = format!("rm {}", text(&home.daemon_folder().join("run/workers.ledger")));
+    systemd.ok(&["sh", "-c", &format!("kill -STOP {master}; {forget}; kill -KILL {keeper} {master}")]);
     home.app_when("web", "has other workers", |app| {
         app["state"] == "online" && pids(app).iter().all(|pid| !workers.contains(pid))
     });

@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde_json::value::RawValue;
 use supervisor_master::EchoForm;
+use supervisor_protocol::release::RELEASE;
 
 use crate::exit_code::ExitCode;
 
@@ -17,7 +18,7 @@ const GLOBAL: &str = "Options of every command";
 
 /// Runs copies of a program behind shared sockets and keeps them running.
 #[derive(Debug, Parser)]
-#[command(name = "supervisor", version, max_term_width = 100, after_help = ExitCode::help())]
+#[command(name = "supervisor", version = RELEASE, max_term_width = 100, after_help = ExitCode::help())]
 pub(crate) struct Args {
     /// Options of every command.
     #[command(flatten)]
@@ -79,6 +80,7 @@ pub(crate) enum Command {
     Events(Events),
     Monit(Monit),
     Ping(Ping),
+    Upgrade(Upgrade),
     Kill(Kill),
     Startup(Startup),
     Unstartup(Unstartup),
@@ -96,7 +98,10 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Keeper(Keeper),
     #[command(hide = true)]
-    Master(Folders),
+    Master(Master),
+    /// Tells another version what this binary is
+    #[command(hide = true)]
+    Identify,
 }
 
 impl Command {
@@ -132,10 +137,12 @@ impl Command {
             | Self::Logs(_)
             | Self::Events(_)
             | Self::Ping(_)
+            | Self::Upgrade(_)
             | Self::Kill(_)
             | Self::Check(_)
             | Self::Keeper(_)
-            | Self::Master(_) => return None,
+            | Self::Master(_)
+            | Self::Identify => return None,
         })
     }
 }
@@ -623,6 +630,22 @@ Examples:
   supervisor ping --json | jq .daemon.pid")]
 pub(crate) struct Ping {}
 
+/// Replace the daemon by another version of it, while everything runs
+///
+/// The new binary is asked what it is, restores a copy of what the daemon knows, and then runs the daemon on trial:
+/// until it has proved itself the old one comes back when anything fails, and the exit code is 6. No worker notices.
+/// Without --binary it is the file where the running one was: the one that a package has put there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  apt-get install supervisor-cluster && supervisor upgrade
+  supervisor upgrade --binary ./supervisor-0.2.0")]
+pub(crate) struct Upgrade {
+    /// The new binary
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+}
+
 /// End the daemon and all workers
 ///
 /// What is declared stays declared: the next daemon starts it again. To forget it, `delete` it before.
@@ -758,9 +781,22 @@ pub(crate) struct Keeper {
     /// number
     #[arg(long, value_name = "FD")]
     pub(crate) apply_fd: Option<i32>,
+    /// The state of the keeper whose place this one takes, open as this number
+    #[arg(long, value_name = "FD")]
+    pub(crate) state_fd: Option<i32>,
 }
 
 /// The master: decides
+#[derive(Debug, clap::Args)]
+pub(crate) struct Master {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Only look whether what the keeper has could be taken over
+    #[arg(long)]
+    pub(crate) rehearse: bool,
+}
+
+/// Where the daemon's things are
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Folders {
     /// See `Home`
@@ -831,7 +867,9 @@ mod tests {
             "--runtime-dir /r --log-dir /l --state-dir /s",
         ] {
             let args = Args::try_parse_from("supervisor master".split(' ').chain(text.split(' '))).unwrap();
-            let Command::Master(folders) = args.command else { panic!("{args:?}") };
+            let Command::Master(Master { folders, rehearse: false }) = args.command else {
+                panic!("{args:?}")
+            };
             assert_eq!(folders.to_args().join(" ".as_ref()).to_str(), Some(text));
         }
     }

@@ -8,16 +8,18 @@ use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use supervisor_protocol::control::ErrorBody;
+use supervisor_protocol::control::{ErrorBody, ErrorCode};
+use supervisor_protocol::release::{self, RELEASE};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
+use crate::render::text::one_line;
 
 /// The largest answer that is read whole: far more than a status of as many
 /// workers as a machine can have.
@@ -274,10 +276,24 @@ impl Connection {
             .uri(path)
             .header(header::HOST, "supervisor")
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, release::product())
             .body(Full::new(body))
             .with_context(|| format!("cannot ask for {path}"))?;
         self.sender.ready().await.context("the daemon closed the connection")?;
         let response = self.sender.send_request(request).await.context("the daemon did not answer")?;
+        let version = response.headers().get(header::SERVER).and_then(|server| server.to_str().ok());
+        if let Some(version) = version.and_then(release::of_product)
+            && !release::is_compatible(version)
+        {
+            return Err(Failure::new(
+                ExitCode::Failed,
+                format!(
+                    "the daemon is of version {}, and this command of {RELEASE}: \
+                     use the command that belongs to it",
+                    one_line(version)
+                ),
+            ));
+        }
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 }
@@ -299,11 +315,24 @@ async fn read_whole(response: Response<Incoming>) -> Result<Bytes, Failure> {
 /// What a 4xx or 5xx means.
 async fn refusal(response: Response<Incoming>) -> Failure {
     let status = response.status();
+    let version = response.headers().get(header::SERVER).and_then(|server| server.to_str().ok());
+    let version = version.and_then(release::of_product).filter(|version| *version != RELEASE);
+    let version = version.map(str::to_owned);
     let body = match read_whole(response).await {
         Ok(body) => body,
         Err(failure) => return failure,
     };
     match serde_json::from_slice::<ErrorBody>(&body) {
+        // Most likely it has been added since.
+        Ok(ErrorBody { error })
+            if status == StatusCode::NOT_FOUND && error.code == ErrorCode::Usage && version.is_some() =>
+        {
+            let message = format!(
+                "{error}: the daemon is of version {}, and this command of {RELEASE}",
+                one_line(&version.unwrap_or_default())
+            );
+            Failure::new(ExitCode::from_number(error.code.exit_code()), message)
+        }
         Ok(ErrorBody { error }) => {
             Failure { code: ExitCode::from_number(error.code.exit_code()), cause: error.into() }
         }
@@ -312,6 +341,8 @@ async fn refusal(response: Response<Incoming>) -> Failure {
 }
 
 fn encode(body: &impl Serialize) -> anyhow::Result<Bytes> {
+    #[cfg(feature = "next-version")]
+    let body = &supervisor_master::next::request(body);
     Ok(serde_json::to_vec(body).context("cannot write the request")?.into())
 }
 

@@ -8,6 +8,7 @@ mod env;
 mod events;
 mod flush;
 mod follow;
+mod identify;
 mod import;
 mod init;
 mod keeper;
@@ -19,6 +20,7 @@ mod master;
 mod monit;
 mod not_needed;
 mod orders;
+mod orphans;
 mod ping;
 mod reset;
 mod run;
@@ -26,6 +28,7 @@ mod signal;
 mod start;
 mod startup;
 mod status;
+mod upgrade;
 
 pub(crate) use describe::Described;
 
@@ -50,6 +53,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
     match command {
         Command::Keeper(options) => keeper::keeper(options),
         Command::Master(options) => master::master(options),
+        Command::Identify => quietly(identify::identify),
         Command::Run(options) => run::run(options, terminal),
         Command::Startup(options) => connected(startup::startup(&options, terminal)),
         Command::Unstartup(options) => quietly(|| startup::unstartup(&options)),
@@ -79,6 +83,7 @@ pub(crate) fn dispatch(command: Command, terminal: Terminal) -> Result<ExitCode,
         Command::Events(options) => connected(events::events(options, terminal)),
         Command::Monit(Monit {}) => connected(monit::monit(terminal)),
         Command::Ping(options) => connected(ping::ping(&options, terminal)),
+        Command::Upgrade(options) => connected(upgrade::upgrade(options, terminal)),
         Command::Kill(options) => connected(kill::kill(&options, terminal)),
     }
 }

@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use supervisor_protocol::control::Ping;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Search, present, search};
+use crate::client::{Client, Search, decode, present, search};
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
 use crate::render::text::one_line;
@@ -75,7 +76,12 @@ pub(crate) async fn ensure(homes: &[Home], terminal: Terminal) -> Result<Client,
     let begin = log.metadata().map_or(0, |log| log.len());
     terminal.explain(&format!("starting a daemon in {own}"));
     let mut keeper = spawn(own, log)?;
-    wait(own, &mut keeper, begin).await
+    let client = wait(own, &mut keeper, begin).await?;
+    let answer = client.get("/v1/ping").await?;
+    for notice in decode::<Ping>(&answer)?.notices {
+        Terminal::say(&one_line(&notice));
+    }
+    Ok(client)
 }
 
 fn open_log(path: &Path) -> anyhow::Result<File> {

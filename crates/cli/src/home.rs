@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use rustix::process::geteuid;
-use supervisor_master::STATE_FILE;
+use supervisor_master::{HANDOVER_SOCKET, STATE_FILE};
 
 use crate::args::Folders;
 use crate::exit_code::{ExitCode, Failure, OrExit};
@@ -174,6 +174,16 @@ impl Home {
     /// The socket that the daemon answers on.
     pub(crate) fn control_socket(&self) -> PathBuf {
         self.runtime_dir.join("control.sock")
+    }
+
+    /// Where a daemon has what does not outlive the machine.
+    pub(crate) fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
+    /// The socket where a master whose keeper has died waits for the next one.
+    pub(crate) fn handover_socket(&self) -> PathBuf {
+        self.runtime_dir.join(HANDOVER_SOCKET)
     }
 
     /// The file that a living daemon holds an exclusive `flock(2)` on.

@@ -136,7 +136,7 @@ ExecStop=-{program} kill
 # daemon serves on until the next one takes over.
 KillMode=process
 Restart=always
-RestartSec=1s
+RestartSec=200ms
 # It was told to end; it would meet the same mistake again.
 RestartPreventExitStatus=0 2 5
 # The daemon asks for more while a start, a reload or a stop goes on.

@@ -24,7 +24,7 @@ const NO_SUCH_APP: &str =
     r#"{"error":{"code":"no_such_app","message":"no app is named \"wbe\"; there is web"}}"#;
 
 fn refused(to: &'static str, status: u16, body: &str) -> Answer {
-    Answer { to, status, body: body.to_owned(), hold: false }
+    Answer { to, status, body: body.to_owned(), hold: false, version: None }
 }
 
 #[track_caller]
@@ -92,6 +92,26 @@ fn a_refusal_has_its_exit_code() {
     let run = daemon.run(&["status"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
     assert!(run.stderr.contains("HTTP status 502"), "{run:?}");
+}
+
+#[test]
+fn a_daemon_of_another_version() {
+    let missing = r#"{"error":{"code":"usage","message":"there is nothing at /v1/upgrade"}}"#;
+    let daemon = FakeDaemon::new([
+        Answer { version: Some("0.99.0"), ..ok("GET /v1/status", STATUS) },
+        Answer { version: Some("0.0.9"), ..refused("POST /v1/upgrade", 404, missing) },
+        Answer { version: Some("0.99.0"), ..refused("POST /v1/stop", 404, NO_SUCH_APP) },
+        Answer { version: Some("7.0.0"), ..ok("POST /v1/restart", "") },
+    ]);
+    check(&daemon.run(&["status", "--json"]), 0, STATUS, "");
+    check(&daemon.run(&["stop", "wbe"]), 3, "", "error: no app is named \"wbe\"; there is web\n");
+    let run = daemon.run(&["upgrade"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("the daemon is of version 0.0.9, and this command of"), "{run:?}");
+    let run = daemon.run(&["restart", "web"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("the daemon is of version 7.0.0, and this command of"), "{run:?}");
+    assert!(run.stderr.contains("use the command that belongs to it"), "{run:?}");
 }
 
 #[test]

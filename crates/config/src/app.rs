@@ -11,7 +11,6 @@ use crate::{Balance, ChannelOptions, CpuAffinity, CronRestart, LogOptions, Ready
 /// One app's settings, checked and complete: every default is filled in, every
 /// path is absolute. It is what a client sends to the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct App {
     /// Unique in the daemon.
     pub name: String,
@@ -136,7 +135,6 @@ pub struct App {
 
 /// Which of the caller's variables an app inherits: all unless said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Inherit {
     /// These names alone.
     pub only: Option<Vec<String>>,
@@ -171,7 +169,6 @@ pub enum ListenAddress {
 
 /// A resource limit; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// What the kernel enforces.
     pub soft: Option<u64>,

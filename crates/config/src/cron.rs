@@ -16,7 +16,6 @@ const MAX_EXPRESSION: usize = 200;
 
 /// When the workers of an app are replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct CronRestart {
     /// Five fields, or six with seconds first; it recurs.
     pub expression: String,

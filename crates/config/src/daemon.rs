@@ -9,13 +9,16 @@ use crate::value::{expected, non_empty, one_of};
 
 /// What holds for the daemon and not for one app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct DaemonSettings {
     /// What the daemon's own log has.
     pub log_level: LogLevel,
     /// The group whose members may give orders, by name or gid; nobody besides
     /// root and the daemon's user when absent.
     pub control_group: Option<String>,
+    /// What another version has set, and this one keeps for it.
+    #[serde(flatten)]
+    pub later: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The least severe lines of the daemon's log.

@@ -17,7 +17,6 @@ const TIME: &str = "YYYY-MM-DDTHH:mm:ss";
 
 /// How workers' output is kept, besides the files that it goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LogOptions {
     /// A file that both streams go to besides their own; none when absent.
     pub combined_file: Option<PathBuf>,

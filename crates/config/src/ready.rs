@@ -37,7 +37,6 @@ pub enum Ready {
 
 /// A check that the daemon makes until it passes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReadyCheck {
     /// What is tried.
     pub attempt: Attempt,
@@ -52,7 +51,7 @@ pub struct ReadyCheck {
 /// One try of a check. Without an address it is the first one of `listen`, or
 /// else the first of TCP that the worker listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[serde(rename_all = "lowercase")]
 pub enum Attempt {
     /// An HTTP request: the status of its answer must be one of these.
     Http {

@@ -19,7 +19,6 @@ const ALWAYS: &[&str] = &[".*", "node_modules", "__pycache__", "*.log", "*.log.*
 
 /// The files whose changes reload an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Watch {
     /// Files, and folders with all below them; absolute, never empty.
     pub paths: Vec<PathBuf>,

@@ -503,7 +503,11 @@ fn settings_of_the_daemon() {
         loaded.unwrap_or_else(|errors| panic!("{section}:\n{}", errors.render(false))).daemon
     };
     let expected = |log_level, group: Option<&str>| {
-        Some(DaemonSettings { log_level, control_group: group.map(str::to_owned) })
+        Some(DaemonSettings {
+            log_level,
+            control_group: group.map(str::to_owned),
+            ..DaemonSettings::default()
+        })
     };
     assert_eq!(daemon(""), None);
     assert_eq!(daemon("daemon: {}"), expected(LogLevel::Info, None));

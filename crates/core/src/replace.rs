@@ -9,7 +9,7 @@ use crate::backoff;
 use crate::id::{Generation, SlotId, WorkerId};
 use crate::operation::{Operation, Returning};
 use crate::policy::Version;
-use crate::slot::{Cause, Slot, Stage, Worker};
+use crate::slot::{Cause, Ending, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
 impl App {
@@ -203,6 +203,10 @@ impl App {
         turn: &mut Turn<'_>,
     ) {
         let cause = Cause::Memory { used, limit };
+        if !hard && let Some(failure) = self.release_outgrown(index, id, &cause, turn.now) {
+            self.fail_operation(failure, turn);
+            return;
+        }
         let calm = |slot: &Slot| slot.is_settled() && (slot.worker.is_none() || slot.is_ready());
         let quiet = self.operation.is_none() && self.slots.iter().all(calm);
         let patient = turn.now < self.vain.1;
@@ -227,5 +231,20 @@ impl App {
         } else {
             slot.recycle = Some(cause);
         }
+    }
+
+    /// What speaks against a release of which a worker uses more memory than it
+    /// may, before all workers are of it: replacing it by its like would help
+    /// nobody.
+    fn release_outgrown(&self, index: u32, id: WorkerId, cause: &Cause, now: Timestamp) -> Option<Failure> {
+        self.operation.as_ref()?.before.as_ref()?;
+        let worker = self.slots.get(index as usize)?.workers().find(|worker| worker.id == id)?;
+        let at_work = matches!(worker.stage, Stage::Starting { .. } | Stage::Ready { .. });
+        if !at_work || worker.version.generation != self.version.generation {
+            return None;
+        }
+        let uptime = now.since(worker.since);
+        let ending = Ending { exit: None, cause: cause.clone(), at: now, uptime };
+        Some(Failure { slot: SlotId { app: self.id, index }, worker: id, ending })
     }
 }

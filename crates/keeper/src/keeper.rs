@@ -1,5 +1,7 @@
 //! The loop.
 
+mod upgrade;
+
 use std::time::{Duration, Instant};
 
 use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
@@ -19,7 +21,9 @@ use crate::news::News;
 use crate::notify::ServiceManager;
 use crate::restarts::Restarts;
 use crate::signals::Signals;
+use crate::state::Running;
 use crate::table::{Entry, Table};
+use upgrade::Upgrade;
 
 /// How long a master that is to leave may take to do so.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -31,7 +35,7 @@ const ALONE: u8 = 1;
 
 /// The poller's token of signals.
 const SIGNALS: u64 = 0;
-const _: () = assert!(SIGNALS != master::TOKEN);
+const _: () = assert!(SIGNALS != master::TOKEN && SIGNALS != master::REHEARSAL);
 
 /// Everything that the keeper has.
 #[derive(Debug)]
@@ -48,11 +52,14 @@ pub(crate) struct Keeper {
     /// Since when no master serves; `None` while one does.
     unserved_since: Option<Instant>,
     restarts: Restarts,
-    /// A master has been started.
+    /// It has just taken another keeper's place, and its master serves.
+    is_settling: bool,
+    /// A master has been started, by this keeper or the one before.
     begun: bool,
     drain: Drain,
     news: News,
     ending: Ending,
+    upgrade: Option<Upgrade>,
     finish: Option<Finish>,
     /// Room for a packet.
     buffer: Box<[u8]>,
@@ -64,8 +71,6 @@ struct Finish {
     code: u8,
     /// How long to wait for it.
     until: Instant,
-    /// Workers may be left, to be killed.
-    kill: bool,
 }
 
 impl Keeper {
@@ -75,6 +80,7 @@ impl Keeper {
         table: Table,
         hello: Hello,
         service_manager: ServiceManager,
+        begun: bool,
     ) -> Result<Self, Error> {
         let poller = Poller::new().map_err(system("epoll_create"))?;
         poller.add(&signals, SIGNALS, Interest::Read).map_err(system("epoll_ctl"))?;
@@ -90,23 +96,43 @@ impl Keeper {
             start_at: Some(now),
             unserved_since: Some(now),
             restarts: Restarts::default(),
-            begun: false,
+            is_settling: false,
+            begun,
             drain: Drain::new(now).map_err(system("opening /dev/null"))?,
             news: News::default(),
             ending: Ending::default(),
+            upgrade: None,
             finish: None,
             buffer: vec![0; MAX_PACKET].into(),
         })
     }
 
+    /// Goes on with the master of the keeper that this process was before, if it
+    /// has one, and with the news for masters.
+    pub(crate) fn with(mut self, running: Option<Running>, news: News) -> Result<Self, Error> {
+        self.news = news;
+        if let Some(running) = running {
+            let now = Instant::now();
+            self.master = Some(Master::running(running, &self.poller, now).map_err(system("epoll_ctl"))?);
+            self.start_at = None;
+            self.unserved_since = None;
+            self.drain.stop();
+            self.is_settling = true;
+        }
+        Ok(self)
+    }
+
     /// Runs until everything has ended. Returns the exit code.
     pub(crate) fn run(mut self) -> Result<u8, Error> {
         let mut events = Vec::new();
+        // Children that ended before signals were caught.
+        self.reap();
         loop {
             let now = Instant::now();
             self.start_master(now)?;
             self.end_silent_master(now);
             self.end_alone_when_due(now);
+            self.look_after_upgrade(now);
             self.drain.run(&self.table, now);
             self.send_to_master(now);
             if let Some(finish) = self.finish
@@ -119,6 +145,7 @@ impl Keeper {
             for event in &events {
                 match event.token {
                     SIGNALS => self.take_signals(),
+                    master::REHEARSAL => self.hear_rehearsal(),
                     // The poller tells of the rest again.
                     _ => _ = self.hear_master(),
                 }
@@ -136,6 +163,7 @@ impl Keeper {
             master.map(|master| master.silence.deadline()),
             master.and_then(Master::retry),
             self.ending.deadline(self.unserved_since),
+            self.upgrade_deadline(),
             self.start_at,
             self.drain.deadline(),
         ];
@@ -162,6 +190,10 @@ impl Keeper {
             // are worth another try: descriptors, memory or processes may be
             // short for a while, and workers depend on us.
             Err(error) if !self.begun => Err(error),
+            Err(error) if self.go_back(false, &error.to_string(), None) => {
+                self.start_at = Some(now);
+                Ok(())
+            }
             Err(error) => {
                 let pause = self.restarts.after_no_start();
                 say!("cannot start a master: {error}; trying again in {pause:?}");
@@ -203,19 +235,18 @@ impl Keeper {
         if let Some(master) = &self.master {
             let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
         }
-        self.finish = Some(Finish { code: ALONE, until: now + FAREWELL, kill: true });
+        self.finish = Some(Finish { code: ALONE, until: now + FAREWELL });
     }
 
     /// The last acts. Returns the exit code.
     fn leave(&mut self, finish: Finish) -> u8 {
+        self.abandon_upgrade();
         if let Some(master) = &self.master {
             say!("master {} does not leave: killing it", master.pid);
             let _ = pidfd::send_signal(&master.pidfd, Signal::KILL);
         }
-        if finish.kill {
-            for worker in self.table.with_role(FdRole::Process) {
-                let _ = pidfd::send_signal(worker, Signal::KILL);
-            }
+        for worker in self.table.with_role(FdRole::Process) {
+            let _ = pidfd::send_signal(worker, Signal::KILL);
         }
         self.reap();
         finish.code
@@ -267,17 +298,26 @@ impl Keeper {
                 }
             }
             Ok(ToKeeper::Delete { key }) => self.table.delete(&key),
-            Ok(ToKeeper::Beat) => {}
+            Ok(ToKeeper::Beat) => {
+                self.note_beat();
+                if std::mem::take(&mut self.is_settling) {
+                    Self::settle_down();
+                }
+            }
+            Ok(ToKeeper::Upgrade { label }) => self.begin_upgrade(label, fds, now),
+            Ok(ToKeeper::Failed { text }) => {
+                say!("the master cannot go on: {text}");
+                if let Some(master) = &mut self.master {
+                    master.last_words = Some(text);
+                }
+            }
             Ok(ToKeeper::Adopted) => {
                 self.unserved_since = None;
                 self.drain.stop();
                 if let Some(master) = &mut self.master {
                     master.serves = true;
                 }
-                // From here on the loop needs little of what it took to get
-                // here: the command line alone is a third of the program.
-                own::drop_code();
-                own::trim_heap();
+                Self::settle_down();
             }
             Ok(ToKeeper::Notify { text }) => {
                 if let Err(error) = self.service_manager.tell(&text) {
@@ -285,11 +325,19 @@ impl Keeper {
                 }
             }
             Ok(ToKeeper::Finish { exit_code }) if self.finish.is_none() => {
-                self.finish = Some(Finish { code: exit_code, until: now + FAREWELL, kill: false });
+                // No worker is left but those that this master knew nothing of.
+                self.finish = Some(Finish { code: exit_code, until: now + FAREWELL });
             }
             Ok(ToKeeper::Finish { .. }) => {}
             Err(error) => say!("a message of the master is not understood: {error}"),
         }
+    }
+
+    /// From here on the loop needs little of what it took to get here: the
+    /// command line alone is a third of the program.
+    fn settle_down() {
+        own::drop_code();
+        own::trim_heap();
     }
 
     /// Passes signals on and reaps children.
@@ -314,6 +362,8 @@ impl Keeper {
         while let Ok(Some((pid, exit))) = pidfd::peek_any() {
             if self.master.as_ref().is_some_and(|master| master.pid == pid) {
                 self.bury_master(exit);
+            } else if self.rehearses(pid) {
+                self.end_rehearsal(exit);
             } else {
                 self.remember(pid, exit);
             }
@@ -326,14 +376,16 @@ impl Keeper {
     fn bury_master(&mut self, exit: Exit) {
         // What it sent before it ended counts.
         while self.hear_master() {}
-        let Some(master) = self.master.take() else { return };
+        let Some(mut master) = self.master.take() else { return };
         // It fails when the end of its messages was seen.
         let _ = self.poller.remove(&master.socket);
         if self.finish.is_some() {
             return;
         }
         let now = Instant::now();
-        let pause = self.restarts.after(master.serves);
+        let is_replaced = self.try_new_binary(now)
+            || self.go_back(master.serves, &exit.to_string(), master.last_words.take());
+        let pause = self.restarts.after(master.serves || is_replaced);
         let when = if pause.is_zero() { "now".to_owned() } else { format!("in {pause:?}") };
         say!("master {} ended ({exit}); the next one starts {when}", master.pid);
         self.start_at = Some(now + pause);

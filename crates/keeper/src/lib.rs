@@ -31,12 +31,16 @@
 //! descriptors, memory or processes delays the next master; it does not end the
 //! keeper.
 //!
+//! A keeper can begin with the table of another (`state`): that is how a program
+//! becomes the keeper by `exec`.
+//!
 //! The loop is in `keeper`; what it decides by is in small parts without system
 //! calls: `table`, `news`, `restarts`, `silence`, `ending`.
 
 mod drain;
 mod ending;
 mod error;
+pub mod handover;
 mod keeper;
 mod log;
 mod master;
@@ -46,6 +50,7 @@ mod restarts;
 mod signals;
 mod silence;
 mod start;
+mod state;
 mod table;
 
 use std::ffi::OsString;
@@ -54,6 +59,8 @@ use std::path::PathBuf;
 
 pub use error::Error;
 pub use start::run;
+pub use state::{Saved, State, StateError, check, restore, save};
+pub use table::{Entry, Table};
 
 /// What a keeper is started with.
 ///
@@ -66,9 +73,17 @@ pub struct Options {
     /// The master's whole argument vector. Its end of the pair is descriptor
     /// [`MASTER_FD`].
     pub master: Vec<OsString>,
+    /// The argument vector of another keeper in place of this one, to which the
+    /// number of the descriptor with its state is added.
+    pub keeper: Vec<OsString>,
     /// Entries that the first master finds: key and descriptor.
     pub initial: Vec<(String, OwnedFd)>,
+    /// What another keeper had, whose place this one takes.
+    pub state: Option<State>,
 }
 
 /// The number of the descriptor on which a master finds its keeper.
 pub const MASTER_FD: i32 = 3;
+
+/// That of the keeper's state, for a master that rehearses.
+pub const STATE_FD: i32 = 4;

@@ -17,10 +17,15 @@ use crate::error::system;
 use crate::news::News;
 use crate::notify;
 use crate::silence::Silence;
+use crate::state::Running;
 use crate::table::Table;
 
 /// The poller's token of a master's messages.
 pub(crate) const TOKEN: u64 = 1;
+/// That of a child that rehearses.
+pub(crate) const REHEARSAL: u64 = 2;
+/// What tells it so.
+const REHEARSE: &str = "--rehearse";
 /// The most messages to one master in a turn of the loop.
 const BURST: usize = 256;
 /// When to try again after the kernel had no room for a message that does not
@@ -36,10 +41,15 @@ pub(crate) struct Master {
     pub(crate) socket: OwnedFd,
     /// It has said that it serves.
     pub(crate) serves: bool,
+    /// Why it cannot go on, as it has said.
+    pub(crate) last_words: Option<String>,
     pub(crate) silence: Silence,
+    token: u64,
     step: Step,
     /// The first orphan that it has not been told of.
     orphan: u64,
+    /// The last news of an upgrade that it has been told.
+    upgrade: u64,
     /// What the poller waits for.
     interest: Interest,
     retry: Option<Instant>,
@@ -57,7 +67,7 @@ enum Step {
     Orphans,
     /// Whatever happens.
     News,
-    /// Nothing: it has closed its end.
+    /// Nothing: it has closed its end, or has what it is to rehearse with.
     Nothing,
 }
 
@@ -68,47 +78,110 @@ pub(crate) struct Cradle {
     /// The binary that the keeper was started from.
     pub(crate) binary: OwnedFd,
     pub(crate) args: Vec<OsString>,
+    /// What a keeper is started with that takes this one's place.
+    pub(crate) keeper_args: Vec<OsString>,
     pub(crate) null: File,
 }
 
 impl Cradle {
-    /// Starts a master in a process group of its own, so that a terminal's
-    /// Ctrl-C reaches the keeper only. `poller` announces its messages, under
-    /// [`TOKEN`].
+    /// Starts a master. `poller` announces its messages, under [`TOKEN`].
     ///
     /// # Errors
     ///
     /// When descriptors, memory or processes are short; nothing is left behind.
     pub(crate) fn start(&mut self, poller: &Poller, now: Instant) -> Result<Master, Error> {
-        let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
-        socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
-        // Closing it, should the spawn fail, takes it out again: it has no
-        // duplicate.
-        poller.add(&ours, TOKEN, Interest::Read).map_err(system("epoll_ctl"))?;
-        let (stdout, stderr) = (io::stdout(), io::stderr());
-        let stdio = [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        let plan = Plan {
-            env: std::env::vars_os().filter(|(name, _)| name != notify::VARIABLE).collect(),
-            fds: vec![theirs.as_fd()],
-            process_group: ProcessGroup::NewGroup,
-            ..Plan::new(Program::Binary(self.binary.as_fd()), self.args.clone(), stdio)
-        };
-        let child = self.launcher.spawn(&plan)?;
-        Ok(Master {
-            pid: child.pid,
-            pidfd: child.pidfd,
-            socket: ours,
-            serves: false,
-            silence: Silence::new(now),
-            step: Step::Hello,
-            orphan: 0,
-            interest: Interest::Read,
-            retry: None,
-        })
+        let Self { launcher, binary, args, null, .. } = self;
+        Master::start(launcher, binary.as_fd(), args.clone(), null, (TOKEN, None), poller, now)
+    }
+
+    /// Starts a child of another binary that is to restore a copy of the table
+    /// and of this state, and to touch nothing. `poller` announces its messages, under
+    /// [`REHEARSAL`].
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub(crate) fn rehearse(
+        &mut self,
+        binary: BorrowedFd<'_>,
+        state: BorrowedFd<'_>,
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<Master, Error> {
+        let args = self.args.iter().cloned().chain([REHEARSE.into()]).collect();
+        Master::start(&mut self.launcher, binary, args, &self.null, (REHEARSAL, Some(state)), poller, now)
     }
 }
 
 impl Master {
+    /// Starts one in a process group of its own, so that a terminal's Ctrl-C
+    /// reaches the keeper only.
+    fn start(
+        launcher: &mut Launcher,
+        binary: BorrowedFd<'_>,
+        args: Vec<OsString>,
+        null: &File,
+        (token, state): (u64, Option<BorrowedFd<'_>>),
+        poller: &Poller,
+        now: Instant,
+    ) -> Result<Self, Error> {
+        let (ours, theirs) = fdpass::seqpacket_pair().map_err(system("socketpair"))?;
+        socket::set_nonblocking(&ours, true).map_err(system("fcntl"))?;
+        // Closing it, should the spawn fail, takes it out again: it has no
+        // duplicate.
+        poller.add(&ours, token, Interest::Read).map_err(system("epoll_ctl"))?;
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let stdio = [null.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let plan = Plan {
+            env: std::env::vars_os().filter(|(name, _)| name != notify::VARIABLE).collect(),
+            fds: [theirs.as_fd()].into_iter().chain(state).collect(),
+            process_group: ProcessGroup::NewGroup,
+            ..Plan::new(Program::Binary(binary), args, stdio)
+        };
+        let child = launcher.spawn(&plan)?;
+        Ok(Self {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            socket: ours,
+            serves: false,
+            last_words: None,
+            silence: Silence::new(now),
+            token,
+            step: Step::Hello,
+            orphan: 0,
+            upgrade: 0,
+            interest: Interest::Read,
+            retry: None,
+        })
+    }
+
+    /// One that another keeper has started, in the process that is this one.
+    pub(crate) fn running(running: Running, poller: &Poller, now: Instant) -> io::Result<Self> {
+        let Running { pid, pidfd, socket, orphan } = running;
+        poller.add(&socket, TOKEN, Interest::Read)?;
+        let mut silence = Silence::new(now);
+        silence.broken(now);
+        Ok(Self {
+            pid,
+            pidfd,
+            socket,
+            serves: true,
+            last_words: None,
+            silence,
+            token: TOKEN,
+            step: Step::News,
+            orphan,
+            upgrade: 0,
+            interest: Interest::Read,
+            retry: None,
+        })
+    }
+
+    /// The first orphan that it has not been told of.
+    pub(crate) const fn orphan(&self) -> u64 {
+        self.orphan
+    }
+
     /// Its next message; one without bytes when it has closed its end.
     ///
     /// # Errors
@@ -166,7 +239,7 @@ impl Master {
         if interest != self.interest {
             self.interest = interest;
             // It fails only for one that has closed its end and was taken out.
-            let _ = poller.modify(&self.socket, TOKEN, interest);
+            let _ = poller.modify(&self.socket, self.token, interest);
         }
     }
 
@@ -188,9 +261,9 @@ impl Master {
                 None => self.step = Step::Orphans,
             },
             Step::Orphans => {
-                if !self.send_orphan(news)? {
+                if !self.send_orphan(news)? && !self.send_upgrade(news)? {
                     self.put(&FromKeeper::TableEnd, &[])?;
-                    self.step = Step::News;
+                    self.step = if self.token == REHEARSAL { Step::Nothing } else { Step::News };
                 }
             }
             Step::News => match news.signal() {
@@ -198,7 +271,7 @@ impl Master {
                     self.put(&FromKeeper::Signal { number: signal.as_raw() }, &[])?;
                     news.signal_sent();
                 }
-                None => return self.send_orphan(news),
+                None => return Ok(self.send_orphan(news)? || self.send_upgrade(news)?),
             },
             Step::Nothing => return Ok(false),
         }
@@ -210,6 +283,14 @@ impl Master {
         let Some((number, orphan)) = news.orphan(self.orphan) else { return Ok(false) };
         self.put(&FromKeeper::Orphan(orphan), &[])?;
         self.orphan = number + 1;
+        Ok(true)
+    }
+
+    /// Tells how far an upgrade has come. Returns whether that was news.
+    fn send_upgrade(&mut self, news: &News) -> io::Result<bool> {
+        let Some((number, upgrade)) = news.upgrade(self.upgrade) else { return Ok(false) };
+        self.put(&FromKeeper::Upgrade(upgrade.clone()), &[])?;
+        self.upgrade = number;
         Ok(true)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use supervisor_protocol::keeper::Orphan;
+use supervisor_protocol::keeper::{FromKeeper, Orphan, Upgrade};
 use supervisor_sys::signal::Signal;
 
 /// Ends of orphans that are remembered; the oldest is forgotten first.
@@ -19,6 +19,10 @@ pub(crate) struct News {
     orphans: VecDeque<Orphan>,
     /// How many orphans have been forgotten: the number of the first one here.
     forgotten: u64,
+    /// How far the last upgrade has come.
+    upgrade: Option<Upgrade>,
+    /// How often that has changed.
+    changes: u64,
 }
 
 impl News {
@@ -54,6 +58,39 @@ impl News {
         let number = number.max(self.forgotten);
         let index = usize::try_from(number - self.forgotten).ok()?;
         self.orphans.get(index).map(|orphan| (number, *orphan))
+    }
+
+    /// All of it, as masters are told, in order.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = FromKeeper> {
+        let signals = self.signals.iter().map(|signal| FromKeeper::Signal { number: signal.as_raw() });
+        let orphans = self.orphans.iter().copied().map(FromKeeper::Orphan);
+        signals.chain(orphans).chain(self.upgrade.clone().map(FromKeeper::Upgrade))
+    }
+
+    /// Takes one of these.
+    pub(crate) fn take_message(&mut self, message: FromKeeper) {
+        match message {
+            FromKeeper::Signal { number } => {
+                if let Some(signal) = Signal::from_raw(number) {
+                    self.add_signal(signal);
+                }
+            }
+            FromKeeper::Orphan(orphan) => self.add_orphan(orphan),
+            FromKeeper::Upgrade(upgrade) => self.set_upgrade(upgrade),
+            FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd => {}
+        }
+    }
+
+    /// Notes how far an upgrade has come.
+    pub(crate) fn set_upgrade(&mut self, upgrade: Upgrade) {
+        self.upgrade = Some(upgrade);
+        self.changes += 1;
+    }
+
+    /// How far the last upgrade has come, with the number of that news, unless
+    /// it is this one.
+    pub(crate) fn upgrade(&self, known: u64) -> Option<(u64, &Upgrade)> {
+        self.upgrade.as_ref().filter(|_| self.changes > known).map(|upgrade| (self.changes, upgrade))
     }
 }
 

@@ -6,35 +6,63 @@ use std::os::fd::OwnedFd;
 
 use supervisor_protocol::keeper::FdRole;
 
+use crate::state::Section;
+
 /// The most entries. The budget of descriptors is usually used up before.
 const MAX_ENTRIES: usize = 65_536;
 
 /// A record and the descriptors that belong to it.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) record: Box<[u8]>,
+pub struct Entry {
+    /// Opaque.
+    pub record: Box<[u8]>,
     /// In the order in which they were given.
-    pub(crate) fds: Box<[(FdRole, OwnedFd)]>,
+    pub fds: Box<[(FdRole, OwnedFd)]>,
 }
 
 /// Entries by their keys.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     entries: BTreeMap<Box<str>, Entry>,
-    /// Descriptors in all entries.
+    /// What a keeper of another version had beside them.
+    unknown: Vec<Section>,
+    /// Descriptors in all of these.
     fds: usize,
     max_fds: usize,
 }
 
 impl Table {
     /// An empty table that will hold at most so many descriptors.
-    pub(crate) fn new(max_fds: usize) -> Self {
-        Self { entries: BTreeMap::new(), fds: 0, max_fds }
+    #[must_use]
+    pub const fn new(max_fds: usize) -> Self {
+        Self { entries: BTreeMap::new(), unknown: Vec::new(), fds: 0, max_fds }
+    }
+
+    /// Lets it hold at most so many descriptors from now on. What it has, it keeps.
+    pub(crate) fn limit(&mut self, max_fds: usize) {
+        self.max_fds = max_fds;
+    }
+
+    /// Keeps what only a keeper of another version understands.
+    pub(crate) fn keep(&mut self, section: Section) {
+        self.fds += section.fds.len();
+        self.unknown.push(section);
+    }
+
+    /// What was kept in this way.
+    pub(crate) fn unknown(&self) -> &[Section] {
+        &self.unknown
+    }
+
+    /// The entry with this key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
     }
 
     /// Holds an entry in place of the one with the same key, whose descriptors
     /// are closed. Returns whether there was room; without, nothing changes.
-    pub(crate) fn put(&mut self, key: &str, entry: Entry) -> bool {
+    pub fn put(&mut self, key: &str, entry: Entry) -> bool {
         let former = self.entries.get(key);
         let entries = self.entries.len() + usize::from(former.is_none());
         let fds = self.fds - former.map_or(0, |former| former.fds.len()) + entry.fds.len();
@@ -47,7 +75,7 @@ impl Table {
     }
 
     /// Forgets an entry and closes its descriptors.
-    pub(crate) fn delete(&mut self, key: &str) {
+    pub fn delete(&mut self, key: &str) {
         if let Some(entry) = self.entries.remove(key) {
             self.fds -= entry.fds.len();
         }
@@ -55,7 +83,8 @@ impl Table {
 
     /// The first entry whose key comes after this one; the very first for
     /// `None`.
-    pub(crate) fn after(&self, key: Option<&str>) -> Option<(&str, &Entry)> {
+    #[must_use]
+    pub fn after(&self, key: Option<&str>) -> Option<(&str, &Entry)> {
         let start = key.map_or(Bound::Unbounded, Bound::Excluded);
         let mut later = self.entries.range::<str, _>((start, Bound::Unbounded));
         later.next().map(|(key, entry)| (&**key, entry))
@@ -68,7 +97,8 @@ impl Table {
     }
 
     /// How many entries there are, and how many descriptors in them.
-    pub(crate) fn size(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
         (self.entries.len(), self.fds)
     }
 }

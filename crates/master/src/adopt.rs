@@ -69,7 +69,9 @@ impl Master {
         }
         self.workers.remove_other_cgroups();
         self.remember();
-        if adopted > 0 {
+        if adopted > 0 && self.upgrade.is_trial() {
+            tracing::info!("{adopted} workers go on with this version");
+        } else if adopted > 0 {
             tracing::warn!("the master before has died; {adopted} workers go on");
         }
         self.channel.begin();

@@ -23,6 +23,8 @@ use crate::listeners::{Endpoint, Reach};
 use crate::master::Master;
 use crate::words;
 
+pub(crate) use exec::Running;
+
 /// Tries that are under way at a time.
 const AT_ONCE: usize = 64;
 /// How long tries are begun before other news is looked at.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use supervisor_core::Slots;
 use supervisor_protocol::control::{
-    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal,
+    Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal, StartUpgrade,
 };
 use tokio::sync::oneshot;
 
@@ -74,6 +74,9 @@ pub(crate) enum Ask {
     Reset(Reset),
     Flush(Flush),
     Reopen(Reopen),
+    /// How far an upgrade has come.
+    Upgrades,
+    Upgrade(StartUpgrade),
     Kill(Kill),
 }
 
@@ -101,6 +104,8 @@ impl Ask {
             | Self::Reset(_)
             | Self::Flush(_)
             | Self::Reopen(_)
+            | Self::Upgrades
+            | Self::Upgrade(_)
             | Self::Kill(_) => false,
         }
     }

@@ -4,11 +4,13 @@
 //! workers, which notice nothing. Those that nothing names are ended, each by
 //! its pidfd.
 
+mod aside;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -17,7 +19,7 @@ use rustix::net::{Shutdown, shutdown};
 use supervisor_config::{App, DaemonSettings};
 use supervisor_core::WorkerId;
 use supervisor_protocol::control::Apply;
-use supervisor_protocol::keeper::{FromKeeper, LOCK_KEY, Orphan};
+use supervisor_protocol::keeper::{FromKeeper, Hello, LOCK_KEY, Orphan, Upgrade};
 use supervisor_sys::diag::inodes_of;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::signal::Signal;
@@ -32,6 +34,7 @@ use crate::listeners;
 use crate::master::{Beginning, Master};
 use crate::memory::Memories;
 use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
+use crate::recovery;
 
 /// How long workers that nothing names may take to die.
 const DEATH: Duration = Duration::from_secs(2);
@@ -62,6 +65,8 @@ pub(crate) struct Apps {
     pub(crate) daemon: Option<DaemonSettings>,
     /// Everything is to end; at once, if it is true.
     pub(crate) ending: Option<bool>,
+    /// An earlier daemon has left this, in whole or in part.
+    pub(crate) recovered: bool,
 }
 
 /// The workers of an earlier master, and what is known of them.
@@ -89,23 +94,41 @@ pub(crate) struct Leftover {
     pub(crate) process: Option<Pid>,
 }
 
-/// Takes the keeper's table over.
+/// The keeper's table, as it was read. Nothing has been done with it yet.
+#[derive(Debug)]
+pub(crate) struct Table {
+    hello: Hello,
+    pub(crate) apps: Apps,
+    members: Vec<(String, Vec<u8>, OwnedFd)>,
+    passed: Vec<(String, OwnedFd)>,
+    /// `None` for the first master of a daemon.
+    first_worker: Option<u64>,
+    /// How far the last upgrade has come.
+    upgrade: Option<Upgrade>,
+    /// The keys whose records were not understood, and why.
+    pub(crate) unreadable: Vec<(String, String)>,
+    /// The keys that another version uses.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Reads the keeper's table.
 ///
 /// # Errors
 ///
-/// When the keeper breaks off, or a thread cannot be started.
-pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inheritance> {
-    let mut link = Link::new(keeper);
+/// When the keeper breaks off.
+pub(crate) fn read(link: &mut Link) -> anyhow::Result<Table> {
     let lost = "cannot read the keeper's table";
     let (FromKeeper::Hello(hello), _) = link.receive().context(lost)? else { bail!("{lost}: no hello") };
-    link.meet(hello.keeper_pid);
-    let keeper =
-        i32::try_from(hello.keeper_pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
-
-    let mut apps = Apps::default();
-    let mut members = Vec::new();
-    let mut passed = Vec::new();
-    let mut first_worker = 1;
+    let mut table = Table {
+        hello,
+        apps: Apps::default(),
+        members: Vec::new(),
+        passed: Vec::new(),
+        first_worker: None,
+        upgrade: None,
+        unreadable: Vec::new(),
+        unknown: Vec::new(),
+    };
     loop {
         let (message, fds) = match link.receive() {
             // Of another version, or cut: it stays with the keeper.
@@ -116,38 +139,105 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
             received => received.context(lost)?,
         };
         match message {
-            FromKeeper::Entry { key, record, .. } => {
-                let mut entry = Entry { key, record, fds };
-                if apps.memories.take(&entry.key, &entry.record, &mut entry.fds) {
-                    // It is read when the whole table is there.
-                } else if entry.key == LOCK_KEY {
-                    link.hold_lock(entry.fds);
-                } else if entry.key == records::APPLY {
-                    apps.new = entry.apply();
-                } else if entry.key == records::DAEMON {
-                    apps.daemon = records::read(&entry.record).ok();
-                } else if entry.key == records::IDS {
-                    first_worker = records::read(&entry.record).unwrap_or(first_worker);
-                } else if entry.key == records::ENDING {
-                    apps.ending = records::read(&entry.record).ok();
-                } else if entry.key.starts_with(records::APP) {
-                    apps.known.extend(entry.app());
-                } else if let Some(name) = entry.key.strip_prefix(records::NEXT).map(str::to_owned) {
-                    apps.next.extend(entry.app().map(|app| (name, app)));
-                } else if listeners::is_member(&entry.key) {
-                    members
-                        .extend(entry.fds.into_iter().next().map(|socket| (entry.key, entry.record, socket)));
-                } else if entry.key.starts_with(records::PASSED) {
-                    passed.extend(entry.fds.into_iter().next().map(|socket| (entry.key, socket)));
-                } else {
-                    apps.leftovers.take(entry);
-                }
-            }
-            FromKeeper::Orphan(orphan) => apps.leftovers.orphans.push(orphan),
+            FromKeeper::Entry { key, record, .. } => table.take(Entry { key, record, fds }),
+            FromKeeper::Orphan(orphan) => table.apps.leftovers.orphans.push(orphan),
+            FromKeeper::Upgrade(upgrade) => table.upgrade = Some(upgrade),
             FromKeeper::TableEnd => break,
             FromKeeper::Hello(_) | FromKeeper::Signal { .. } => bail!("{lost}: an unexpected message"),
         }
     }
+    crate::next::stage("restore");
+    Ok(table)
+}
+
+impl Table {
+    /// Takes an entry. One that is not understood stays with the keeper.
+    fn take(&mut self, entry: Entry) {
+        let key = entry.key.clone();
+        if let Err(error) = self.try_take(entry) {
+            tracing::error!("{key}: cannot read the record: {error}");
+            self.unreadable.push((key, error.to_string()));
+        }
+    }
+
+    fn try_take(&mut self, entry: Entry) -> io::Result<()> {
+        let apps = &mut self.apps;
+        let Entry { key, record, mut fds } = entry;
+        if apps.memories.take(&key, &record, &mut fds)? {
+            // It is looked at when the whole table is there.
+        } else if key == LOCK_KEY {
+            // The mirror holds it.
+        } else if key == records::APPLY {
+            apps.new = Some(records::load(only(fds)?)?);
+        } else if key == records::DAEMON {
+            apps.daemon = Some(records::read(&record)?);
+        } else if key == records::IDS {
+            self.first_worker = Some(records::read(&record)?);
+        } else if key == records::ENDING {
+            apps.ending = Some(records::read(&record)?);
+        } else if key.starts_with(records::APP) {
+            apps.known.push(records::load_app(only(fds)?)?);
+        } else if let Some(name) = key.strip_prefix(records::NEXT) {
+            apps.next.insert(name.to_owned(), records::load_app(only(fds)?)?);
+        } else if listeners::is_member(&key) {
+            self.members.push((key, record, only(fds)?));
+        } else if key.starts_with(records::PASSED) {
+            self.passed.push((key, only(fds)?));
+        } else if !apps.leftovers.take(&key, &record, fds)? {
+            self.unknown.push(key);
+        }
+        Ok(())
+    }
+}
+
+/// The one descriptor of an entry.
+fn only(fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "its descriptor is missing");
+    fds.into_iter().next().ok_or_else(missing)
+}
+
+/// Takes the keeper's table over; the first master of a daemon what the one
+/// before has left in the runtime folder.
+///
+/// # Errors
+///
+/// When the keeper breaks off, or a thread cannot be started.
+pub(crate) fn take_over(
+    mut link: Link,
+    log_dir: PathBuf,
+    runtime_dir: &Path,
+) -> anyhow::Result<Inheritance> {
+    let mut table = read(&mut link)?;
+    link.meet(table.hello);
+    let mut notices = Vec::new();
+    if table.first_worker.is_none() {
+        let recovered = recovery::recover(runtime_dir);
+        for entry in recovered.entries {
+            let fds: Vec<_> = entry.fds.iter().map(|(role, fd)| (*role, fd.as_fd())).collect();
+            link.put(&entry.key, &entry.record, &fds);
+            let fds = entry.fds.into_iter().map(|(_, fd)| fd).collect();
+            table.take(Entry { key: entry.key, record: entry.record, fds });
+        }
+        notices = recovered.notices;
+        for notice in &notices {
+            tracing::warn!("{notice}");
+        }
+    }
+    table.apps.recovered = !notices.is_empty();
+    let aside = table.set_aside();
+    for name in &aside {
+        tracing::error!(
+            "{name}: its records are of a later version; it is left alone and runs on, for that version to look after"
+        );
+    }
+    let Table { hello, mut apps, members, passed, first_worker, upgrade, unreadable: _, unknown } = table;
+    if !unknown.is_empty() {
+        let (count, keys) = (unknown.len(), shortened(&unknown));
+        tracing::warn!("{count} entries of another version are left with the keeper: {keys}");
+    }
+    let first_worker = first_worker.unwrap_or(1);
+    let keeper =
+        i32::try_from(hello.keeper_pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
     link.put(records::IDS, &crate::control::to_json(&(first_worker + IDS)), &[]);
     apps.leftovers.meet(keeper);
 
@@ -159,7 +249,10 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
         open_files: Limit { soft: hello.nofile_soft, hard: hello.nofile_hard },
         oom_score_adj: hello.oom_score_adj,
         service_manager: hello.service_manager,
+        notices,
     })?;
+    master.upgrade.found(upgrade);
+    master.aside = aside;
     for (key, record, socket) in members {
         master.listeners.inherit(key, &record, socket);
     }
@@ -169,6 +262,13 @@ pub(crate) fn take_over(keeper: OwnedFd, log_dir: PathBuf) -> anyhow::Result<Inh
     Ok(Inheritance { master, apps })
 }
 
+/// The first few of these, for a message.
+pub(crate) fn shortened(list: &[String]) -> String {
+    const FEW: usize = 3;
+    let more = if list.len() > FEW { ", …" } else { "" };
+    list.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ") + more
+}
+
 /// An entry of the keeper's table.
 struct Entry {
     key: String,
@@ -176,42 +276,45 @@ struct Entry {
     fds: Vec<OwnedFd>,
 }
 
-impl Entry {
-    fn apply(self) -> Option<Apply> {
-        let fd = self.fds.into_iter().next()?;
-        records::load(fd).inspect_err(|error| tracing::error!("cannot read the apps to run: {error}")).ok()
-    }
-
-    fn app(self) -> Option<(App, AppRecord)> {
-        let read = || records::load(self.fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
-        read().inspect_err(|error| tracing::error!("{}: cannot read the record: {error}", self.key)).ok()
-    }
-}
-
 impl Leftovers {
-    /// Takes what is about a worker.
-    fn take(&mut self, entry: Entry) {
-        let Entry { key, record, mut fds } = entry;
-        let Some((kind, id)) = key.split_once(':') else { return };
-        let Ok(id) = id.parse().map(WorkerId) else { return };
-        if records::TOLD.starts_with(kind) {
+    /// Takes what is about a worker. Returns whether it was.
+    fn take(&mut self, key: &str, record: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<bool> {
+        let Some((kind, id)) = key.split_once(':') else { return Ok(false) };
+        let Ok(id) = id.parse().map(WorkerId) else { return Ok(false) };
+        let is = |of: &str| of.strip_suffix(':') == Some(kind);
+        if is(records::TOLD) {
             self.told.insert(id);
-        } else if records::CALLS.starts_with(kind) {
-            self.calls.extend(records::read(&record).map(|record| (id, record)));
-        } else if records::CHANNEL.starts_with(kind) {
+        } else if is(records::CALLS) {
+            self.calls.insert(id, records::read(record)?);
+        } else if is(records::CHANNEL) {
             self.channels.entry(id).or_default().within_a_line = true;
-        } else if records::LINE.starts_with(kind) {
+        } else if is(records::LINE) {
             self.channels.entry(id).or_default().line = fds.pop();
-        } else if records::TOPICS.starts_with(kind) {
-            let topics = fds.pop().and_then(|fd| records::load(fd).ok());
-            self.channels.entry(id).or_default().topics = topics;
-        } else if records::WORKER.starts_with(kind)
-            && let Ok(record) = records::read::<WorkerRecord>(&record)
-        {
+        } else if is(records::TOPICS) {
+            self.channels.entry(id).or_default().topics = Some(records::load(only(fds)?)?);
+        } else if is(records::WORKER) {
+            let record: WorkerRecord = records::read(record)?;
             let fds = record.fds.iter().copied().zip(fds).collect();
             let process = record.process.and_then(|process| Pid::from_raw(process.pid));
             self.workers.insert(id, Leftover { record, fds, process });
+        } else {
+            return Ok(false);
         }
+        Ok(true)
+    }
+
+    /// Forgets what is about workers of these apps, who are left alone.
+    fn set_aside(&mut self, names: &BTreeSet<String>) {
+        let theirs: BTreeSet<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, left)| names.contains(&left.record.app))
+            .map(|(id, _)| *id)
+            .collect();
+        self.workers.retain(|id, _| !theirs.contains(id));
+        self.told.retain(|id| !theirs.contains(id));
+        self.calls.retain(|id, _| !theirs.contains(id));
+        self.channels.retain(|id, _| !theirs.contains(id));
     }
 
     /// Looks who has come to be of those that were only intended.

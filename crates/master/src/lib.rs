@@ -26,11 +26,14 @@ mod fault;
 mod group;
 mod hangs;
 mod inherit;
+mod ledger;
 mod link;
 mod listeners;
 mod log;
 mod master;
 mod memory;
+mod mirror;
+pub mod next;
 mod notify;
 mod operations;
 mod output;
@@ -38,7 +41,9 @@ mod own;
 mod passed;
 mod queues;
 mod records;
+mod recovery;
 mod registry;
+mod rehearsal;
 mod requests;
 mod run;
 mod sampler;
@@ -51,14 +56,19 @@ mod snapshot;
 mod spread;
 mod state;
 mod store;
+mod succession;
+mod upgrade;
 mod watcher;
 mod words;
 mod workers;
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use output::EchoForm;
+pub use recovery::{Orphan, forget_orphans, orphans};
+pub use rehearsal::rehearse;
 pub use run::run;
 
 /// What a master is started with.
@@ -73,6 +83,9 @@ pub struct Options {
     /// Where what is declared is kept over the daemon's end, in
     /// [`STATE_FILE`]; `None` keeps nothing. It is made when needed.
     pub state_dir: Option<PathBuf>,
+    /// The whole argument vector of a keeper of this daemon, whose place this
+    /// process takes when the keeper dies; `--state-fd N` is added.
+    pub succession: Vec<OsString>,
     /// Write the daemon's log to standard error as well.
     pub foreground: bool,
     /// Show workers' output on standard output and error, besides its files.
@@ -81,6 +94,14 @@ pub struct Options {
 
 /// The name of the control socket in the runtime folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// The name of the socket in the runtime folder where a master whose keeper has
+/// died waits for the next one.
+pub const HANDOVER_SOCKET: &str = "handover.sock";
+
+/// The name of the file in the runtime folder by which the workers are found
+/// again when keeper and master have died together.
+pub const LEDGER_FILE: &str = "workers.ledger";
 
 /// The name of the file in the state folder that has what is declared.
 pub const STATE_FILE: &str = "state.json";

@@ -1,52 +1,60 @@
 //! The link to the keeper: what outlives this process goes through here.
 //!
 //! What is stored is sent, and what is sent survives the sender, so nothing
-//! waits for an answer. When the keeper is gone the master goes on serving
-//! without it.
+//! waits for an answer. A copy of it all stays here (`mirror`): when the keeper
+//! is gone, this process takes its place (`succession`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, MAX_PACKET, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, MAX_TEXT, ToKeeper};
 use supervisor_sys::fdpass;
 
 use crate::fault;
+use crate::mirror::Mirror;
 
 /// The master's end of the pair.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: OwnedFd,
-    /// `None` once the keeper is gone.
-    keeper_pid: Option<u32>,
-    /// The daemon's lock, in case this process outlives the keeper.
-    lock: Vec<OwnedFd>,
+    /// What the keeper has said of itself, if it has.
+    hello: Option<Hello>,
+    /// The keeper is gone.
+    lost: bool,
+    mirror: Mirror,
     /// Room for a packet.
     buffer: Box<[u8]>,
 }
 
 impl Link {
-    /// The link to the keeper with this pid, or to one that has not said it.
+    /// The link to a keeper that has not said anything yet.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, keeper_pid: None, lock: Vec::new(), buffer: vec![0; MAX_PACKET].into() }
+        Self { socket, hello: None, lost: false, mirror: Mirror::new(), buffer: vec![0; MAX_PACKET].into() }
     }
 
+    /// The keeper's pid; `None` when it is gone.
     pub(crate) fn keeper_pid(&self) -> Option<u32> {
-        self.keeper_pid
+        self.hello.filter(|_| !self.lost).map(|hello| hello.keeper_pid)
+    }
+
+    /// What the daemon was started with, as the keeper has said.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.hello
     }
 
     /// Notes who the keeper is.
-    pub(crate) fn meet(&mut self, keeper_pid: u32) {
-        self.keeper_pid = Some(keeper_pid);
-    }
-
-    /// Holds the daemon's lock for as long as this process runs.
-    pub(crate) fn hold_lock(&mut self, lock: Vec<OwnedFd>) {
-        self.lock = lock;
+    pub(crate) fn meet(&mut self, hello: Hello) {
+        self.hello = Some(hello);
     }
 
     /// Notes that the keeper is gone.
     pub(crate) fn lose(&mut self) {
-        self.keeper_pid = None;
+        self.lost = true;
+    }
+
+    /// All that the keeper holds, or held.
+    pub(crate) fn mirror(&self) -> &Mirror {
+        &self.mirror
     }
 
     /// To wait for the next message.
@@ -72,24 +80,44 @@ impl Link {
         let packet = self.buffer.get(..received.len).unwrap_or_default();
         let message =
             FromKeeper::decode(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let FromKeeper::Entry { key, record, roles } = &message {
+            let fds = roles.iter().copied().zip(received.fds.iter().map(AsFd::as_fd));
+            self.mirror.put(key, record, fds);
+        }
         Ok((message, received.fds))
     }
 
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
         fault::step();
+        self.mirror.put(key, record, fds.iter().copied());
         self.log(put(&self.socket, key, record, fds));
         fault::step();
     }
 
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
+        self.mirror.delete(key);
         self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+
+    /// Lets the keeper hear the last words of this process: why it panics.
+    pub(crate) fn confess_panics(&self) -> io::Result<()> {
+        let link = Self::new(self.socket.try_clone()?);
+        let known = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // Another thread's is not the end.
+            if std::thread::current().name() == Some("main") {
+                link.failed(info.to_string());
+            }
+            known(info);
+        }));
+        Ok(())
     }
 
     /// A way to the keeper's table for another thread.
     pub(crate) fn notes(&self) -> io::Result<Notes> {
-        Ok(Notes { socket: self.socket.try_clone()? })
+        Ok(Notes { socket: self.socket.try_clone()?, mirror: self.mirror.clone() })
     }
 
     /// Says that this master is alive.
@@ -101,11 +129,28 @@ impl Link {
     /// Says that this master serves.
     pub(crate) fn adopted(&self) {
         self.send(&ToKeeper::Adopted, &[]);
+        #[cfg(feature = "next-version")]
+        {
+            self.put("later:1", b"{}", &[(FdRole::Later(9), self.socket.as_fd())]);
+            let _ = fdpass::send(&self.socket, &supervisor_protocol::keeper::LATER, &[]);
+        }
     }
 
     /// Tells the service manager something.
     pub(crate) fn notify(&self, text: String) {
         self.send(&ToKeeper::Notify { text }, &[]);
+    }
+
+    /// Lets the keeper have masters of another binary, and become one.
+    pub(crate) fn upgrade(&self, label: String, binary: BorrowedFd<'_>) {
+        self.send(&ToKeeper::Upgrade { label }, &[binary]);
+    }
+
+    /// Says why this master cannot go on.
+    pub(crate) fn failed(&self, text: String) {
+        let mut text = text;
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        self.send(&ToKeeper::Failed { text }, &[]);
     }
 
     /// Says that everything has ended.
@@ -125,7 +170,7 @@ impl Link {
 
     fn log(&self, sent: io::Result<()>) {
         if let Err(error) = sent
-            && self.keeper_pid.is_some()
+            && !self.lost
         {
             tracing::error!("cannot tell the keeper: {error}");
         }
@@ -136,23 +181,28 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Notes {
     socket: OwnedFd,
+    mirror: Mirror,
 }
 
 impl Notes {
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        // When the keeper is gone there will be no next master.
+        self.mirror.put(key, record, fds.iter().copied());
+        // It fails when the keeper is gone; then the mirror counts.
         let _ = put(&self.socket, key, record, fds);
     }
 
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
+        self.mirror.delete(key);
         let _ = send(&self.socket, &ToKeeper::Delete { key: key.to_owned() }, &[]);
     }
 }
 
 fn put(socket: &OwnedFd, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {
     let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+    #[cfg(feature = "next-version")]
+    let record = &crate::next::record(record);
     send(socket, &ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds)
 }
 

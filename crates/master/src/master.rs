@@ -1,7 +1,7 @@
 //! The shell around the core: it knows pids, sockets and names, performs what
 //! the core orders, and turns what comes back into events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,7 +49,7 @@ use crate::snapshot::Facts;
 use crate::spread::Spread;
 use crate::store::{Pending, Store};
 use crate::workers::{News, Worker, Workers};
-use crate::{capture, clock, fault, requests, words};
+use crate::{capture, clock, fault, requests, upgrade, words};
 
 /// Messages that one worker gets read at a time, so that none can hold the
 /// loop.
@@ -83,6 +83,9 @@ pub(crate) struct Master {
     pub(crate) link: Link,
     pub(crate) memory: Memory,
     pub(crate) automatic: Automatic,
+    pub(crate) upgrade: upgrade::Progress,
+    /// Apps that are left alone: a later version has them.
+    pub(crate) aside: BTreeSet<String>,
     /// The settings of the daemon itself.
     pub(crate) own: Own,
     /// What is declared, on disk.
@@ -92,6 +95,8 @@ pub(crate) struct Master {
     /// Waits for the news of workers and of the keeper.
     pub(crate) poller: Poller,
     pub(crate) started: Instant,
+    /// What people are to know of how it began.
+    pub(crate) notices: Vec<String>,
     pub(crate) log_dir: PathBuf,
     /// What workers are given as standard input.
     pub(crate) null: OwnedFd,
@@ -125,12 +130,21 @@ pub(crate) struct Beginning {
     pub(crate) open_files: Limit,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) service_manager: bool,
+    pub(crate) notices: Vec<String>,
 }
 
 impl Master {
     pub(crate) fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { link, cgroups, log_dir, first_worker, open_files, oom_score_adj, service_manager } =
-            beginning;
+        let Beginning {
+            link,
+            cgroups,
+            log_dir,
+            first_worker,
+            open_files,
+            oom_score_adj,
+            service_manager,
+            notices,
+        } = beginning;
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         let mut launcher = Launcher::new()?;
         let uncaptured = capture::try_out(&mut launcher, &null).err();
@@ -159,11 +173,14 @@ impl Master {
             link,
             memory: Memory::default(),
             automatic: Automatic::default(),
+            upgrade: upgrade::Progress::default(),
+            aside: BTreeSet::new(),
             own: Own::default(),
             store: Store::default(),
             service: service_manager.then(Service::default),
             poller: Poller::new()?,
             started: Instant::now(),
+            notices,
             log_dir,
             null,
             launcher,
@@ -382,6 +399,7 @@ impl Master {
             process: None,
             exit: None,
             fds: Vec::new(),
+            cut_off: false,
         };
         let ends = [(Held::Out, &out), (Held::Error, &error)];
         let ends = ends.into_iter().filter_map(|(held, pipe)| Some((held, pipe.as_ref()?.read.as_fd())));
@@ -569,14 +587,7 @@ impl Master {
 
     /// Looks whether groups that outlived their leaders are gone.
     pub(crate) fn look_after_lingering(&mut self) {
-        for event in self.workers.look_after_lingering(&self.poller) {
-            self.handle(event);
-        }
-    }
-
-    /// Gives up waiting for word of how adopted workers have ended.
-    pub(crate) fn look_after_unknown(&mut self) {
-        for event in self.workers.look_after_unknown(&self.poller, &self.link) {
+        for event in self.workers.look_after_lingering(&self.poller, &self.link) {
             self.handle(event);
         }
     }

@@ -7,12 +7,12 @@
 
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize, Serializer};
-use supervisor_core::{AppId, AppMemo, SlotMemo, Supervisor};
+use supervisor_core::{AppId, AppMemo, SlotMemo, Supervisor, WorkerId};
 use supervisor_protocol::keeper::{FdRole, MAX_RECORD};
 
 pub(crate) use text::ExitText;
@@ -165,32 +165,42 @@ fn account(number: u64, app: &AppMemo, slots: &[SlotMemo]) -> io::Result<OwnedFd
 
 impl Memories {
     /// Takes an entry of the keeper's table. Returns whether it was one of these.
-    pub(crate) fn take(&mut self, key: &str, record: &[u8], fds: &mut Vec<OwnedFd>) -> bool {
-        let unreadable = |error: io::Error| tracing::error!("{key}: cannot read the record: {error}");
-        if let Some(name) = key.strip_prefix(records::MEMO) {
-            let account = fds.pop().ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(records::load);
-            if let Ok(account) = account.inspect_err(|error: &io::Error| unreadable(error.kind().into())) {
-                self.accounts.insert(name.to_owned(), account);
-            }
-        } else if let Some(place) = key.strip_prefix(records::SLOT) {
-            if let Some((name, index)) = place.rsplit_once(':')
-                && let Ok(index) = index.parse()
-                && let Ok(record) = records::read(record).map_err(unreadable)
-            {
-                self.slots.entry(name.to_owned()).or_default().insert(index, record);
-            }
-        } else {
-            return false;
-        }
+    ///
+    /// # Errors
+    ///
+    /// When it is, and is not understood.
+    pub(crate) fn take(&mut self, key: &str, record: &[u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
         let place = key.strip_prefix(records::MEMO);
         let name = place.or_else(|| Some(key.strip_prefix(records::SLOT)?.rsplit_once(':')?.0));
-        self.keys.push((name.unwrap_or_default().to_owned(), key.to_owned()));
-        true
+        let Some(name) = name.map(str::to_owned) else { return Ok(false) };
+        self.keys.push((name.clone(), key.to_owned()));
+        if key.starts_with(records::MEMO) {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "its descriptor is missing");
+            self.accounts.insert(name, records::load(fds.pop().ok_or_else(missing)?)?);
+        } else if let Some(Ok(index)) = key.rsplit_once(':').map(|(_, index)| index.parse()) {
+            self.slots.entry(name).or_default().insert(index, records::read(record)?);
+        }
+        Ok(true)
     }
 
     /// The keys of what is about other apps than these.
     pub(crate) fn of_others(&self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
         self.keys.iter().filter(|(name, _)| !is_known(name)).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Forgets what is about these apps. It stays with the keeper.
+    pub(crate) fn set_aside(&mut self, names: &BTreeSet<String>) {
+        self.accounts.retain(|name, _| !names.contains(name));
+        self.slots.retain(|name, _| !names.contains(name));
+        self.keys.retain(|(name, _)| !names.contains(name));
+    }
+
+    /// The app that a worker is of.
+    pub(crate) fn app_with(&self, worker: WorkerId) -> Option<String> {
+        let has = |slots: &Vec<SlotText>| slots.iter().any(|slot| slot.has(worker));
+        let of_account = self.accounts.iter().find(|(_, account)| has(&account.slots));
+        let later = self.slots.iter().find(|(_, slots)| slots.values().any(|record| record.slot.has(worker)));
+        of_account.map(|(name, _)| name).or(later.map(|(name, _)| name)).cloned()
     }
 
     /// What there is of an app.
@@ -214,7 +224,7 @@ impl Memories {
 mod tests {
     use std::time::Duration;
 
-    use supervisor_core::{Event, Exit, Generation, Order, Policy, ReadyWhen, Reload, Timestamp, WorkerId};
+    use supervisor_core::{Event, Exit, Generation, Order, Policy, ReadyWhen, Reload, Timestamp};
     use supervisor_protocol::keeper::ToKeeper;
     use supervisor_sys::fdpass;
 
@@ -286,7 +296,7 @@ mod tests {
             for (message, fds) in &self.messages[..messages] {
                 let ToKeeper::Put { key, record, .. } = message else { continue };
                 let mut fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
-                assert!(memories.take(key, record, &mut fds));
+                assert!(memories.take(key, record, &mut fds).unwrap());
             }
             memories.of("web").unwrap().slots
         }

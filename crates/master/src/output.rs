@@ -93,6 +93,7 @@ enum Command {
     Forget(WorkerId),
     Reopen,
     Finish { reply: oneshot::Sender<()> },
+    Leave { reply: oneshot::Sender<()> },
     End,
     Flush { files: Vec<(PathBuf, Access)>, reply: oneshot::Sender<Result<(), FlushError>> },
 }
@@ -175,6 +176,14 @@ impl Output {
     pub(crate) fn finish(&self) -> oneshot::Receiver<()> {
         let (reply, done) = oneshot::channel();
         self.send(Command::Finish { reply });
+        done
+    }
+
+    /// Writes what has been read, and reads no more: what is in the pipes is
+    /// another master's.
+    pub(crate) fn leave(&self) -> oneshot::Receiver<()> {
+        let (reply, done) = oneshot::channel();
+        self.send(Command::Leave { reply });
         done
     }
 

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use supervisor_config::App;
 use supervisor_core::WorkerId;
 use supervisor_protocol::keeper::{FdRole, Orphan};
@@ -53,7 +54,7 @@ pub(crate) const LINE: &str = "line:";
 pub(crate) const TOPICS: &str = "topics:";
 
 /// The largest JSON that is read from a descriptor, bytes.
-const MAX_JSON: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_JSON: usize = 16 * 1024 * 1024;
 
 /// What is known of an app beside its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,12 @@ pub(crate) struct Origin {
     /// The `NAME` of `--env NAME` that it was read with.
     #[serde(default)]
     pub(crate) env_name: Option<String>,
+    /// What a later version has noted of it, which is given back to that.
+    #[serde(flatten)]
+    pub(crate) later: Map<String, Value>,
+    /// The same of its settings, among which it is kept.
+    #[serde(skip)]
+    pub(crate) later_settings: Map<String, Value>,
 }
 
 /// A worker: first the intent, before its process exists; then the process.
@@ -89,6 +96,9 @@ pub(crate) struct WorkerRecord {
     pub(crate) exit: Option<ExitText>,
     /// What its descriptors are, in their order.
     pub(crate) fds: Vec<Held>,
+    /// Where its calls come is lost: they fail.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cut_off: bool,
 }
 
 /// What a descriptor of a worker's record is.
@@ -199,14 +209,39 @@ pub(crate) fn slot_key(name: &str, index: u32) -> String {
     format!("{SLOT}{name}:{index}")
 }
 
+/// Whether what is under a key can be found again without the keeper, and is
+/// worth it (`ledger`). A channel cannot, nor where calls come.
+pub(crate) fn is_found_again(key: &str) -> bool {
+    let whole = [DAEMON, IDS];
+    let kinds = [APP, NEXT, MEMO, SLOT, WORKER, TOLD];
+    whole.contains(&key) || kinds.iter().any(|kind| key.starts_with(kind)) || crate::listeners::is_member(key)
+}
+
 /// An app's settings and record in a file of memory, which the keeper can hold.
 pub(crate) fn store_app(app: &App, record: &AppRecord) -> io::Result<OwnedFd> {
-    store_json(&(app, record))
+    let mut settings = serde_json::to_value(app)?;
+    if let Some(settings) = settings.as_object_mut() {
+        settings.extend(record.origin.later_settings.clone());
+    }
+    store_json(&(settings, record))
+}
+
+/// What [`store_app`] has stored, of whichever version.
+pub(crate) fn load_app(fd: OwnedFd) -> io::Result<(App, AppRecord)> {
+    let (settings, mut record): (Value, AppRecord) = load(fd)?;
+    let later = &mut record.origin.later_settings;
+    let app = serde_ignored::deserialize(&settings, |path| {
+        let key = path.to_string();
+        later.extend(settings.get(&key).map(|value| (key, value.clone())));
+    })?;
+    Ok((app, record))
 }
 
 /// Any value in a file of memory.
 pub(crate) fn store_json(value: &impl Serialize) -> io::Result<OwnedFd> {
     let mut file = BufWriter::new(File::from(memfd_create("record", MemfdFlags::CLOEXEC)?));
+    #[cfg(feature = "next-version")]
+    let value = &crate::next::file(value)?;
     serde_json::to_writer(&mut file, value)?;
     Ok(file.into_inner().map_err(IntoInnerError::into_error)?.into())
 }
@@ -221,6 +256,30 @@ pub(crate) fn load<T: for<'de> Deserialize<'de>>(fd: OwnedFd) -> io::Result<T> {
     let mut file = File::from(fd);
     file.seek(SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
-    file.take(MAX_JSON).read_to_end(&mut bytes)?;
+    file.take(MAX_JSON as u64).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::state;
+
+    #[test]
+    fn what_a_later_version_has_noted_is_kept() {
+        let text = br#"{"schema": 1, "apps": [{"generation": 2, "instances": 3,
+            "settings": {"name": "web", "command": ["true"], "cwd": "/"}}]}"#;
+        let (app, record) = state::decode(text).unwrap().apps.remove(0);
+        let (mut settings, mut fields) = (json!(app), json!(record));
+        settings["colour"] = json!({"of": "doors"});
+        fields["mood"] = json!("good");
+        let later = store_json(&(settings.clone(), fields.clone())).unwrap();
+
+        let (app, record) = load_app(later).unwrap();
+        assert_eq!((app.name.as_str(), record.generation), ("web", 2));
+        let again: (Value, Value) = load(store_app(&app, &record).unwrap()).unwrap();
+        assert_eq!(again, (settings, fields));
+    }
 }

@@ -11,6 +11,7 @@ use supervisor_protocol::control::{
     SendSignal, Signalled, Status, Stream,
 };
 use supervisor_protocol::events::Happening;
+use supervisor_protocol::release::RELEASE;
 use supervisor_sys::limits::{self, Resource};
 use supervisor_sys::signal::Signal;
 use tokio::sync::oneshot;
@@ -27,8 +28,11 @@ use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
 use crate::{automatic, snapshot, words};
 
-/// Descriptors that a worker may cost this process, beside its listeners.
-const FDS_PER_WORKER: u64 = 10;
+/// Descriptors that a worker may cost this process, beside its listeners: ten to
+/// use, and what the mirror has of them for the keeper's death.
+const FDS_PER_WORKER: u64 = 16;
+/// Those of each of its listeners, with the mirror's.
+const FDS_PER_LISTENER: u64 = 2;
 /// Descriptors that this process needs for itself.
 const OWN_FDS: u64 = 400;
 
@@ -41,7 +45,9 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         _ if declares && ending.is_begun() => {
             Err(refuse(ErrorCode::Busy, words::refusal(Refusal::ShuttingDown)))
         }
-        Ask::Ping => Ok(Reply::Json(to_json(&Ping { daemon: master.daemon() }))),
+        Ask::Ping => {
+            Ok(Reply::Json(to_json(&Ping { daemon: master.daemon(), notices: master.notices.clone() })))
+        }
         Ask::Status { selectors } => master.status(&selectors).map(|status| Reply::Json(to_json(&status))),
         Ask::Describe { selectors, reveal } => {
             master.describe(&selectors, reveal).map(|apps| Reply::Json(to_json(&apps)))
@@ -68,6 +74,11 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
             master.reopen_logs();
             Ok(Reply::Json(to_json(&Reopened {})))
         }
+        Ask::Upgrades => Ok(Reply::Json(to_json(&master.upgrades()))),
+        Ask::Upgrade(_) if ending.is_begun() => {
+            Err(refuse(ErrorCode::Busy, words::refusal(Refusal::ShuttingDown)))
+        }
+        Ask::Upgrade(order) => master.begin_upgrade(order).map(|begun| Reply::Json(to_json(&begun))),
         Ask::Kill(Kill { now }) => {
             let (draft, answer) = Draft::new();
             master.operations.watch_the_end(draft);
@@ -117,9 +128,9 @@ impl Master {
         Ok(())
     }
 
-    fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         Daemon {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: RELEASE.to_owned(),
             pid: std::process::id(),
             keeper_pid: self.link.keeper_pid(),
             uptime_s: self.started.elapsed().as_secs(),
@@ -179,7 +190,8 @@ impl Master {
                         .collect(),
                     capture: settings.wants_capture().then(|| {
                         let refused = self.uncaptured.clone().or_else(|| entry.alone.clone());
-                        Capture { no_new_privs: self.uncaptured.is_none() && needs_no_new_privs(), refused }
+                        let no_new_privs = self.uncaptured.is_none() && needs_no_new_privs();
+                        Capture { no_new_privs, refused, cut_off: self.workers.cut_off(entry.id) }
                     }),
                     status: snapshot::app(entry, &self.core.app(entry.id)?, slots, &facts),
                     logs: logs.collect(),
@@ -298,7 +310,7 @@ impl Master {
 
     fn apply(&mut self, apply: Apply) -> Answered<Answer> {
         let Apply { apps, source, env_name, prune, reload, daemon } = apply;
-        let origin = Origin { source, env_name };
+        let origin = Origin { source, env_name, ..Origin::default() };
         check(&apps)?;
         automatic::check(&apps)?;
         let others = self.registry.iter().filter(|(name, _)| !apps.iter().any(|app| app.name == **name));
@@ -310,6 +322,12 @@ impl Master {
         let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
         let (mut draft, answer) = Draft::new();
         for app in apps {
+            if self.aside.contains(&app.name) {
+                let reason = "a later version of the daemon has it, whose records this one cannot read: \
+                              upgrade to that version";
+                draft.fail(5, failure(app.name, reason.to_owned()));
+                continue;
+            }
             let known = self.registry.get(&app.name).map(|entry| entry.id);
             if let Some(refusal) = known.and_then(|id| self.refusal_to_declare(id)) {
                 let reason = known.map_or_else(String::new, |id| self.why_not(id, refusal));
@@ -392,7 +410,11 @@ impl Master {
             }
             entry.instances = app.instances;
             entry.stopped = if stays_stopped { (0..app.instances).collect() } else { BTreeSet::new() };
-            entry.origin = origin;
+            let former = std::mem::replace(&mut entry.origin, origin);
+            if !renewed {
+                entry.origin.later = former.later;
+                entry.origin.later_settings = former.later_settings;
+            }
             if renewed || respread {
                 entry.settings = Settings::new(app, generation);
             }
@@ -657,7 +679,7 @@ fn check_budget<'a>(apps: impl Iterator<Item = (u32, &'a App)>) -> Answered<()> 
         // Where all are replaced together there are twice as many for a while.
         let most = u64::from(instances) * if app.reload == Reload::Rolling { 1 } else { 2 };
         workers += most;
-        needed += most * (FDS_PER_WORKER + app.listen.len() as u64);
+        needed += most * (FDS_PER_WORKER + FDS_PER_LISTENER * app.listen.len() as u64);
     }
     if needed <= limit {
         return Ok(());

@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Poll;
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use supervisor_core::Event;
+use supervisor_protocol::control::StartUpgrade;
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FromKeeper;
+use supervisor_protocol::release::RELEASE;
 use supervisor_sys::own;
 use supervisor_sys::poll::Interest;
 use supervisor_sys::signal::Signal;
@@ -19,13 +22,16 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::control::{self, Server, to_json};
 use crate::inherit::{self, Inheritance};
+use crate::ledger::Ledger;
+use crate::link::Link;
 use crate::master::Master;
 use crate::output::Echo;
 use crate::records::ENDING;
 use crate::requests::answer;
 use crate::store::Store;
+use crate::succession::Succession;
 use crate::workers::News;
-use crate::{CONTROL_SOCKET, Options, STATE_FILE, clock, log, queues};
+use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, next, queues};
 
 /// How often the keeper is told that the master is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -37,11 +43,13 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Requests that wait for the loop.
 const REQUESTS: usize = 64;
 /// Descriptors that the table has room for from the start: about 2,000 workers.
-const DESCRIPTORS: u64 = 1 << 14;
+const DESCRIPTORS: u64 = 1 << 15;
 /// The poller's token of the keeper; those of workers are far below.
 const KEEPER: u64 = u64::MAX;
 /// That of the listeners that were shut down.
 const HANGUPS: u64 = queues::TOKEN - 1;
+/// That of another keeper that comes.
+const HEIR: u64 = HANGUPS - 1;
 
 /// Runs the master until everything has ended as ordered.
 ///
@@ -54,7 +62,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let _ = own::widen_fd_table(DESCRIPTORS);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let link = Link::new(options.keeper.try_clone().context("no link to the keeper")?);
     let result = runtime.block_on(serve(options));
+    if let Err(error) = &result {
+        link.failed(format!("{error:#}"));
+    }
     // Threads that read log files for clients may still be at it.
     runtime.shutdown_background();
     result
@@ -67,7 +79,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let log_dir = &options.log_dir;
     let log = log::start(log_dir, options.foreground)
         .with_context(|| format!("no log in {}", log_dir.display()))?;
-    let Inheritance { mut master, mut apps } = inherit::take_over(options.keeper, options.log_dir.clone())?;
+    let link = Link::new(options.keeper);
+    link.confess_panics().context("no second link to the keeper")?;
+    let Inheritance { mut master, mut apps } =
+        inherit::take_over(link, options.log_dir.clone(), &options.runtime_dir)?;
+    let ledger = Ledger::start(options.runtime_dir.join(LEDGER_FILE), master.link.mirror())?;
 
     let echo = options.echo.map(|form| Echo::start(&master.output, form)).transpose();
     let echo = echo.context("cannot show output")?;
@@ -75,9 +91,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         let (store, declared, daemon) = Store::open(folder.join(STATE_FILE));
         master.store = store;
         apps.daemon.get_or_insert(daemon);
-        // Otherwise the keeper's table is what was declared last.
-        if apps.known.is_empty() {
-            apps.known = declared;
+        // Otherwise the keeper's table is what was declared last, and that of an
+        // earlier daemon may be older than the file.
+        if apps.known.is_empty() || apps.recovered {
+            let known: BTreeSet<String> = apps.known.iter().map(|(app, _)| app.name.clone()).collect();
+            apps.known.extend(declared.into_iter().filter(|(app, _)| !known.contains(&app.name)));
         }
     }
 
@@ -92,6 +110,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let socket = options.runtime_dir.join(CONTROL_SOCKET);
     let listener =
         control::bind(&socket).with_context(|| format!("no control socket at {}", socket.display()))?;
+    let mut succession = Succession::new(options.succession, options.runtime_dir.join(HANDOVER_SOCKET));
     let (requests, mut inbox) = mpsc::channel(REQUESTS);
     master.own.runtime_dir = options.runtime_dir;
     master.own.level = log.level;
@@ -108,16 +127,18 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         master.link.finish(1);
         anyhow::bail!("cannot run the apps: {error}");
     }
+    next::stage("master");
     master.link.adopted();
     if let Some(now) = resumed {
         end(&mut master, &mut ending, now);
     }
-    tracing::info!("version {} serves at {}", env!("CARGO_PKG_VERSION"), socket.display());
+    master.tell_of_upgrade();
+    tracing::info!("version {} serves at {}", RELEASE, socket.display());
 
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut events = Vec::new();
-    while !master.is_over() {
+    while !master.is_over() && !master.upgrade.leaves() {
         master.perform();
         let deadline = master.next_deadline().map(|at| at.since(clock::now()));
         let look = master.workers.next_look();
@@ -133,7 +154,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 }
                 for event in &events {
                     match event.token {
-                        KEEPER => hear_keeper(&mut master, &mut ending),
+                        KEEPER => hear_keeper(&mut master, &mut ending, &mut succession),
+                        // All is with that one now: what it starts goes on from here.
+                        HEIR if succession.hand_over(&master.link) => return Ok(()),
+                        HEIR => {}
                         HANGUPS => master.listeners.look_after_hangups(&master.link),
                         queues::TOKEN => master.queues.begin(&master.poller),
                         token => master.hear(News::from_token(token)),
@@ -144,18 +168,22 @@ async fn serve(options: Options) -> anyhow::Result<()> {
             number = signals.next() => obey(&mut master, number, &mut ending),
             Some(exceeded) = master.sampler.exceeded() => master.handle(exceeded),
             Some(outcome) = master.checks.outcome() => master.hear_check(outcome),
+            Some(answer) = master.upgrade.answered() => master.hear_answer(answer),
             Some(worker) = master.channel.said_ready() => master.hear_ready(worker),
             Some(news) = master.automatic.watcher.next() => master.hear_of_files(news),
             _ = beat.tick() => {
+                if master.started.elapsed() > BEAT {
+                    next::stage("serving");
+                }
                 master.beat(ending.is_begun());
                 master.workers.cgroups.sweep();
-                master.look_after_unknown();
                 master.look_at_clock();
                 master.look_after_parked();
                 master.listeners.restore_paths();
                 master.look_after_hangs();
                 master.look_after_closed();
                 master.look_at_groups();
+                succession.look(&master.link);
             }
             () = sleep(deadline.unwrap_or_default()), if deadline.is_some() => master.handle(Event::TimePassed),
             () = sleep_until(look.unwrap_or_else(Instant::now).into()), if look.is_some() => {
@@ -177,6 +205,10 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         }
     }
 
+    if master.upgrade.leaves() {
+        make_room(master, echo).await;
+        return Ok(());
+    }
     tracing::info!("everything has ended");
     master.operations.finish_all();
     master.store.finish().await;
@@ -190,8 +222,21 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     let _ = std::fs::remove_file(&socket);
     master.workers.cgroups.finish();
+    ledger.finish();
     master.link.finish(0);
     Ok(())
+}
+
+/// Leaves everything as it is to the next master, which finds it with the
+/// keeper. What is in this process alone is written first.
+async fn make_room(master: Master, echo: Option<Echo>) {
+    tracing::info!("making room for another master");
+    master.store.finish().await;
+    let _ = tokio::time::timeout(LAST_OUTPUT, master.output.leave()).await;
+    master.output.end();
+    if let Some(echo) = echo {
+        echo.finish(LAST_OUTPUT);
+    }
 }
 
 /// How far a request to end everything has come.
@@ -257,6 +302,12 @@ fn obey(master: &mut Master, number: i32, ending: &mut Ending) {
         Some(Signal::TERM | Signal::INT) => end(master, ending, false),
         Some(Signal::HUP) => master.reload_all(),
         Some(Signal::USR1) => master.reopen_logs(),
+        Some(Signal::USR2) if ending.is_begun() => tracing::warn!("no upgrade: everything is ending"),
+        Some(Signal::USR2) => {
+            if let Err(refusal) = master.begin_upgrade(StartUpgrade::default()) {
+                tracing::error!("no upgrade: {refusal}");
+            }
+        }
         signal => {
             let name = signal.map_or_else(|| number.to_string(), |signal| signal.to_string());
             tracing::warn!("{name} has no meaning yet, nothing is done");
@@ -277,7 +328,7 @@ pub(crate) fn end(master: &mut Master, ending: &mut Ending, now: bool) {
 }
 
 /// Takes one message of the keeper.
-fn hear_keeper(master: &mut Master, ending: &mut Ending) {
+fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succession) {
     match master.link.receive() {
         Ok((FromKeeper::Signal { number }, _)) => obey(master, number, ending),
         // An adopted worker, or a descendant of one that had lost its parent.
@@ -286,6 +337,7 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending) {
                 master.handle(event);
             }
         }
+        Ok((FromKeeper::Upgrade(upgrade), _)) => master.hear_of_upgrade(upgrade),
         Ok((message @ (FromKeeper::Hello(_) | FromKeeper::Entry { .. } | FromKeeper::TableEnd), _)) => {
             tracing::warn!("the keeper sent {message:?} out of turn");
         }
@@ -293,9 +345,11 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending) {
             tracing::warn!("the keeper is not understood: {error}");
         }
         Err(error) => {
-            tracing::error!("the keeper is gone ({error}); going on without it");
+            tracing::debug!("the keeper has gone: {error}");
             let _ = master.poller.remove(master.link.socket());
             master.link.lose();
+            master.hear_of_lost_keeper();
+            succession.begin(&master.link, &master.poller, HEIR);
         }
     }
 }

@@ -40,14 +40,7 @@ pub(crate) struct Contents {
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
     fields: Map<String, Value>,
-    of_apps: BTreeMap<String, RestOfApp>,
     apps: Vec<Value>,
-}
-
-#[derive(Debug)]
-struct RestOfApp {
-    fields: Map<String, Value>,
-    settings: Map<String, Value>,
 }
 
 /// Why a text is no state at all.
@@ -86,14 +79,11 @@ pub(crate) fn decode(text: &[u8]) -> Result<Contents, Damage> {
     }
     for (number, value) in (1..).zip(list) {
         match read_app(&value, &defaults) {
-            Ok((app, _, _)) if contents.rest.of_apps.contains_key(&app.name) => {
+            Ok((app, _)) if contents.apps.iter().any(|(known, _)| known.name == app.name) => {
                 contents.mistakes.push(format!("app {number}: {} is there twice", app.name));
                 contents.rest.apps.push(value);
             }
-            Ok((app, record, rest)) => {
-                contents.rest.of_apps.insert(app.name.clone(), rest);
-                contents.apps.push((app, record));
-            }
+            Ok(app) => contents.apps.push(app),
             Err(mistake) => {
                 contents.mistakes.push(format!("app {number}: {mistake}"));
                 contents.rest.apps.push(value);
@@ -103,13 +93,11 @@ pub(crate) fn decode(text: &[u8]) -> Result<Contents, Damage> {
     Ok(contents)
 }
 
-fn read_app(value: &Value, defaults: &Map<String, Value>) -> Result<(App, AppRecord, RestOfApp), String> {
-    let record = AppRecord::deserialize(value).map_err(|error| error.to_string())?;
+fn read_app(value: &Value, defaults: &Map<String, Value>) -> Result<(App, AppRecord), String> {
     let mut fields = value.as_object().cloned().unwrap_or_default();
-    for known in ["generation", "instances", "stopped", "source", "env_name"] {
-        fields.remove(known);
-    }
-    let Some(Value::Object(settings)) = fields.remove("settings") else {
+    let settings = fields.remove("settings");
+    let mut record = AppRecord::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
+    let Some(Value::Object(settings)) = settings else {
         return Err("it has no settings".to_owned());
     };
     let (mut known, unknown): (Map<_, _>, Map<_, _>) =
@@ -119,7 +107,8 @@ fn read_app(value: &Value, defaults: &Map<String, Value>) -> Result<(App, AppRec
     }
     let app = App::deserialize(Value::Object(known)).map_err(|error| error.to_string())?;
     requests::check(std::slice::from_ref(&app)).map_err(|error| error.message)?;
-    Ok((app, record, RestOfApp { fields, settings: unknown }))
+    record.origin.later_settings = unknown;
+    Ok((app, record))
 }
 
 /// Every setting with its default.
@@ -147,14 +136,11 @@ pub(crate) fn encode<'a>(
     for (app, record) in apps {
         // Both came as JSON, so they have a JSON form.
         let (Ok(Value::Object(mut fields)), Ok(Value::Object(mut settings))) =
-            (serde_json::to_value(record), serde_json::to_value(app))
+            (serde_json::to_value(&record), serde_json::to_value(app))
         else {
             continue;
         };
-        if let Some(rest) = rest.of_apps.get(&app.name) {
-            fields.extend(rest.fields.clone());
-            settings.extend(rest.settings.clone());
-        }
+        settings.extend(record.origin.later_settings);
         fields.insert("settings".to_owned(), Value::Object(settings));
         list.push(Value::Object(fields));
         names.push(app.name.as_str());
@@ -227,8 +213,14 @@ mod tests {
         assert_eq!(again(&contents)["daemon"], Value::Null);
         // Those of a later version are kept.
         let later = decode(&text(&json!({"colour": "blue"}))).unwrap();
-        assert_eq!((later.mistakes.len(), &later.daemon), (1, &DaemonSettings::default()));
-        assert_eq!(again(&later)["daemon"], json!({"colour": "blue"}));
+        assert_eq!(later.mistakes, [""; 0]);
+        assert_eq!(
+            again(&later)["daemon"],
+            json!({"colour": "blue", "log_level": "info", "control_group": null})
+        );
+        let wrong = decode(&text(&json!({"log_level": "loud"}))).unwrap();
+        assert_eq!((wrong.mistakes.len(), &wrong.daemon), (1, &DaemonSettings::default()));
+        assert_eq!(again(&wrong)["daemon"], json!({"log_level": "loud"}));
     }
 
     #[test]

@@ -69,15 +69,14 @@ pub(crate) fn ending(ending: &Ending) -> String {
         (Cause::NotReady { limit, lacks: None }, Some(how)) => {
             format!("not ready within {}, {how}", duration(*limit))
         }
-        (Cause::Memory { used, limit }, Some(how)) => {
-            format!("used {} of memory, more than {}; {how}", size(*used), size(*limit))
+        (Cause::Memory { used, limit }, how) => {
+            let what = format!("used {} of memory, more than {}", size(*used), size(*limit));
+            how.map_or_else(|| what.clone(), |how| format!("{what}; {how}"))
         }
         (Cause::Hung(how), Some(exit)) => format!("hung: {}; {exit}", hang(*how)),
         (Cause::Hung(how), None) => format!("hung: {}", hang(*how)),
         (Cause::NotStarted(detail), _) => detail.clone(),
-        (Cause::Itself | Cause::Asked | Cause::NotReady { .. } | Cause::Memory { .. }, None) => {
-            "ended".to_owned()
-        }
+        (Cause::Itself | Cause::Asked | Cause::NotReady { .. }, None) => "ended".to_owned(),
     }
 }
 

@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use supervisor_core::{Event, Exit, SeatId, WorkerId};
+use supervisor_core::{AppId, Event, Exit, SeatId, WorkerId};
 use supervisor_protocol::keeper::{Orphan, OrphanExit};
 use supervisor_sys::pidfd::{self, Exit as ProcessExit};
 use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::Child;
-use supervisor_sys::{Pid, fdpass};
+use supervisor_sys::{Pid, fdpass, process};
 
 use crate::capture::Captured;
 use crate::cgroups::{Cgroups, WorkerCgroup};
@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 /// How often what outlives a worker's main process is looked at.
 const LINGER: Duration = Duration::from_millis(20);
-/// How long it is waited for the keeper to tell how an adopted worker ended.
+/// How long it is waited for somebody to tell how an adopted worker ended.
 const STATUS: Duration = Duration::from_secs(2);
 
 /// A living worker.
@@ -59,7 +59,7 @@ pub(crate) struct Worker {
     /// Its process is gone, others of its group or cgroup are not.
     left: Option<Exit>,
     /// An earlier master has started it: it is the keeper's child, who reaps it
-    /// and tells how it ended.
+    /// and tells how it ended, or that of a stranger.
     adopted: bool,
 }
 
@@ -77,6 +77,16 @@ pub(crate) struct Foundling {
     /// It knows that it is to end.
     pub(crate) told: bool,
     pub(crate) killed: bool,
+}
+
+/// What is known of the end of an adopted worker.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    Exit(Exit),
+    /// Its parent has not reaped it, or the keeper has not told.
+    Later,
+    /// Nobody will tell.
+    Nothing,
 }
 
 /// What the poller tells of a worker.
@@ -100,8 +110,8 @@ pub(crate) struct Workers {
     lingering: Vec<WorkerId>,
     /// When these are looked at next.
     look_at: Instant,
-    /// Adopted workers that have ended, and until when it is waited for the
-    /// keeper to tell how.
+    /// Adopted workers that have ended, and until when it is waited for somebody
+    /// to tell how.
     unknown: Vec<(WorkerId, Instant)>,
     pub(crate) cgroups: Cgroups,
 }
@@ -219,6 +229,29 @@ impl Worker {
         }
     }
 
+    /// How it has ended, though it is no child of ours. The kernel shows it until
+    /// it is reaped, unless it was 0, and tells afterwards; an older one does not,
+    /// then the keeper does, if it is its child.
+    fn told_exit(&self, link: &Link) -> Told {
+        let born = self.record.process.map_or(0, |process| process.start_time);
+        if let Some(exit) = process::failure_of_zombie(self.pid, born) {
+            return Told::Exit(self.exit(exit));
+        }
+        match pidfd::exit_of_stranger(&self.pidfd) {
+            Ok(Some(exit)) => Told::Exit(self.exit(exit)),
+            Ok(None) => Told::Later,
+            Err(_) => match (link.keeper_pid(), process::parent(self.pid)) {
+                (None, _) => Told::Nothing,
+                // The keeper has reaped it, or will.
+                (Some(_), Err(_)) => Told::Later,
+                (Some(keeper), Ok(parent)) => {
+                    let parent = parent.map(|parent| parent.as_raw_pid().unsigned_abs());
+                    if parent == Some(keeper) { Told::Later } else { Told::Nothing }
+                }
+            },
+        }
+    }
+
     /// Whether its main process, which is gone, has left others behind.
     fn has_left_others(&self) -> bool {
         let populated = self.cgroup.as_ref().and_then(WorkerCgroup::is_populated);
@@ -289,7 +322,7 @@ impl Workers {
 
     /// When [`Self::look_after_lingering`] must be called.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        (!self.lingering.is_empty()).then_some(self.look_at)
+        (!self.lingering.is_empty() || !self.unknown.is_empty()).then_some(self.look_at)
     }
 
     /// Begins to follow a worker.
@@ -385,13 +418,18 @@ impl Workers {
         let exit = match pidfd::peek_exit(&worker.pidfd) {
             Ok(None) => return None,
             Ok(Some(exit)) => worker.exit(exit),
-            Err(_) if worker.adopted && link.keeper_pid().is_some() => {
-                // It would be told again and again.
-                let _ = poller.remove(&worker.pidfd);
-                self.unknown.push((id, Instant::now() + STATUS));
-                return None;
-            }
-            // Somebody else has reaped it, or an adopted one has no keeper.
+            Err(_) if worker.adopted => match worker.told_exit(link) {
+                Told::Exit(exit) => exit,
+                Told::Nothing => Exit::Unknown,
+                Told::Later => {
+                    // It would be told again and again.
+                    let _ = poller.remove(&worker.pidfd);
+                    self.unknown.push((id, Instant::now() + STATUS));
+                    self.look_at = Instant::now();
+                    return None;
+                }
+            },
+            // Somebody else has reaped it.
             Err(_) => Exit::Unknown,
         };
         self.end(id, exit, poller, link)
@@ -405,14 +443,24 @@ impl Workers {
         self.end(id, exit, poller, link)
     }
 
-    /// Gives up waiting for the keeper to tell how adopted workers have ended.
-    pub(crate) fn look_after_unknown(&mut self, poller: &Poller, link: &Link) -> Vec<Event> {
+    /// Looks whether it can be told now how adopted workers have ended, and gives
+    /// up at last.
+    fn look_after_unknown(&mut self, poller: &Poller, link: &Link) -> Vec<Event> {
         let now = Instant::now();
-        let late: Vec<_> = self.unknown.extract_if(.., |(_, until)| *until <= now).collect();
-        let is_left = |worker: &Worker| worker.left.is_none();
-        let late = late.into_iter().filter(|(id, _)| self.alive.get(id).is_some_and(is_left));
-        let late: Vec<_> = late.map(|(id, _)| id).collect();
-        late.into_iter().filter_map(|id| self.end(id, Exit::Unknown, poller, link)).collect()
+        let mut known = Vec::new();
+        let alive = &self.alive;
+        self.unknown.retain(|(id, until)| {
+            // The keeper may have told.
+            let Some(worker) = alive.get(id).filter(|worker| worker.left.is_none()) else { return false };
+            let exit = match worker.told_exit(link) {
+                Told::Exit(exit) => exit,
+                Told::Later if now < *until => return true,
+                Told::Nothing | Told::Later => Exit::Unknown,
+            };
+            known.push((*id, exit));
+            false
+        });
+        known.into_iter().filter_map(|(id, exit)| self.end(id, exit, poller, link)).collect()
     }
 
     /// Takes the exit of a worker's process, which is known.
@@ -450,6 +498,12 @@ impl Workers {
         self.alive.get_mut(&id)?.captured.as_mut()
     }
 
+    /// The slots of an app whose workers' calls nobody can hear any more.
+    pub(crate) fn cut_off(&self, app: AppId) -> Vec<u32> {
+        let own = self.alive.values().filter(|worker| worker.seat.slot.app == app && worker.record.cut_off);
+        own.map(|worker| worker.seat.slot.index).collect()
+    }
+
     /// Looks for no calls of a worker any more.
     pub(crate) fn end_calls(&mut self, id: WorkerId, poller: &Poller) {
         if let Some(captured) = self.alive.get_mut(&id).and_then(|worker| worker.captured.take()) {
@@ -457,9 +511,11 @@ impl Workers {
         }
     }
 
-    /// Looks whether groups and cgroups that outlived a main process are empty.
-    pub(crate) fn look_after_lingering(&mut self, poller: &Poller) -> Vec<Event> {
+    /// Looks whether groups and cgroups that outlived a main process are empty,
+    /// and how adopted workers have ended.
+    pub(crate) fn look_after_lingering(&mut self, poller: &Poller, link: &Link) -> Vec<Event> {
         self.look_at = Instant::now() + LINGER;
+        let told = self.look_after_unknown(poller, link);
         let alive = &self.alive;
         let processes = LazyCell::new(Processes::look);
         // A zombie that nobody reaps keeps its group for ever, so after a kill
@@ -476,13 +532,12 @@ impl Workers {
         };
         let gone: Vec<WorkerId> =
             self.lingering.extract_if(.., |id| !alive.get(id).is_some_and(remains)).collect();
-        gone.into_iter()
-            .filter_map(|id| {
-                let exit = self.alive.get(&id)?.left?;
-                self.forget(id, poller);
-                Some(Event::WorkerExited { worker: id, exit })
-            })
-            .collect()
+        let gone = gone.into_iter().filter_map(|id| {
+            let exit = self.alive.get(&id)?.left?;
+            self.forget(id, poller);
+            Some(Event::WorkerExited { worker: id, exit })
+        });
+        told.into_iter().chain(gone).collect()
     }
 
     fn forget(&mut self, id: WorkerId, poller: &Poller) {

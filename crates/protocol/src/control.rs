@@ -21,6 +21,10 @@ pub const SCHEMA: u32 = 1;
 pub struct Ping {
     /// The daemon itself.
     pub daemon: Daemon,
+    /// What people are to know of how the daemon began: which workers of an
+    /// earlier one it has taken over, and what of them is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// The daemon, as every snapshot names it.
@@ -261,6 +265,10 @@ pub struct Capture {
     pub refused: Option<String>,
     /// Its workers gain no privileges by programs with the set-user-id bit.
     pub no_new_privs: bool,
+    /// The slots whose workers cannot bind any other address: they have outlived
+    /// keeper and master.
+    #[serde(default)]
+    pub cut_off: Vec<u32>,
 }
 
 /// Where a slot's output goes.
@@ -276,7 +284,6 @@ pub struct LogPaths {
 
 /// The body of `POST /v1/apply`: apps that should be so from now on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Apply {
     /// The apps, resolved by the client: absolute paths, whole environment.
     pub apps: Vec<App>,
@@ -300,7 +307,6 @@ pub struct Apply {
 
 /// The body of `POST /v1/start`, `stop`, `restart`, `reload`, `abort`, `delete`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Select {
     /// What to act on: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
@@ -312,7 +318,6 @@ pub struct Select {
 
 /// The body of `POST /v1/scale`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// The app's name.
     pub app: String,
@@ -322,7 +327,6 @@ pub struct Scale {
 
 /// The body of `POST /v1/signal`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SendSignal {
     /// What to act on: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
@@ -339,7 +343,6 @@ pub struct Signalled {
 
 /// The body of `POST /v1/send`: a message to workers, on their channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SendMessage {
     /// Whom to send it to: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
@@ -377,7 +380,6 @@ pub struct Overheard {
 
 /// The body of `POST /v1/flush`: empties log files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Flush {
     /// Whose output is thrown away: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
@@ -414,7 +416,6 @@ pub struct Environment {
 
 /// The body of `POST /v1/reset`: counts restarts from 0 again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Reset {
     /// Whose restarts: a name, `name:slot`, a namespace, `all` or `/regex/`.
     pub selectors: Vec<String>,
@@ -429,7 +430,6 @@ pub struct ResetDone {
 
 /// The body of `POST /v1/reopen`: opens all log files anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Reopen {}
 
 /// What `POST /v1/reopen` answers.
@@ -438,11 +438,91 @@ pub struct Reopened {}
 
 /// The body of `POST /v1/kill`: ends the daemon and its workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Kill {
     /// Kill the workers instead of asking them to end.
     #[serde(default)]
     pub now: bool,
+}
+
+/// The body of `POST /v1/upgrade`: replaces the daemon by another binary of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartUpgrade {
+    /// Its path, absolute; that of the running one, where a package may have put
+    /// another file, when absent.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
+}
+
+/// What `GET` and `POST /v1/upgrade` answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrades {
+    /// The daemon as it is now.
+    pub daemon: Daemon,
+    /// The last upgrade that this daemon has begun; null without any.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// How far an upgrade has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Told apart from others by this number.
+    pub id: u64,
+    /// The new binary.
+    pub binary: PathBuf,
+    /// The version that ordered it.
+    pub from: String,
+    /// The version of the new binary; null until it has said so.
+    pub to: Option<String>,
+    /// What is being done.
+    pub stage: UpgradeStage,
+    /// Why the old version goes on; null otherwise.
+    pub cause: Option<String>,
+}
+
+/// What is being done for an upgrade, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeStage {
+    /// The new binary is asked what it is.
+    Checking,
+    /// It restores a copy of what the daemon knows, and touches nothing.
+    Rehearsing,
+    /// The old master makes room.
+    Leaving,
+    /// The new one is tried out.
+    Trying,
+    /// The keeper becomes the new binary.
+    Settling,
+    /// Done.
+    Done,
+    /// The old version goes on.
+    RolledBack,
+    /// Of a later version.
+    #[serde(other)]
+    Other,
+}
+
+impl UpgradeStage {
+    /// Whether nothing more is to come.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack)
+    }
+
+    /// What is being done, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checking => "the new binary is asked what it is",
+            Self::Rehearsing => "the new binary restores a copy of what the daemon knows",
+            Self::Leaving => "the old master makes room",
+            Self::Trying => "the new master is tried out",
+            Self::Settling => "the keeper becomes the new binary",
+            Self::Done => "done",
+            Self::RolledBack => "the old version goes on",
+            Self::Other => "a stage that this version does not know",
+        }
+    }
 }
 
 /// One line of an order's answer.

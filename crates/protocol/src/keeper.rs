@@ -11,6 +11,10 @@
 //! master may be of different versions, and either may be wrong. A message
 //! that is not understood is an [`Error`], which the reader logs and passes
 //! over.
+//!
+//! A later version may add messages, roles, and fields at the end of a message
+//! that has no list there: an earlier one passes over the former and the latter,
+//! and keeps the roles as they are. Anything else is another [`VERSION`].
 
 use std::fmt;
 
@@ -25,7 +29,13 @@ pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
 /// Enough for every packet, bytes.
-pub const MAX_PACKET: usize = 2 + 2 + MAX_KEY + 2 + MAX_RECORD + 1 + MAX_FDS;
+pub const MAX_PACKET: usize = 2 + 1 + 2 * (2 + MAX_TEXT);
+
+const _: () = assert!(2 + 2 + MAX_KEY + 2 + MAX_RECORD + MAX_FDS <= MAX_PACKET);
+
+/// A message of a version to come, for tests of what this one makes of it.
+#[cfg(feature = "next-version")]
+pub const LATER: [u8; 2] = [VERSION, 200];
 
 /// The key under which every master finds the daemon's lock, which it holds
 /// for as long as it runs.
@@ -40,6 +50,32 @@ pub enum FdRole {
     Drain,
     /// A pidfd of a worker: ended when the keeper must end everything.
     Process,
+    /// What a later version means by this number: to be held, too.
+    Later(u8),
+}
+
+impl FdRole {
+    /// Its number in a packet.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Hold => 0,
+            Self::Drain => 1,
+            Self::Process => 2,
+            Self::Later(number) => number,
+        }
+    }
+
+    /// The role with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Hold,
+            1 => Self::Drain,
+            2 => Self::Process,
+            number => Self::Later(number),
+        }
+    }
 }
 
 /// A message of the master.
@@ -75,6 +111,18 @@ pub enum ToKeeper {
         /// The keeper's exit code.
         exit_code: u8,
     },
+    /// Let masters, and then the keeper itself, be of another binary, whose
+    /// descriptor comes with it. What becomes of it is told as
+    /// [`FromKeeper::Upgrade`].
+    Upgrade {
+        /// What to call it; at most [`MAX_TEXT`] bytes.
+        label: String,
+    },
+    /// The master cannot go on, and why: its last words.
+    Failed {
+        /// At most [`MAX_TEXT`] bytes.
+        text: String,
+    },
 }
 
 /// A message of the keeper.
@@ -100,6 +148,62 @@ pub enum FromKeeper {
         /// Its number.
         number: i32,
     },
+    /// How far the last upgrade has come: to every master before the end of the
+    /// table, and to the one that serves whenever it changes.
+    Upgrade(Upgrade),
+}
+
+/// How far an upgrade has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// As it was [ordered](ToKeeper::Upgrade).
+    pub label: String,
+    /// What is being done.
+    pub stage: UpgradeStage,
+    /// Why it went back; empty otherwise.
+    pub cause: String,
+}
+
+/// What is being done for an upgrade, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpgradeStage {
+    /// A child of the new binary restores a copy of the table, and touches
+    /// nothing.
+    Rehearsing,
+    /// The master of the old binary makes room. It is asked to by this message.
+    Leaving,
+    /// A master of the new binary is on trial: it must serve, and go on serving
+    /// for a while.
+    Trying,
+    /// The keeper becomes the new binary.
+    Settling,
+    /// Everything is of the new binary.
+    Done,
+    /// Everything is of the old binary.
+    RolledBack,
+}
+
+impl UpgradeStage {
+    const ALL: [Self; 6] =
+        [Self::Rehearsing, Self::Leaving, Self::Trying, Self::Settling, Self::Done, Self::RolledBack];
+
+    /// Its number in a packet.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The stage with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.number() == number)
+    }
+
+    /// Whether nothing more is to come.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack)
+    }
 }
 
 /// What a master needs to know of the daemon.
@@ -149,7 +253,7 @@ pub enum Error {
     /// A message that this version does not have.
     #[error("unknown message {0}")]
     Tag(u8),
-    /// The packet ends too early, or goes on too long.
+    /// The packet ends too early.
     #[error("wrong length")]
     Length,
     /// A key, a record, a text or the descriptors are over their limit.
@@ -172,6 +276,8 @@ impl ToKeeper {
             Self::Adopted => Writer::new(4).done(),
             Self::Finish { exit_code } => Writer::new(5).byte(*exit_code).done(),
             Self::Notify { text } => Writer::new(6).bytes(text.as_bytes()).done(),
+            Self::Upgrade { label } => Writer::new(7).bytes(label.as_bytes()).done(),
+            Self::Failed { text } => Writer::new(8).bytes(text.as_bytes()).done(),
         }
     }
 
@@ -192,9 +298,11 @@ impl ToKeeper {
             4 => Self::Adopted,
             5 => Self::Finish { exit_code: reader.byte()? },
             6 => Self::Notify { text: reader.text(MAX_TEXT)? },
+            7 => Self::Upgrade { label: reader.text(MAX_TEXT)? },
+            8 => Self::Failed { text: reader.text(MAX_TEXT)? },
             tag => return Err(Error::Tag(tag)),
         };
-        reader.end(message)
+        Ok(message)
     }
 }
 
@@ -225,6 +333,9 @@ impl FromKeeper {
                     .done()
             }
             Self::Signal { number } => Writer::new(69).i32(*number).done(),
+            Self::Upgrade(Upgrade { label, stage, cause }) => {
+                Writer::new(70).byte(stage.number()).bytes(label.as_bytes()).bytes(cause.as_bytes()).done()
+            }
         }
     }
 
@@ -258,9 +369,14 @@ impl FromKeeper {
                 Self::Orphan(Orphan { pid, start_time, exit })
             }
             69 => Self::Signal { number: reader.i32()? },
+            70 => Self::Upgrade(Upgrade {
+                stage: UpgradeStage::from_number(reader.byte()?).ok_or(Error::Value)?,
+                label: reader.text(MAX_TEXT)?,
+                cause: reader.text(MAX_TEXT)?,
+            }),
             tag => return Err(Error::Tag(tag)),
         };
-        reader.end(message)
+        Ok(message)
     }
 }
 
@@ -274,7 +390,7 @@ impl fmt::Display for OrphanExit {
 }
 
 fn entry(tag: u8, key: &str, record: &[u8], roles: &[FdRole]) -> Vec<u8> {
-    let roles: Vec<u8> = roles.iter().map(|role| *role as u8).collect();
+    let roles: Vec<u8> = roles.iter().map(|role| role.number()).collect();
     Writer::new(tag).bytes(key.as_bytes()).bytes(record).raw(&roles).done()
 }
 
@@ -317,7 +433,11 @@ impl Writer {
     }
 
     fn done(self) -> Vec<u8> {
-        self.0
+        #[cfg(feature = "next-version")]
+        let this = if matches!(self.0.get(1), Some(1 | 66)) { self } else { self.byte(7) };
+        #[cfg(not(feature = "next-version"))]
+        let this = self;
+        this.0
     }
 }
 
@@ -382,20 +502,8 @@ impl<'a> Reader<'a> {
         if self.0.len() > MAX_FDS {
             return Err(Error::TooLong);
         }
-        let roles = std::mem::take(&mut self.0)
-            .iter()
-            .map(|role| match role {
-                0 => Ok(FdRole::Hold),
-                1 => Ok(FdRole::Drain),
-                2 => Ok(FdRole::Process),
-                _ => Err(Error::Value),
-            })
-            .collect::<Result<_, _>>()?;
+        let roles = self.0.iter().map(|role| FdRole::from_number(*role)).collect();
         Ok((key, record, roles))
-    }
-
-    fn end<T>(self, message: T) -> Result<T, Error> {
-        if self.0.is_empty() { Ok(message) } else { Err(Error::Length) }
     }
 }
 
@@ -426,6 +534,8 @@ mod tests {
         check_to(ToKeeper::Adopted);
         check_to(ToKeeper::Finish { exit_code: 3 });
         check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
+        check_to(ToKeeper::Upgrade { label: "{}".to_owned() });
+        check_to(ToKeeper::Failed { text: "no table".to_owned() });
         let hello = Hello {
             keeper_pid: 7,
             nofile_soft: Some(1024),
@@ -434,18 +544,34 @@ mod tests {
             service_manager: true,
         };
         check_from(FromKeeper::Hello(hello));
-        let roles = vec![FdRole::Hold, FdRole::Drain, FdRole::Process];
+        let roles = vec![FdRole::Hold, FdRole::Drain, FdRole::Process, FdRole::Later(9)];
         check_from(FromKeeper::Entry { key: "app:ä".to_owned(), record: b"{}".to_vec(), roles });
         check_from(FromKeeper::TableEnd);
         for exit in [OrphanExit::Code(255), OrphanExit::Signal(9)] {
             check_from(FromKeeper::Orphan(Orphan { pid: 7, start_time: u64::MAX, exit }));
         }
         check_from(FromKeeper::Signal { number: 15 });
+        for stage in UpgradeStage::ALL {
+            let (label, cause) = ("l".repeat(MAX_TEXT), "c".repeat(MAX_TEXT));
+            let message = FromKeeper::Upgrade(Upgrade { label, stage, cause });
+            assert!(message.encode().len() <= MAX_PACKET);
+            check_from(message);
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        for message in [ToKeeper::Beat, ToKeeper::Adopted, ToKeeper::Finish { exit_code: 3 }] {
+            let packet = [&message.encode()[..], b"more"].concat();
+            assert_eq!(ToKeeper::decode(&packet), Ok(message));
+        }
+        let orphan = FromKeeper::Orphan(Orphan { pid: 7, start_time: 1, exit: OrphanExit::Code(0) });
+        assert_eq!(FromKeeper::decode(&[&orphan.encode()[..], b"more"].concat()), Ok(orphan));
     }
 
     #[test]
     fn limits_hold() {
-        assert_eq!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len(), MAX_PACKET - 1);
+        assert!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len() <= MAX_PACKET);
         let notify = |length| ToKeeper::Notify { text: "x".repeat(length) };
         check_to(notify(MAX_TEXT));
         let huge = usize::from(u16::MAX) + 1;
@@ -465,7 +591,8 @@ mod tests {
         assert_eq!(ToKeeper::decode(&[]), Err(Error::Length));
         assert_eq!(ToKeeper::decode(&[9, 3]), Err(Error::Version(9)));
         assert_eq!(ToKeeper::decode(&[VERSION, 200]), Err(Error::Tag(200)));
-        assert_eq!(ToKeeper::decode(&[VERSION, 3, 0]), Err(Error::Length));
+        assert_eq!(ToKeeper::decode(&[VERSION, 5]), Err(Error::Length));
+        assert_eq!(FromKeeper::decode(&[VERSION, 70, 6, 0, 0, 0, 0]), Err(Error::Value));
         assert_eq!(ToKeeper::decode(&[VERSION, 2, 1, 0, 0xff]), Err(Error::Value));
     }
 

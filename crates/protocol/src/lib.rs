@@ -10,3 +10,4 @@ pub mod channel;
 pub mod control;
 pub mod events;
 pub mod keeper;
+pub mod release;

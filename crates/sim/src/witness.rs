@@ -57,10 +57,10 @@ impl Witness {
         self.place(self.slot_of(worker)?)?.role(worker)
     }
 
-    /// The settings of a worker that is gone or as good as gone.
-    pub(crate) fn lost(&self, worker: WorkerId) -> Option<Generation> {
-        let hangs = self.lives.get(&worker).filter(|life| life.hangs).map(|life| life.generation);
-        hangs.or_else(|| self.gone.get(&worker).copied())
+    /// The settings of a worker that is gone, hangs or has used too much memory.
+    pub(crate) fn failed(&self, worker: WorkerId) -> Option<Generation> {
+        let life = self.lives.get(&worker).filter(|life| life.hangs || life.outgrown);
+        life.map(|life| life.generation).or_else(|| self.gone.get(&worker).copied())
     }
 
     pub(crate) fn place(&self, slot: SlotId) -> Option<&Place> {

@@ -18,6 +18,7 @@
 
 mod filter;
 mod place;
+mod rights;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -118,7 +119,8 @@ pub fn receive(notify: impl AsFd) -> io::Result<Option<Request>> {
     let call = match i64::from(notification.data.nr) {
         libc::SYS_bind => {
             let length = usize::try_from(low(third)).unwrap_or(0).min(MAX_ADDRESS);
-            Call::Bind(read_memory(thread, second, length).ok().and_then(|bytes| address(&bytes)))
+            let bytes = rights::look(thread, || read_memory(thread, second, length)).ok();
+            Call::Bind(bytes.and_then(|bytes| address(&bytes)))
         }
         libc::SYS_listen => Call::Listen(low(second)),
         _ => Call::Other,
@@ -172,14 +174,15 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// `EPERM` where the program may not be traced (another user without `CAP_SYS_PTRACE`, a binary that
-    /// cannot be read), `EBADF` for a number that it does not have, `ESRCH`.
+    /// `EPERM` where the program may not be traced (another user's, without `CAP_SYS_PTRACE` or
+    /// `CAP_SETUID`; a binary that cannot be read), `EBADF` for a number that it does not have, `ESRCH`.
     pub fn socket(&self) -> io::Result<OwnedFd> {
         // No number of a descriptor, which rustix would not take.
         if self.fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        copy_descriptor(open_thread(self.thread)?, self.fd)
+        let thread = open_thread(self.thread)?;
+        rights::look(self.thread, || copy_descriptor(&thread, self.fd))
     }
 
     /// A path of the program as everybody here sees it: absolute, its folder without links.
@@ -189,7 +192,8 @@ impl Request {
     /// `Unsupported` for a program that sees other files than this process (`chroot(2)`,
     /// `mount_namespaces(7)`), `NotFound` without the folder, `EACCES` where it may not be traced.
     pub fn path(&self, path: &Path) -> io::Result<PathBuf> {
-        let of = |who: &str, what: &str| fs::read_link(format!("/proc/{who}/{what}"));
+        let of =
+            |who: &str, what: &str| rights::look(self.thread, || fs::read_link(format!("/proc/{who}/{what}")));
         let thread = self.thread.as_raw_pid().to_string();
         if of(&thread, "root")? != of("self", "root")? || of(&thread, "ns/mnt")? != of("self", "ns/mnt")? {
             return Err(io::ErrorKind::Unsupported.into());

@@ -1,8 +1,9 @@
 //! What a process does to itself.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::{ptr, slice};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -43,6 +44,34 @@ pub fn become_subreaper() -> io::Result<()> {
 pub fn set_session() -> io::Result<()> {
     setsid()?;
     Ok(())
+}
+
+/// Lets the calling process go on as another program, from an open binary whatever has become of its
+/// path: `execveat(2)`. Pid, children and environment stay, and so do the descriptors that are not
+/// close-on-exec, and the signals that are blocked. It only returns when that has failed.
+#[must_use]
+pub fn become_program(binary: BorrowedFd<'_>, args: &[OsString]) -> io::Error {
+    let strings = |all: Vec<Vec<u8>>| all.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
+    let args = strings(args.iter().map(|arg| arg.as_bytes().to_vec()).collect());
+    let variable = |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+    let env = strings(std::env::vars_os().map(variable).collect());
+    let (Ok(args), Ok(env)) = (args, env) else { return io::ErrorKind::InvalidInput.into() };
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (args_list, env_list) = (pointers(&args), pointers(&env));
+    // SAFETY: two lists of living strings, each with a null pointer at its end, and an empty path.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            binary.as_raw_fd(),
+            c"".as_ptr(),
+            args_list.as_ptr(),
+            env_list.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
 }
 
 /// Gives the table of descriptors room for this many, or as many as the soft limit allows. To be called

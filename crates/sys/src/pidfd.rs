@@ -29,6 +29,17 @@ pub enum Exit {
     },
 }
 
+impl Exit {
+    /// What `wait(2)` would have said.
+    pub(crate) const fn from_status(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Signal { number: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+        } else {
+            Self::Code(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     /// `exit code 1`, `SIGKILL` or `SIGABRT, core dumped`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,6 +133,39 @@ pub fn wait(pidfd: impl AsFd) -> io::Result<Exit> {
     }
 }
 
+/// How a process ended that is no child of ours, once its parent has reaped it; `None` until then.
+///
+/// # Errors
+///
+/// `ENOTTY`, `EINVAL` or `ESRCH` where the kernel does not tell: before Linux 6.15.
+pub fn exit_of_stranger(pidfd: impl AsFd) -> io::Result<Option<Exit>> {
+    let mut info = Info { mask: INFO_EXIT, ..Info::default() };
+    // SAFETY: a whole structure of the size that the request names.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), GET_INFO, &raw mut info) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info.mask & INFO_EXIT != 0).then(|| Exit::from_status(info.exit_code)))
+}
+
+/// `struct pidfd_info` of `linux/pidfd.h`, as long as it has been from the beginning.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Info {
+    /// What is asked for, and then what is answered.
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    /// As `wait(2)` has it.
+    exit_code: i32,
+}
+
+/// The exit: `PIDFD_INFO_EXIT`.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`: read and write, the size, the type 0xff, the number 11.
+const GET_INFO: libc::Ioctl = (3 << 30) | ((size_of::<Info>() as libc::Ioctl) << 16) | (0xff << 8) | 11;
+const _: () = assert!(size_of::<Info>() == 64);
+
 /// Any child that has ended and how; it stays a zombie, and the answer the same, until it is reaped
 /// (by [`reap_pid`]). Never waits.
 ///
@@ -175,6 +219,32 @@ fn waitid<Fd: AsFd>(which: &Which<'_, Fd>, options: i32) -> io::Result<Option<(P
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_stranger_is_told_when_it_is_reaped() {
+        use crate::process::{failure_of_zombie, start_time};
+        use std::process::Stdio;
+
+        let mut shell = std::process::Command::new("sh");
+        let mut child = shell.args(["-c", "read x; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (pidfd, born) = (open(pid).unwrap(), start_time(pid).unwrap());
+        assert_eq!(failure_of_zombie(pid, born), None, "it runs");
+        drop(child.stdin.take());
+        // It stays a zombie.
+        while peek_exit(&pidfd).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(failure_of_zombie(pid, born), Some(Exit::Code(3)));
+        assert_eq!(failure_of_zombie(pid, born + 1), None, "somebody else");
+        assert!(!matches!(exit_of_stranger(&pidfd), Ok(Some(_))), "not yet");
+        child.wait().unwrap();
+        assert_eq!(failure_of_zombie(pid, born), None);
+        // An older kernel does not tell.
+        if let Ok(exit) = exit_of_stranger(&pidfd) {
+            assert_eq!(exit, Some(Exit::Code(3)));
+        }
+    }
 
     #[test]
     fn exits_read_well() {

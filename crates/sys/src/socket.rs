@@ -251,16 +251,34 @@ pub fn has_path(socket: impl AsFd) -> bool {
 ///
 /// `ENOSPC` when all of the kernel's million names are taken.
 pub fn abstract_datagram() -> io::Result<(OwnedFd, String)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = unix_socket(SocketType::DGRAM, flags)?;
+    let socket = datagram_at(&SocketAddrUnix::new_unnamed())?;
+    // The kernel's names are five hexadecimal digits.
+    let name = abstract_name(&socket).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((socket, name))
+}
+
+/// The same with a name that an earlier one had.
+///
+/// # Errors
+///
+/// `EADDRINUSE` while somebody has it, `EMFILE`.
+pub fn abstract_datagram_named(name: &str) -> io::Result<OwnedFd> {
+    datagram_at(&SocketAddrUnix::new_abstract_name(name.as_bytes())?)
+}
+
+/// The abstract name of a Unix socket, if it has one that is text.
+#[must_use]
+pub fn abstract_name(socket: impl AsFd) -> Option<String> {
+    let address = SocketAddrUnix::try_from(getsockname(&socket).ok()?).ok()?;
+    Some(str::from_utf8(address.abstract_name()?).ok()?.to_owned())
+}
+
+fn datagram_at(address: &SocketAddrUnix) -> io::Result<OwnedFd> {
+    let socket = unix_socket(SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     // Before it has a name, so that no datagram comes without.
     sockopt::set_socket_passcred(&socket, true)?;
-    bind(&socket, &SocketAddrUnix::new_unnamed())?;
-    let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
-    // The kernel's names are five hexadecimal digits.
-    let name = address.abstract_name().and_then(|name| str::from_utf8(name).ok());
-    let name = name.ok_or(io::ErrorKind::InvalidData)?.to_owned();
-    Ok((socket, name))
+    bind(&socket, address)?;
+    Ok(socket)
 }
 
 fn unix_socket(kind: SocketType, flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
@@ -474,6 +492,12 @@ mod tests {
         let (one, two) = (abstract_datagram().unwrap(), abstract_datagram().unwrap());
         assert!(!one.1.is_empty());
         assert_ne!(one.1, two.1);
+        // A name can be taken again when nobody has it.
+        assert!(abstract_datagram_named(&one.1).is_err());
+        drop(one.0);
+        let again = abstract_datagram_named(&one.1).unwrap();
+        assert_eq!(abstract_name(again), Some(one.1));
+        assert_eq!(abstract_name(fs::File::open("/dev/null").unwrap()), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The hidden `supervisor keeper`, which `start` starts and `run` becomes.
+//! The hidden `supervisor keeper`, which `start` starts and `run` becomes, and
+//! a master whose keeper has died.
 
 use anyhow::{Context, anyhow};
-use supervisor_keeper::Error;
+use supervisor_keeper::{Error, restore};
 use supervisor_sys::{inherited, own};
 
 use crate::args::Keeper;
@@ -22,29 +23,39 @@ fn passed_count() -> u32 {
 }
 
 pub(super) fn keeper(options: Keeper) -> Result<ExitCode, Failure> {
-    let Keeper { folders, apply_fd } = options;
+    let Keeper { folders, apply_fd, state_fd } = options;
     // What else the starter had open ends here.
     let mut inherited =
         inherited::take().map_err(|error| anyhow!(error).context("cannot read /proc/self/fd"))?;
+    let mut take = |fd: i32| {
+        let missing = || Failure::new(ExitCode::Usage, format!("descriptor {fd} was not passed on"));
+        inherited.remove(&fd).ok_or_else(missing)
+    };
     let mut initial = Vec::new();
     if let Some(fd) = apply_fd {
-        let missing = || Failure::new(ExitCode::Usage, format!("descriptor {fd} was not passed on"));
-        initial.push((APPLY_KEY.to_owned(), inherited.remove(&fd).ok_or_else(missing)?));
+        initial.push((APPLY_KEY.to_owned(), take(fd)?));
     }
+    if state_fd.is_some() {
+        supervisor_master::next::stage("keeper");
+    }
+    let file = state_fd.map(take).transpose()?;
+    let state = file.map(|file| restore(file, &mut inherited)).transpose().or_exit(ExitCode::Failed)?;
     for (number, fd) in (0..passed_count()).zip(PASSED_START..) {
         let Some(socket) = inherited.remove(&fd) else { break };
         initial.push((format!("passed:{number}"), socket));
     }
     drop(inherited);
-    if !folders.foreground {
+    if !folders.foreground && state.is_none() {
         // Away from the terminal of whoever started it.
         own::set_session().context("cannot leave the session")?;
     }
     // It must not keep a file system busy.
     std::env::set_current_dir("/").context("cannot go to /")?;
     let lock = home::lock(&folders.runtime_dir);
-    let master = ["supervisor".into(), "master".into()].into_iter().chain(folders.to_args()).collect();
-    match supervisor_keeper::run(supervisor_keeper::Options { lock, master, initial }) {
+    let command =
+        |name: &str| ["supervisor".into(), name.into()].into_iter().chain(folders.to_args()).collect();
+    let (master, keeper) = (command("master"), command("keeper"));
+    match supervisor_keeper::run(supervisor_keeper::Options { lock, master, keeper, initial, state }) {
         // What the master asked to end with.
         Ok(code) => Ok(ExitCode::from_number(code)),
         Err(error @ Error::Running { .. }) => Err(error).or_exit(ExitCode::Refused),

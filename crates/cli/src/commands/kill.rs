@@ -5,10 +5,11 @@ use std::time::Duration;
 use supervisor_protocol::control;
 use tokio::time::{Instant, sleep};
 
-use super::find_daemon;
+use super::{find_daemon, orphans};
 use crate::args::Kill;
 use crate::client::Client;
 use crate::exit_code::{ExitCode, Failure};
+use crate::home;
 use crate::order::{self, Scope};
 use crate::terminal::Terminal;
 
@@ -18,7 +19,13 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) async fn kill(options: &Kill, terminal: Terminal) -> Result<ExitCode, Failure> {
-    end(&find_daemon(terminal).await?, options.now, terminal).await
+    let failure = match find_daemon(terminal).await {
+        Err(failure) if failure.code == ExitCode::NoDaemon => failure,
+        found => return end(&found?, options.now, terminal).await,
+    };
+    // Keeper and master may have died and left their workers.
+    let ended = home::homes()?.iter().filter(|home| orphans::end(home, options.now)).count();
+    if ended == 0 { Err(failure) } else { Ok(ExitCode::Done) }
 }
 
 /// Ends a daemon, and waits until its home is free.

@@ -4,22 +4,30 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
+use supervisor_keeper::{State, handover, save};
 use supervisor_protocol::control::{Apply, Daemon, Ping};
 
-use super::{block_on, kill, leftovers};
+use super::{block_on, leftovers, orphans};
 use crate::args::{Run, Shown};
-use crate::client::{Client, decode, find};
+use crate::client::{decode, find};
 use crate::daemon;
 use crate::exit_code::{ExitCode, Failure, OrExit};
 use crate::home::{self, Home};
 use crate::load;
 use crate::target::{self, Target};
 use crate::terminal::Terminal;
+
+/// How long a master may take to see that its keeper has died.
+const NOTICE: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure> {
     let homes = home::homes()?;
@@ -33,26 +41,11 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
         (Some(_), false) => Shown::Plain,
     });
     home.create()?;
-    if home.is_locked().or_exit(ExitCode::Refused)? {
-        let other = block_on(other_daemon(home))?;
-        match other {
-            // It serves the apps that this one is to run, and is only waiting
-            // for somebody to take over.
-            Some((client, daemon)) if order.is_none() && daemon.keeper_pid.is_none() => {
-                Terminal::say(&format!(
-                    "the keeper of the daemon in {home} has died; ending its master, pid {}",
-                    daemon.pid
-                ));
-                let ended = block_on(kill::end(&client, false, terminal))??;
-                if ended != ExitCode::Done {
-                    return Ok(ended);
-                }
-            }
-            other => return Err(busy(home, other.map(|(_, daemon)| daemon))),
-        }
+    let state = take_over(home)?;
+    if state.is_none() && !orphans::are_there(home) {
+        // Nobody knows them any more.
+        leftovers::end();
     }
-    // No daemon is left that could have use for them.
-    leftovers::end();
     let mut keeper = daemon::keeper(home, true, order.is_none())?;
     if let Some(shown) = shown.to_possible_value() {
         keeper.arg("--echo").arg(shown.get_name());
@@ -64,9 +57,49 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
         fcntl_setfd(order, FdFlags::empty()).context("cannot pass the apps on")?;
         keeper.arg("--apply-fd").arg(order.as_raw_fd().to_string());
     }
+    let saved = state.as_ref().map(|state| save(&state.hello, &state.table)).transpose();
+    let saved = saved.context("cannot pass the table on")?;
+    if let Some(saved) = &saved {
+        let number = saved.pass_on().context("cannot pass the table on")?;
+        keeper.arg("--state-fd").arg(number.to_string());
+    }
     terminal.explain(&format!("becoming the daemon in {home}"));
     // A fresh program of the same pid: the memory that the file took is gone.
     Err(anyhow!(keeper.exec()).context("cannot start the keeper").into())
+}
+
+/// Takes the place of another daemon's keeper that has died, if its master
+/// serves on and waits for that. `None` when there is no other daemon.
+///
+/// # Errors
+/// [`ExitCode::Refused`] when the other daemon is whole.
+fn take_over(home: &Home) -> Result<Option<State>, Failure> {
+    let deadline = Instant::now() + NOTICE;
+    while home.is_locked().or_exit(ExitCode::Refused)? {
+        let other = block_on(other_daemon(home))?;
+        let keeper = other.as_ref().and_then(|daemon| daemon.keeper_pid);
+        match &other {
+            Some(daemon) if keeper.is_none() => {
+                Terminal::say(&format!(
+                    "the keeper of the daemon in {home} has died; taking over from its master, pid {}",
+                    daemon.pid
+                ));
+                let state = handover::take_over(&home.handover_socket());
+                let state = state.with_context(|| format!("cannot take over from the master in {home}"));
+                return state.or_exit(ExitCode::Failed).map(Some);
+            }
+            // A master that is busy has not seen yet that its keeper is gone.
+            Some(_) if keeper.is_some_and(|pid| !is_there(pid)) && Instant::now() < deadline => {
+                sleep(LOOK_EVERY);
+            }
+            Some(_) | None => return Err(busy(home, other)),
+        }
+    }
+    Ok(None)
+}
+
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// What to run; `None` for what is declared.
@@ -119,11 +152,10 @@ fn write_order(order: &Apply) -> anyhow::Result<OwnedFd> {
 }
 
 /// The daemon that has this home, if it answers.
-async fn other_daemon(home: &Home) -> Option<(Client, Daemon)> {
+async fn other_daemon(home: &Home) -> Option<Daemon> {
     let client = find(std::slice::from_ref(home)).await.ok()?;
     let answer = client.get("/v1/ping").await.ok()?;
-    let daemon = decode::<Ping>(&answer).ok()?.daemon;
-    Some((client, daemon))
+    Some(decode::<Ping>(&answer).ok()?.daemon)
 }
 
 /// Another daemon has this home.

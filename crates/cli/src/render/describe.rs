@@ -139,6 +139,10 @@ fn file(page: &mut Page, app: &Described) {
 fn captures(capture: &Capture) -> String {
     match capture {
         Capture { refused: Some(why), .. } => format!("impossible, each worker is alone: {why}"),
+        Capture { cut_off, .. } if !cut_off.is_empty() => {
+            let slots = cut_off.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            format!("on; {slots} cannot bind other addresses until replaced: keeper and master died together")
+        }
         Capture { no_new_privs: true, .. } => {
             "on, with no_new_privs: set-user-id programs gain nothing".to_owned()
         }
@@ -357,7 +361,7 @@ pub(crate) mod tests {
             ["HOME", "LANG", "NODE_ENV", "PASSWORD", "PATH", "SUPERVISOR_APP", "SUPERVISOR_INSTANCE"];
         let env_names = env_names.map(str::to_owned).to_vec();
         let (source, env_name) = (Some("/srv/shop.yaml".into()), Some("production".to_owned()));
-        let capture = Some(Capture { refused: None, no_new_privs: true });
+        let capture = Some(Capture { refused: None, no_new_privs: true, cut_off: Vec::new() });
         let description = Description { settings: app(), source, env_name, env_names, capture, status, logs };
         let change =
             |key: &str, running: Value, file: Value| Difference { key: key.to_owned(), running, file };

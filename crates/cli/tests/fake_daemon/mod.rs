@@ -18,11 +18,13 @@ pub(crate) struct Answer {
     pub(crate) body: String,
     /// Keep the connection open until the client leaves.
     pub(crate) hold: bool,
+    /// The version that it says it is.
+    pub(crate) version: Option<&'static str>,
 }
 
 /// An answer of success.
 pub(crate) fn ok(to: &'static str, body: impl Into<String>) -> Answer {
-    Answer { to, status: 200, body: body.into(), hold: false }
+    Answer { to, status: 200, body: body.into(), hold: false, version: None }
 }
 
 /// A home, with a daemon if there are answers.
@@ -147,9 +149,11 @@ fn serve(stream: UnixStream, answers: &[Answer], requests: &Mutex<Vec<String>>) 
     reader.read_exact(&mut body).unwrap();
     let body = String::from_utf8(body).unwrap();
     requests.lock().unwrap().push(format!("{request} {body}").trim_end().to_owned());
-    let missing = Answer { to: "", status: 500, body: String::new(), hold: false };
+    let missing = Answer { to: "", status: 500, body: String::new(), hold: false, version: None };
     let answer = answers.iter().find(|answer| request.starts_with(answer.to)).unwrap_or(&missing);
-    let head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n\r\n", answer.status);
+    let server = answer.version.map(|version| format!("server: supervisor-cluster/{version}\r\n"));
+    let server = server.unwrap_or_default();
+    let head = format!("HTTP/1.1 {} X\r\n{server}connection: close\r\n\r\n", answer.status);
     let mut writer = &stream;
     // The client may have left.
     let _ = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(answer.body.as_bytes()));

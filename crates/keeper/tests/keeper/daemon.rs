@@ -186,7 +186,9 @@ impl Master {
                 }
                 FromKeeper::Orphan(orphan) => inheritance.orphans.push(orphan),
                 FromKeeper::TableEnd => return inheritance,
-                FromKeeper::Hello(_) | FromKeeper::Signal { .. } => panic!("out of turn: {message:?}"),
+                FromKeeper::Hello(_) | FromKeeper::Signal { .. } | FromKeeper::Upgrade(_) => {
+                    panic!("out of turn: {message:?}")
+                }
             }
         }
     }

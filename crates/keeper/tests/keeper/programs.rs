@@ -45,6 +45,8 @@ fn keeper() {
         lock: folder.join("lock"),
         master: ["master".to_owned()].into_iter().chain(arguments("master")).map(Into::into).collect(),
         initial: vec![(INITIAL.to_owned(), initial.into())],
+        keeper: ["keeper".to_owned()].into_iter().chain(arguments("keeper")).map(Into::into).collect(),
+        state: None,
     };
     match supervisor_keeper::run(options) {
         Ok(code) => std::process::exit(code.into()),

@@ -27,7 +27,7 @@ const LAST: usize = 64 << 10;
 
 /// A check's program that runs. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     name: String,
     pid: Pid,
     /// `None` once it is reaped.
@@ -88,7 +88,9 @@ impl Master {
 }
 
 impl Running {
-    fn new(name: String, pid: Pid, process: OwnedFd, output: OwnedFd) -> io::Result<Self> {
+    /// Takes charge of a process that leads a group of its own, and whose output
+    /// comes by that pipe, which does not block.
+    pub(crate) fn new(name: String, pid: Pid, process: OwnedFd, output: OwnedFd) -> io::Result<Self> {
         let watched = watch(output).and_then(|output| Ok((output, watch(process.try_clone()?)?)));
         match watched {
             Ok((output, pidfd)) => {
@@ -104,16 +106,21 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub(super) async fn finish(mut self, limit: Duration) -> Result<(), String> {
+    pub(super) async fn finish(self, limit: Duration) -> Result<(), String> {
+        self.answer(limit).await.map(drop)
+    }
+
+    /// Waits for its end. Returns the last line that it wrote.
+    pub(crate) async fn answer(mut self, limit: Duration) -> Result<Option<String>, String> {
         let how = match tokio::time::timeout(limit, self.exit()).await {
-            Ok(Ok(Exit::Code(0))) => return Ok(()),
+            Ok(Ok(Exit::Code(0))) => return Ok(self.last_line()),
             Ok(Ok(Exit::Code(code))) => format!("exit code {code}"),
             Ok(Ok(Exit::Signal { number, .. })) => format!("killed by {}", words::signal(number)),
             Ok(Err(error)) => words::errno(&error),
             Err(_) => format!("not done within {}", words::duration(limit)),
         };
         Err(match self.last_line() {
-            Some(line) => format!("{}: {how}: {line}", self.name),
+            Some(line) => format!("{}: {how}: {}", self.name, line.escape_debug()),
             None => format!("{}: {how}", self.name),
         })
     }
@@ -151,7 +158,7 @@ impl Running {
     fn last_line(&mut self) -> Option<String> {
         let text = String::from_utf8_lossy(self.tail.make_contiguous());
         let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-        Some(line.trim().escape_debug().to_string())
+        Some(line.trim().to_owned())
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request as HttpRequest;
 use axum::extract::{RawQuery, State};
-use axum::http::{Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header, request};
 use axum::routing::{get, post};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use supervisor_protocol::control::{
     Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, MessageSent, Progress, Stream,
 };
+use supervisor_protocol::release::{self, RELEASE};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Ask, LogQuery, Reply, Request, channel, environment, events, logs};
@@ -121,6 +123,11 @@ pub(super) fn router(requests: Requests) -> Router {
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reopen)).await }),
         )
         .route(
+            "/v1/upgrade",
+            get(|State(to): State<Requests>| ask(to, Ok(Ask::Upgrades)))
+                .post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Upgrade)).await }),
+        )
+        .route(
             "/v1/kill",
             post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Kill)).await }),
         )
@@ -181,8 +188,10 @@ async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body
     }
 }
 
-/// Reads a request's body.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ErrorDetail> {
+/// Reads a request's body. What it has that is not documented is a mistake, but
+/// not where a command of another version asks.
+async fn read<T: DeserializeOwned>(request: HttpRequest) -> Result<T, ErrorDetail> {
+    let (head, body) = request.into_parts();
     let usage = |message| refuse(ErrorCode::Usage, message);
     let too_large = || usage(format!("the request's body is larger than {BODY} bytes"));
     if body.size_hint().lower() > BODY as u64 {
@@ -195,8 +204,31 @@ async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ErrorDetail> {
         Ok(Err(error)) => return Err(usage(format!("the request's body broke off: {error}"))),
         Err(_) => return Err(usage(format!("the request's body has not come within {BODY_TIMEOUT:?}"))),
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| usage(format!("the request's body is not as documented: {error}")))
+    let wrong = |error| usage(format!("the request's body is not as documented: {error}"));
+    let mut unknown = None;
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let value = serde_ignored::deserialize(&mut json, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    });
+    let value =
+        value.and_then(|value| json.end().map(|()| value)).map_err(|error| wrong(error.to_string()))?;
+    match unknown {
+        None => {}
+        Some(field) if is_of_another_version(&head) => {
+            tracing::warn!(
+                "{}: a command of another version has sent {field}, which is passed over",
+                head.uri
+            );
+        }
+        Some(field) => return Err(wrong(format!("unknown field `{field}`"))),
+    }
+    Ok(value)
+}
+
+/// Whether a command asks that is of another version than this daemon.
+fn is_of_another_version(head: &request::Parts) -> bool {
+    let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.and_then(release::of_product).is_some_and(|version| version != RELEASE)
 }
 
 /// The pairs of a query string, `+` and `%XX` decoded.
@@ -292,7 +324,10 @@ fn stream<F: Future<Output = ()> + Send + 'static>(tell: impl FnOnce(Sender<Byte
 fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(product) = HeaderValue::from_str(&release::product()) {
+        response.headers_mut().insert(header::SERVER, product);
+    }
     response
 }
 

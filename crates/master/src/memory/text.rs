@@ -319,6 +319,13 @@ impl From<WorkerText> for WorkerMemo {
     }
 }
 
+impl SlotText {
+    /// Whether a worker sits there.
+    pub(super) fn has(&self, id: WorkerId) -> bool {
+        [&self.worker, &self.successor, &self.retired].into_iter().flatten().any(|worker| worker.id == id.0)
+    }
+}
+
 impl From<SlotMemo> for SlotText {
     fn from(slot: SlotMemo) -> Self {
         let Awaited { ready, turn, gone, introduced, admitted } = slot.awaited;

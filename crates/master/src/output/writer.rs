@@ -230,6 +230,14 @@ impl Writer {
                     // Nobody waits for it any more when this fails.
                     let _ = reply.send(());
                 }
+                Ok(Command::Leave { reply }) => {
+                    for (token, stream) in &mut self.streams {
+                        stream.write_unfinished(*token, &mut self.outlet, Now::read());
+                    }
+                    self.streams.clear();
+                    let _ = reply.send(());
+                    return false;
+                }
                 Ok(Command::End) => return false,
                 Ok(Command::Flush { files, reply }) => {
                     let _ = reply.send(self.outlet.flush(&files));

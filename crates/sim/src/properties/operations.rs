@@ -42,7 +42,7 @@ pub(super) fn outcome_is_true(witness: &Witness, event: &Event, id: OperationId,
         }
         (Outcome::RolledBack(failure), Some((book, operation))) => {
             operation.reverted.is_some()
-                && operation.reverted == witness.lost(failure.worker)
+                && operation.reverted == witness.failed(failure.worker)
                 && is_as_before(witness, book)
         }
         (Outcome::Aborted, Some((book, operation))) => {
@@ -63,7 +63,7 @@ fn abort_is_true(
     let book = witness.apps.get(&app);
     let holds = match outcome {
         Outcome::Done => book.is_some_and(|book| book.operation.is_none() && is_as_before(witness, book)),
-        Outcome::Failed(failure) => witness.lost(failure.worker).is_some(),
+        Outcome::Failed(failure) => witness.failed(failure.worker).is_some(),
         Outcome::Superseded => {
             witness.superseded.contains(&id) || matches!(event, Event::ShutdownOrdered { .. })
         }
@@ -73,7 +73,7 @@ fn abort_is_true(
 }
 
 fn failure_is_true(witness: &Witness, operation: &OperationBook, failure: &Failure) -> bool {
-    operation.slots.contains(&failure.slot.index) && witness.lost(failure.worker).is_some()
+    operation.slots.contains(&failure.slot.index) && witness.failed(failure.worker).is_some()
 }
 
 /// After going back every worker has the settings from before, unless not even

@@ -141,7 +141,8 @@ pub(super) fn switch_is_proved(witness: &Witness, now: Timestamp, slot: SlotId, 
     hold(proved && expected, "a switch is proved", || format!("slot {slot} worker {}", worker.0))
 }
 
-/// An app goes back once, when a worker of the new settings has failed.
+/// An app goes back once, when a worker of the new settings has failed or uses
+/// too much memory.
 pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) -> Check {
     if witness.apps.get(&app).is_some_and(|book| book.unproved.is_some()) {
         return Ok(());
@@ -150,7 +151,8 @@ pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) 
     let failed = match event {
         Event::WorkerExited { worker, .. }
         | Event::SpawnFailed { worker, .. }
-        | Event::WorkerHung { worker, .. } => witness.lost(*worker),
+        | Event::WorkerHung { worker, .. }
+        | Event::MemoryExceeded { worker, hard: false, .. } => witness.failed(*worker),
         Event::Ordered { .. }
         | Event::WorkerSpawned(_)
         | Event::WorkerReady(_)
@@ -158,7 +160,7 @@ pub(super) fn revert_has_a_reason(witness: &Witness, event: &Event, app: AppId) 
         | Event::WorkerLeaving(_)
         | Event::WorkerDelayed { .. }
         | Event::WorkerDrained(_)
-        | Event::MemoryExceeded { .. }
+        | Event::MemoryExceeded { hard: true, .. }
         | Event::TimePassed
         | Event::ShutdownOrdered { .. } => None,
     };

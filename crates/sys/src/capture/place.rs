@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::process::Pid;
 
+use super::rights::look;
 use super::{Request, raw};
 
 /// Where a program has the socket of a call.
@@ -25,6 +26,10 @@ pub struct Standing {
 ///
 /// `ENOENT` when the thread is gone, `EACCES` where it may not be traced.
 pub fn standing(request: &Request) -> io::Result<Standing> {
+    look(request.thread, || find_standing(request))
+}
+
+fn find_standing(request: &Request) -> io::Result<Standing> {
     let folder = format!("/proc/{}", request.thread.as_raw_pid());
     let link = |fd: RawFd| fs::read_link(format!("{folder}/fd/{fd}"));
     let own = link(request.fd)?;
@@ -65,12 +70,14 @@ fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
 /// `ENOENT` when it is gone, `EACCES` where it may not be traced.
 pub fn has_socket(process: Pid, inode: u64) -> io::Result<bool> {
     let own = format!("socket:[{inode}]");
-    for entry in fs::read_dir(format!("/proc/{}/fd", process.as_raw_pid()))? {
-        if fs::read_link(entry?.path()).is_ok_and(|target| target.as_os_str() == own.as_str()) {
-            return Ok(true);
+    look(process, || {
+        for entry in fs::read_dir(format!("/proc/{}/fd", process.as_raw_pid()))? {
+            if fs::read_link(entry?.path()).is_ok_and(|target| target.as_os_str() == own.as_str()) {
+                return Ok(true);
+            }
         }
-    }
-    Ok(false)
+        Ok(false)
+    })
 }
 
 /// Whether a thread of a process is in one of the calls that are reported. It waits for an answer then:
@@ -80,7 +87,8 @@ pub fn is_calling(process: Pid) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.as_raw_pid())) else { return false };
     let call = |path: std::path::PathBuf| -> Option<i64> {
         // The number of the call, its arguments, and two registers.
-        fs::read_to_string(path.join("syscall")).ok()?.split(' ').next()?.trim().parse().ok()
+        let text = look(process, || fs::read_to_string(path.join("syscall"))).ok()?;
+        text.split(' ').next()?.trim().parse().ok()
     };
     let mut calls = threads.flatten().filter_map(|thread| call(thread.path()));
     calls.any(|call| [libc::SYS_bind, libc::SYS_listen].contains(&call))

@@ -1,5 +1,6 @@
 //! Reading `/proc`: `proc_pid_stat(5)` and its neighbours.
 
+mod descriptors;
 mod sample;
 mod stat;
 mod table;
@@ -7,8 +8,9 @@ mod table;
 use std::fs;
 use std::io;
 
+pub use descriptors::{Nameless, nameless, open_pipe};
 pub use sample::{CpuTimes, StatFile, StatmFile, pss};
-pub use stat::{is_stopped, parent, start_time};
+pub use stat::{failure_of_zombie, is_stopped, parent, start_time};
 pub use table::{ProcessEntry, process_table};
 
 /// How many clock ticks a second has; the unit of [`CpuTimes`] and [`start_time`].

@@ -1,5 +1,6 @@
 //! One line of `/proc/PID/stat`.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::str;
@@ -9,6 +10,7 @@ use rustix::io::{pread, retry_on_intr};
 use rustix::process::Pid;
 
 use super::sample::CpuTimes;
+use crate::pidfd::Exit;
 
 /// Enough for what is read of the line: its first 22 fields, numbers of at most 20 digits but for the
 /// name, which has at most 64 bytes.
@@ -51,6 +53,20 @@ pub fn parent(pid: Pid) -> io::Result<Option<Pid>> {
 /// As [`start_time`].
 pub fn is_stopped(pid: Pid) -> io::Result<bool> {
     Ok(of(pid)?.stopped)
+}
+
+/// How a process failed that nobody has reaped yet, whosever child it is. `None` for one that runs, is
+/// gone, or is another than the one that started then; and for one that left with 0, because that is
+/// also what the kernel shows to those who may not know.
+#[must_use]
+pub fn failure_of_zombie(pid: Pid, start_time: u64) -> Option<Exit> {
+    let line = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    parse(&line).filter(|stat| stat.zombie && stat.start_time == start_time)?;
+    // The 52nd field; the state is the third.
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    let status = str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace().nth(52 - 3)?;
+    let status = status.parse().ok().filter(|status| *status != 0)?;
+    Some(Exit::from_status(status))
 }
 
 fn of(pid: Pid) -> io::Result<Stat> {

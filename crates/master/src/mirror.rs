@@ -1,0 +1,142 @@
+//! A copy of all that the keeper holds, in this process: what it had is not lost
+//! with it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use supervisor_keeper::{Entry, Table};
+use supervisor_protocol::keeper::FdRole;
+
+/// Keys of changes that nobody has asked for yet; beyond, all may have changed.
+const MOST_CHANGED: usize = 65_536;
+
+/// The copy. Its clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Mirror(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    held: Mutex<Held>,
+    changes: Condvar,
+}
+
+/// What is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) table: Table,
+    changed: Changed,
+    /// Nobody is to be told of changes any more.
+    closed: bool,
+}
+
+/// What has changed since somebody asked.
+#[derive(Debug)]
+pub(crate) enum Changed {
+    Keys(BTreeSet<String>),
+    All,
+}
+
+impl Mirror {
+    pub(crate) fn new() -> Self {
+        let held = Held { table: Table::new(usize::MAX), changed: Changed::All, closed: false };
+        Self(Arc::new(Shared { held: Mutex::new(held), changes: Condvar::new() }))
+    }
+
+    /// What is held: nothing changes as long as the caller has this.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Held> {
+        // No change can be left half done.
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds an entry in place of the one with the same key, with duplicates of
+    /// these descriptors.
+    pub(crate) fn put<'f>(
+        &self,
+        key: &str,
+        record: &[u8],
+        fds: impl Iterator<Item = (FdRole, BorrowedFd<'f>)>,
+    ) {
+        let fds = fds.map(|(role, fd)| Ok((role, fd.try_clone_to_owned()?))).collect::<io::Result<_>>();
+        match fds {
+            Ok(fds) => {
+                let mut held = self.lock();
+                held.table.put(key, Entry { record: record.into(), fds });
+                self.note(&mut held, key);
+            }
+            Err(error) => tracing::error!("{key}: it would not survive the keeper: {error}"),
+        }
+    }
+
+    /// Forgets an entry.
+    pub(crate) fn delete(&self, key: &str) {
+        let mut held = self.lock();
+        held.table.delete(key);
+        self.note(&mut held, key);
+    }
+
+    /// Waits until something changes, and takes what has. At first that is
+    /// everything. `None` when there is no more to come.
+    pub(crate) fn changed(&self) -> Option<Changed> {
+        let mut held = self.lock();
+        while !held.closed && matches!(&held.changed, Changed::Keys(keys) if keys.is_empty()) {
+            held = self.0.changes.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        let none = Changed::Keys(BTreeSet::new());
+        (!held.closed).then(|| std::mem::replace(&mut held.changed, none))
+    }
+
+    /// Has everything told again.
+    pub(crate) fn tell_all(&self) {
+        self.lock().changed = Changed::All;
+    }
+
+    /// Nobody is to be told of changes any more.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.0.changes.notify_all();
+    }
+
+    fn note(&self, held: &mut Held, key: &str) {
+        if let Changed::Keys(keys) = &mut held.changed {
+            keys.insert(key.to_owned());
+            if keys.len() > MOST_CHANGED {
+                held.changed = Changed::All;
+            }
+        }
+        self.0.changes.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_told_once() {
+        let mirror = Mirror::new();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        mirror.put("a", b"1", [(FdRole::Hold, null.as_fd())].into_iter());
+        assert!(matches!(mirror.changed(), Some(Changed::All)));
+        mirror.put("a", b"2", std::iter::empty());
+        mirror.delete("b");
+        let Some(Changed::Keys(keys)) = mirror.changed() else { panic!("all") };
+        assert_eq!(Vec::from_iter(keys), ["a", "b"]);
+        assert_eq!(mirror.lock().table.size(), (1, 0));
+        mirror.close();
+        assert!(mirror.changed().is_none());
+    }
+
+    #[test]
+    fn too_many_changes_are_everything() {
+        let mirror = Mirror::new();
+        mirror.changed();
+        for number in 0..=MOST_CHANGED {
+            mirror.delete(&number.to_string());
+        }
+        assert!(matches!(mirror.changed(), Some(Changed::All)));
+    }
+}
