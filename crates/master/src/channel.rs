@@ -14,6 +14,8 @@ mod hub;
 mod inbound;
 mod outbound;
 mod ports;
+#[cfg(test)]
+mod random_lives;
 mod relay;
 mod requests;
 #[cfg(test)]
