@@ -33,6 +33,7 @@ mod daemon;
 mod describe;
 mod environment;
 mod events;
+mod express;
 mod json;
 mod keeper_death;
 mod logs;
