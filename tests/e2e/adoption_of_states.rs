@@ -110,9 +110,9 @@ fn canaries_are_held_for_the_time_that_is_left() {
             (&"reloading".into(), canaries, 4)
         );
         assert_eq!(weights(&web), [9, 4, 9, 9, 9]);
-        assert_eq!(finish(reload).code, Some(1));
         load.more(20);
         home.ok(&["reload", "--abort", "web"]);
+        assert_eq!(finish(reload).code, Some(6));
         let web = home.app_in_state("web", "online");
         assert_eq!((pids(&web), &web["generation"]), (before, &1.into()));
         load.more(20);

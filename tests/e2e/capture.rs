@@ -9,7 +9,7 @@ use crate::harness::{Home, finish, text};
 use crate::http;
 use crate::load::Load;
 use crate::process::{self, Number};
-use crate::programs::{compile, fixture, in_python_environment, installed, supervisor};
+use crate::programs::{compile, fixture, in_python_environment, installed, supervisor, worker};
 use crate::wait::{eventually, until};
 
 /// Settings of a program that serves [`Home::address`].
@@ -205,6 +205,43 @@ fn a_socket_that_its_program_closes_keeps_nobody() {
     });
     let app = home.app("web");
     assert_eq!((&app["state"], &app["listeners"]), (&"online".into(), &serde_json::json!([])), "{app:#}");
+}
+
+#[test]
+fn a_worker_that_dies_has_closed_nothing() {
+    let home = Home::new();
+    let address = home.address();
+    let program = format!("{}, --bind, '{address}', --hold", text(&worker()));
+    home.start_app(
+        "web",
+        &format!("command: [{program}]\nready: listen\nmin_uptime: 50ms\ninstances: 2\nhang_timeout: 1m"),
+    );
+    let clients: Vec<_> = (0..8).map(|_| http::send(address, "/").unwrap()).collect();
+    for round in 1..=6 {
+        // Somebody waits at each socket since the look before.
+        let queue = |worker: &serde_json::Value| worker["queue"].as_u64().unwrap();
+        home.app_when("web", "has queues", |app| {
+            let workers = app["workers"].as_array().unwrap();
+            workers.iter().all(|worker| queue(worker) > 0 && worker["uptime_s"].as_f64() > Some(2.5))
+        });
+        // Its end and the next look are there at once.
+        let (victim, master) = (home.pids("web")[0], home.daemon().1);
+        process::signal(master, Signal::STOP);
+        until("the master stands still", || process::state(master).as_deref() == Some("T"));
+        process::kill_and_wait(victim);
+        let begin = std::time::Instant::now();
+        until("a look is due", || begin.elapsed() > std::time::Duration::from_millis(1_100));
+        process::signal(master, Signal::CONT);
+        home.app_when("web", "has another worker", |app| {
+            app["restarts"] == round && app["state"] == "online"
+        });
+    }
+    assert!(!home.daemon_log().contains("it has closed"), "{}", home.daemon_log());
+    for mut client in clients {
+        client.set_nonblocking(true).unwrap();
+        let read = io::Read::read(&mut client, &mut [0]);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }
 
 #[test]

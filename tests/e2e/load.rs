@@ -52,6 +52,11 @@ impl Load {
         Self { counts, clients }
     }
 
+    /// How many answers there have been.
+    pub(crate) fn answers(&self) -> usize {
+        self.counts.answers.load(Ordering::Relaxed)
+    }
+
     /// Waits for this many more answers.
     #[track_caller]
     pub(crate) fn more(&self, answers: usize) {

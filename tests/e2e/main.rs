@@ -30,6 +30,7 @@ mod control;
 mod crash;
 mod cron;
 mod daemon;
+mod deaths;
 mod describe;
 mod environment;
 mod events;

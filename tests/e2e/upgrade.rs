@@ -4,7 +4,7 @@
 //! entries and messages that this version does not know.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
@@ -44,7 +44,7 @@ fn broken(home: &Home, fault: &str) -> PathBuf {
     home.copy("next", &next())
 }
 
-fn upgrade(home: &Home, binary: &PathBuf) -> Finished {
+fn upgrade(home: &Home, binary: &Path) -> Finished {
     home.run(&["upgrade", "--binary", text(binary)])
 }
 

@@ -1,21 +1,25 @@
 //! The control API's client side: HTTP/1.1 over the Unix socket of a home.
 
+mod answer;
+
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use supervisor_protocol::control::{ErrorBody, ErrorCode};
+use supervisor_protocol::control::{ErrorBody, ErrorCode, ORDER_KEY};
 use supervisor_protocol::release::{self, RELEASE};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
+
+pub(crate) use answer::Answer;
 
 use crate::exit_code::{ExitCode, Failure};
 use crate::home::Home;
@@ -38,10 +42,10 @@ const REPLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked for meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A daemon that answers. Every request has a connection of its own, so a
-/// master that is replaced in between goes unnoticed; who asks often and wants
-/// to notice keeps a [`Connection`].
-#[derive(Debug)]
+/// A daemon that answers. Every request has a connection of its own, and is sent
+/// again when that breaks: a master that is replaced goes unnoticed. Who asks
+/// often keeps a [`Connection`].
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     home: Home,
 }
@@ -136,7 +140,8 @@ async fn connect(home: &Home) -> Result<UnixStream, ConnectError> {
         let kind = error.kind();
         let nobody =
             [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused, io::ErrorKind::NotADirectory];
-        if nobody.contains(&kind) {
+        // More wait for a master than find room: that is waited for, too.
+        if nobody.contains(&kind) || kind == io::ErrorKind::WouldBlock {
             ConnectError::NoDaemon
         } else if kind == io::ErrorKind::PermissionDenied {
             ConnectError::Denied
@@ -205,8 +210,7 @@ impl Client {
     /// # Errors
     /// The daemon's refusal with its code, or what went wrong on the way.
     pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Failure> {
-        let answer = async { read_whole(self.send(Method::GET, path, Bytes::new()).await?).await };
-        within(answer).await
+        self.ask(Method::GET, path, Bytes::new(), None).await
     }
 
     /// Sends an order that is answered with one JSON object.
@@ -214,8 +218,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
-        let body = encode(body)?;
-        within(async { read_whole(self.send(Method::POST, path, body).await?).await }).await
+        self.ask(Method::POST, path, encode(body)?, Some(&answer::new_key())).await
     }
 
     /// Asks for a stream of JSON objects, one a line.
@@ -223,15 +226,46 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn get_lines(&self, path: &str) -> Result<Lines, Failure> {
-        Ok(Lines::new(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+        self.lines(Method::GET, path, Bytes::new(), None).await
     }
 
-    /// Sends an order that is answered with a stream of JSON objects.
+    /// Gives an order that is answered with its progress.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(crate) async fn post_lines(&self, path: &str, body: &impl Serialize) -> Result<Lines, Failure> {
-        Ok(Lines::new(self.send(Method::POST, path, encode(body)?).await?.into_body()))
+    pub(crate) async fn order(&self, path: &str, body: &impl Serialize) -> Result<Answer, Failure> {
+        Answer::new(self, path, encode(body)?).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Bytes, Failure> {
+        over_masters(|| {
+            within(async {
+                read_whole(self.connect().await?.send(&method, path, body.clone(), key).await?).await
+            })
+        })
+        .await
+    }
+
+    async fn lines(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Lines, Failure> {
+        over_masters(|| {
+            within(async {
+                let response = self.connect().await?.send(&method, path, body.clone(), key).await?;
+                Ok(Lines::new(response.into_body()))
+            })
+        })
+        .await
     }
 
     /// A connection for one question after another.
@@ -247,9 +281,19 @@ impl Client {
         tokio::spawn(connection);
         Ok(Connection { sender })
     }
+}
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        self.connect().await?.send(method, path, body).await
+/// Tries again what a master did not answer because it died, for as long as it
+/// takes to replace one.
+async fn over_masters<T, F: Future<Output = Result<T, Failure>>>(ask: impl Fn() -> F) -> Result<T, Failure> {
+    let deadline = Instant::now() + REPLACE_TIMEOUT;
+    loop {
+        match ask().await {
+            Err(failure) if failure.cause.is::<BrokenOff>() && Instant::now() < deadline => {
+                sleep(LOOK_EVERY).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
@@ -266,12 +310,19 @@ impl Connection {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) async fn get(&mut self, path: &str) -> Result<Bytes, Failure> {
-        within(async { read_whole(self.send(Method::GET, path, Bytes::new()).await?).await }).await
+        within(async { read_whole(self.send(&Method::GET, path, Bytes::new(), None).await?).await }).await
     }
 
     /// Sends a request and waits for the head of an answer that is no refusal.
-    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let request = Request::builder()
+    async fn send(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let request = key.iter().fold(Request::builder(), |request, key| request.header(ORDER_KEY, *key));
+        let request = request
             .method(method)
             .uri(path)
             .header(header::HOST, "supervisor")
@@ -279,8 +330,8 @@ impl Connection {
             .header(header::USER_AGENT, release::product())
             .body(Full::new(body))
             .with_context(|| format!("cannot ask for {path}"))?;
-        self.sender.ready().await.context("the daemon closed the connection")?;
-        let response = self.sender.send_request(request).await.context("the daemon did not answer")?;
+        self.sender.ready().await.context(BrokenOff)?;
+        let response = self.sender.send_request(request).await.context(BrokenOff)?;
         let version = response.headers().get(header::SERVER).and_then(|server| server.to_str().ok());
         if let Some(version) = version.and_then(release::of_product)
             && !release::is_compatible(version)
@@ -307,9 +358,13 @@ async fn within<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T
 }
 
 async fn read_whole(response: Response<Incoming>) -> Result<Bytes, Failure> {
-    let body = Limited::new(response.into_body(), BODY_MAX).collect().await;
-    let body = body.map_err(|error| anyhow!(error).context("cannot read the daemon's answer"))?;
-    Ok(body.to_bytes())
+    match Limited::new(response.into_body(), BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(anyhow!("the daemon's answer has more than {BODY_MAX} bytes").into())
+        }
+        Err(error) => Err(anyhow!(error).context(BrokenOff).into()),
+    }
 }
 
 /// What a 4xx or 5xx means.

@@ -94,9 +94,13 @@ fn quietly(command: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCo
     command()
 }
 
-/// Runs a command that talks to the daemon.
+/// Runs a command that talks to the daemon. SIGPIPE stays ignored: a master that
+/// dies while it is written to must not end the command. [`print`] knows when
+/// nobody reads the output.
+///
+/// [`print`]: crate::terminal::print
 fn connected(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    quietly(|| block_on(command)?)
+    block_on(command)?
 }
 
 /// Runs a future on this thread.

@@ -14,6 +14,7 @@ mod difference;
 mod exit_code;
 mod home;
 mod load;
+mod log_cursor;
 mod new_file;
 mod order;
 mod progress;

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use supervisor_protocol::control::Progress;
 
-use crate::client::{BrokenOff, Lines, as_it_is, decode};
+use crate::client::{Answer, as_it_is};
 use crate::exit_code::{ExitCode, Failure};
 use crate::progress::{News, Tracker};
 use crate::render::text::one_line;
@@ -27,9 +26,9 @@ pub(crate) enum Scope {
 /// Follows an order to its end and returns its exit code.
 ///
 /// # Errors
-/// When the answer breaks off before its last line.
-pub(crate) async fn follow(lines: Lines, scope: Scope, terminal: Terminal) -> Result<ExitCode, Failure> {
-    track(lines, Tracker::new(scope == Scope::Whole, terminal.error_color), terminal).await
+/// When the daemon ends before the order is over.
+pub(crate) async fn follow(answer: Answer, scope: Scope, terminal: Terminal) -> Result<ExitCode, Failure> {
+    track(answer, Tracker::new(scope == Scope::Whole, terminal.error_color), terminal).await
 }
 
 /// Follows an order for what these selectors mean.
@@ -37,17 +36,18 @@ pub(crate) async fn follow(lines: Lines, scope: Scope, terminal: Terminal) -> Re
 /// # Errors
 /// As [`follow`].
 pub(crate) async fn follow_selected(
-    lines: Lines,
+    answer: Answer,
     selectors: &[String],
     terminal: Terminal,
 ) -> Result<ExitCode, Failure> {
-    track(lines, Tracker::new(false, terminal.error_color).of_slots(selectors), terminal).await
+    track(answer, Tracker::new(false, terminal.error_color).of_slots(selectors), terminal).await
 }
 
-async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Result<ExitCode, Failure> {
+async fn track(mut answer: Answer, mut tracker: Tracker, terminal: Terminal) -> Result<ExitCode, Failure> {
     let mut display = Display::new(terminal);
-    while let Some(line) = next(&mut lines).await? {
-        let news = tracker.note(decode::<Progress>(&line)?);
+    loop {
+        let (line, progress) = answer.next().await?;
+        let news = tracker.note(progress);
         if terminal.json {
             print(&as_it_is(line))?;
         } else if let Some(news) = &news {
@@ -69,7 +69,6 @@ async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Re
             return Ok(code);
         }
     }
-    Err(broken_off())
 }
 
 /// Reads until the daemon has begun, and leaves the rest to it: it has told
@@ -79,7 +78,7 @@ async fn track(mut lines: Lines, mut tracker: Tracker, terminal: Terminal) -> Re
 /// # Errors
 /// As [`follow`].
 pub(crate) async fn accepted(
-    mut lines: Lines,
+    mut answer: Answer,
     mut expected: Option<BTreeSet<String>>,
     terminal: Terminal,
 ) -> Result<ExitCode, Failure> {
@@ -89,8 +88,9 @@ pub(crate) async fn accepted(
             Terminal::say(text);
         }
     };
-    while let Some(line) = next(&mut lines).await? {
-        let news = tracker.note(decode::<Progress>(&line)?);
+    loop {
+        let (line, progress) = answer.next().await?;
+        let news = tracker.note(progress);
         if terminal.json {
             print(&as_it_is(line))?;
         }
@@ -114,21 +114,6 @@ pub(crate) async fn accepted(
             Some(News::Done(code)) => return Ok(ExitCode::from_number(code)),
         }
     }
-    Err(broken_off())
-}
-
-/// The next line. A master that was replaced says no more, though the next one
-/// goes on with the order.
-async fn next(lines: &mut Lines) -> Result<Option<Vec<u8>>, Failure> {
-    lines.next().await.map_err(|error| if error.is::<BrokenOff>() { broken_off() } else { error.into() })
-}
-
-fn broken_off() -> Failure {
-    Failure::new(
-        ExitCode::Failed,
-        "the daemon's answer broke off before the order was over; it goes on if the daemon does: \
-         see `supervisor status`, and the daemon's log for how it ends",
-    )
 }
 
 /// Where the news of an order go: a line for each step, or one line an app

@@ -93,5 +93,11 @@ impl Terminal {
 /// When it cannot be written. A closed pipe is none: that ends the process.
 pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to stdout")
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        supervisor_sys::signal::reset_sigpipe().context("cannot reset SIGPIPE")?;
+        // This time it comes as a signal.
+        let _ = rustix::io::write(&stdout, b"\n");
+    }
+    written.context("cannot write to stdout")
 }

@@ -47,6 +47,8 @@ pub struct AppMemo {
 /// An operation. What it waits for of each slot is with the slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationMemo {
+    /// Which one.
+    pub id: OperationId,
     /// Whether its workers must be stable, too.
     pub stable: bool,
     /// How many slots it renews at a time.
@@ -98,8 +100,8 @@ pub struct StepsMemo {
 pub enum ReturningMemo {
     /// A worker of the new settings failed.
     Failed(FailureMemo),
-    /// A person wants it. Who waits for that is gone with the supervisor.
-    Ordered,
+    /// A person wants it, by an order that is over when it has gone back.
+    Ordered(Option<OperationId>),
 }
 
 /// The life whose end an operation failed of.
@@ -291,6 +293,7 @@ impl WorkerMemo {
 impl OperationMemo {
     fn of(operation: &Operation) -> Self {
         Self {
+            id: operation.id,
             stable: operation.stable,
             at_once: operation.at_once,
             beside: operation.beside,
@@ -307,18 +310,12 @@ impl OperationMemo {
                     worker: failure.worker,
                     ending: failure.ending.clone(),
                 }),
-                Returning::Ordered(_) => ReturningMemo::Ordered,
+                Returning::Ordered(by) => ReturningMemo::Ordered(*by),
             }),
         }
     }
 
-    fn restore(
-        self,
-        id: OperationId,
-        app: AppId,
-        slots: &[SlotMemo],
-        version: &impl Fn(Generation) -> Version,
-    ) -> Operation {
+    fn restore(self, app: AppId, slots: &[SlotMemo], version: &impl Fn(Generation) -> Version) -> Operation {
         let among = |which: fn(&Awaited) -> bool| -> BTreeSet<u32> {
             (0..).zip(slots).filter(|(_, slot)| which(&slot.awaited)).map(|(index, _)| index).collect()
         };
@@ -326,13 +323,13 @@ impl OperationMemo {
             ReturningMemo::Failed(FailureMemo { slot: index, worker, ending }) => {
                 Returning::Failed(Failure { slot: SlotId { app, index }, worker, ending })
             }
-            ReturningMemo::Ordered => Returning::Ordered(None),
+            ReturningMemo::Ordered(by) => Returning::Ordered(by),
         };
         let steps = |memo| {
             Steps::restored(memo, among(|awaited| awaited.introduced), among(|awaited| awaited.admitted))
         };
         Operation {
-            id,
+            id: self.id,
             ready: among(|awaited| awaited.ready),
             stable: self.stable,
             gone: among(|awaited| awaited.gone),
@@ -393,10 +390,9 @@ impl App {
     }
 
     /// The app that a memo was taken of; `None` when the memo lacks the settings
-    /// that it names. Its operation goes on under the given id.
+    /// that it names.
     pub(crate) fn adopted(
         id: AppId,
-        operation: OperationId,
         memo: AppMemo,
         slots: Vec<SlotMemo>,
         turn: &mut Turn<'_>,
@@ -407,7 +403,7 @@ impl App {
             generation,
             policy: Rc::clone(versions.get(&generation).unwrap_or(&current)),
         };
-        let operation = memo.operation.map(|running| running.restore(operation, id, &slots, &version));
+        let operation = memo.operation.map(|running| running.restore(id, &slots, &version));
         let mut app = Self {
             id,
             version: version(memo.generation),

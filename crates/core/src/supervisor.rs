@@ -59,11 +59,10 @@ impl Supervisor {
         self.apps.entry(id).or_insert_with(app);
     }
 
-    /// Takes an app over from a supervisor that is no more, as its memo says. Its
-    /// operation goes on under the given id. Returns the orders that were given
-    /// and that may not have been performed: each must be, unless it is known to
-    /// have been. What has happened meanwhile is told by events, as ever;
-    /// [`Event::TimePassed`] is due now.
+    /// Takes an app over from a supervisor that is no more, as its memo says.
+    /// Returns the orders that were given and that may not have been performed:
+    /// each must be, unless it is known to have been. What has happened meanwhile
+    /// is told by events, as ever; [`Event::TimePassed`] is due now.
     ///
     /// `None` for a memo that is not whole, and for a known app.
     #[must_use]
@@ -71,7 +70,6 @@ impl Supervisor {
         &mut self,
         now: Timestamp,
         id: AppId,
-        operation: OperationId,
         memo: AppMemo,
         slots: Vec<SlotMemo>,
     ) -> Option<Vec<Action>> {
@@ -87,7 +85,7 @@ impl Supervisor {
             places: &mut self.places,
             actions: &mut actions,
         };
-        self.apps.insert(id, App::adopted(id, operation, memo, slots, &mut turn)?);
+        self.apps.insert(id, App::adopted(id, memo, slots, &mut turn)?);
         self.touched.insert(id);
         Some(actions)
     }

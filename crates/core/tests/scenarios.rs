@@ -112,8 +112,6 @@ struct Stage {
     seed: u64,
     supervisor: Supervisor,
     next_worker: WorkerId,
-    /// The last order of each app that was taken.
-    running: BTreeMap<AppId, OperationId>,
     now: Timestamp,
     names: Names,
     generations: BTreeMap<AppId, Generation>,
@@ -135,7 +133,6 @@ impl Stage {
             seed,
             supervisor: Supervisor::new(seed, WorkerId(1)),
             next_worker: WorkerId(1),
-            running: BTreeMap::new(),
             now: Timestamp::default(),
             names: Names::default(),
             generations: BTreeMap::new(),
@@ -250,8 +247,7 @@ impl Stage {
         for app in self.names.apps.keys() {
             let Some(memo) = self.supervisor.memo(*app) else { continue };
             let slots = self.supervisor.slot_memos(*app).collect();
-            let operation = self.running.get(app).copied().unwrap_or(OperationId(0));
-            for action in next.adopt(self.now, *app, operation, memo, slots).unwrap_or_default() {
+            for action in next.adopt(self.now, *app, memo, slots).unwrap_or_default() {
                 let _ = writeln!(self.output, "{} {}", moment(self.now), Told(&self.names, &action));
             }
         }
@@ -314,10 +310,6 @@ impl Stage {
         let words: Vec<&str> = line.split_whitespace().collect();
         let called = if words[0] == "app" { words[..2].join(" ") } else { words.join(" ") };
         self.names.operations.insert(operation, called);
-        // What is aborted goes on until it has gone back.
-        if order != Order::Abort && self.supervisor.refusal(app, &order).is_none() {
-            self.running.insert(app, operation);
-        }
         self.handle(Event::Ordered { operation, app, order });
     }
 

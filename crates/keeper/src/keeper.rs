@@ -2,6 +2,7 @@
 
 mod upgrade;
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use supervisor_protocol::keeper::{FdRole, Hello, MAX_PACKET, Orphan, OrphanExit, ToKeeper};
@@ -285,33 +286,46 @@ impl Keeper {
     fn take_message(&mut self, received: Received, now: Instant) {
         let Received { len, fds, truncated } = received;
         match ToKeeper::decode(self.buffer.get(..len).unwrap_or_default()) {
-            Ok(ToKeeper::Put { key, record, roles }) => {
-                if truncated || roles.len() != fds.len() {
-                    let (got, meant) = (fds.len(), roles.len());
-                    say!("{key:?} is not stored: {got} of its {meant} descriptors have come");
-                    return;
-                }
+            Ok(message) if truncated || message.fds() != fds.len() => {
+                let (got, meant) = (fds.len(), message.fds());
+                say!("{} is not stored: {got} of its {meant} descriptors have come", name(&message));
+            }
+            Ok(ToKeeper::Together(messages)) => {
+                let mut fds = fds.into_iter();
+                messages.into_iter().for_each(|message| self.obey(message, &mut fds, now));
+            }
+            Ok(message) => self.obey(message, &mut fds.into_iter(), now),
+            Err(error) => say!("a message of the master is not understood: {error}"),
+        }
+    }
+
+    /// Does what a message says that is no bundle. Its descriptors are the first
+    /// ones.
+    fn obey(&mut self, message: ToKeeper, fds: &mut std::vec::IntoIter<OwnedFd>, now: Instant) {
+        match message {
+            ToKeeper::Put { key, record, roles } => {
                 let fds = roles.into_iter().zip(fds).collect();
                 if !self.table.put(&key, Entry { record: record.into(), fds }) {
                     let (entries, fds) = self.table.size();
                     say!("{key:?} is not stored: no room beside {entries} entries with {fds} descriptors");
                 }
             }
-            Ok(ToKeeper::Delete { key }) => self.table.delete(&key),
-            Ok(ToKeeper::Beat) => {
+            ToKeeper::Delete { key } => self.table.delete(&key),
+            ToKeeper::Together(_) => {}
+            ToKeeper::Beat => {
                 self.note_beat();
                 if std::mem::take(&mut self.is_settling) {
                     Self::settle_down();
                 }
             }
-            Ok(ToKeeper::Upgrade { label }) => self.begin_upgrade(label, fds, now),
-            Ok(ToKeeper::Failed { text }) => {
+            ToKeeper::Upgrade { label } => self.begin_upgrade(label, fds.next(), now),
+            ToKeeper::Failed { text } => {
                 say!("the master cannot go on: {text}");
                 if let Some(master) = &mut self.master {
                     master.last_words = Some(text);
                 }
             }
-            Ok(ToKeeper::Adopted) => {
+            ToKeeper::Adopted => {
                 self.unserved_since = None;
                 self.drain.stop();
                 if let Some(master) = &mut self.master {
@@ -319,17 +333,16 @@ impl Keeper {
                 }
                 Self::settle_down();
             }
-            Ok(ToKeeper::Notify { text }) => {
+            ToKeeper::Notify { text } => {
                 if let Err(error) = self.service_manager.tell(&text) {
                     say!("cannot tell the service manager: {error}");
                 }
             }
-            Ok(ToKeeper::Finish { exit_code }) if self.finish.is_none() => {
+            ToKeeper::Finish { exit_code } if self.finish.is_none() => {
                 // No worker is left but those that this master knew nothing of.
                 self.finish = Some(Finish { code: exit_code, until: now + FAREWELL });
             }
-            Ok(ToKeeper::Finish { .. }) => {}
-            Err(error) => say!("a message of the master is not understood: {error}"),
+            ToKeeper::Finish { .. } => {}
         }
     }
 
@@ -404,5 +417,20 @@ impl Keeper {
                 Exit::Signal { number, .. } => OrphanExit::Signal(number),
             },
         });
+    }
+}
+
+/// What a message is about, for people.
+fn name(message: &ToKeeper) -> String {
+    match message {
+        ToKeeper::Put { key, .. } => format!("{key:?}"),
+        ToKeeper::Together(messages) => messages.iter().map(name).collect::<Vec<_>>().join(" with "),
+        ToKeeper::Delete { .. }
+        | ToKeeper::Beat
+        | ToKeeper::Adopted
+        | ToKeeper::Notify { .. }
+        | ToKeeper::Upgrade { .. }
+        | ToKeeper::Failed { .. }
+        | ToKeeper::Finish { .. } => "a message".to_owned(),
     }
 }

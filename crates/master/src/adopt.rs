@@ -12,12 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use supervisor_config::App;
-use supervisor_core::memo::{OperationMemo, WorkerMemo};
+use supervisor_core::memo::{OperationMemo, ReturningMemo, WorkerMemo};
 use supervisor_core::{
-    Action, AppId, AppMemo, Cause, Event, Exit, Generation, OperationId, SeatId, Side, SlotId, SlotMemo,
-    Stage, WorkerId,
+    Action, AppId, Cause, Event, Exit, Generation, SeatId, Side, SlotId, SlotMemo, Stage, WorkerId,
 };
-use supervisor_protocol::control::{Change, Stream};
+use supervisor_protocol::control::Stream;
 use supervisor_protocol::keeper::OrphanExit;
 
 use crate::capture::Captured;
@@ -25,7 +24,6 @@ use crate::clock;
 use crate::inherit::{Apps, Leftover, Leftovers};
 use crate::master::Master;
 use crate::memory::Remembered;
-use crate::operations::Draft;
 use crate::records::{AppRecord, Held, next_key};
 use crate::registry::Declaration;
 use crate::settings::{Settings, address_text};
@@ -49,6 +47,11 @@ impl Master {
     /// Takes the apps over that an earlier master or daemon had.
     pub(crate) fn take_over(&mut self, apps: &mut Apps) {
         self.memory.count_from(&apps.memories);
+        self.operations.inherit(std::mem::take(&mut apps.orders));
+        let is_first = apps.memories.is_empty();
+        if !is_first {
+            self.events.remember();
+        }
         let answering = apps.leftovers.answering();
         let (mut news, mut adopted) = (Vec::new(), 0);
         for (app, record) in std::mem::take(&mut apps.known) {
@@ -67,8 +70,18 @@ impl Master {
         for name in std::mem::take(&mut apps.next).into_keys() {
             self.link.delete(&next_key(&name));
         }
+        self.operations.drop_left(&self.link);
+        for (app, last) in self.operations.outcomes() {
+            if let Some(entry) = self.registry.get_mut(app) {
+                entry.last_order = Some(last.clone());
+            }
+        }
         self.workers.remove_other_cgroups();
         self.remember();
+        if !is_first {
+            // It may not have come so far as to write that down.
+            let _ = self.keep_declared();
+        }
         if adopted > 0 && self.upgrade.is_trial() {
             tracing::info!("{adopted} workers go on with this version");
         } else if adopted > 0 {
@@ -107,6 +120,8 @@ impl Master {
         let of =
             |generation: Generation| declarations.iter().find(|one| one.settings.generation == generation.0);
         let Some(current) = of(memo.generation).or(declarations.first()).cloned() else { return 0 };
+        let is_proved =
+            declarations.first().is_some_and(|first| first.settings.generation != memo.generation.0);
         let settings_of = |generation| Rc::clone(&of(generation).unwrap_or(&current).settings);
         let before = memo.operation.as_ref().and_then(|operation| operation.before.as_ref());
         let before = before.and_then(|before| of(before.generation)).cloned();
@@ -122,18 +137,14 @@ impl Master {
         if let Some(entry) = self.registry.by_id_mut(id) {
             entry.deleted = memo.deleting;
             entry.before = before.map(Box::new);
-            if entry.before.is_none() && memo.operation.is_none() {
-                self.link.delete(&next_key(&entry.settings.app.name));
-            }
         }
-        let operation = match &memo.operation {
-            Some(operation) => self.follow_on(id, change(&memo, operation, &slots)),
-            None => OperationId(0),
-        };
+        match &memo.operation {
+            Some(operation) => self.follow_on(id, operation, memo.generation),
+            None => self.settle_on(id, is_proved),
+        }
         let generation = memo.generation;
-        let Some(orders) = self.core.adopt(clock::now(), id, operation, memo, slots.clone()) else {
+        let Some(orders) = self.core.adopt(clock::now(), id, memo, slots.clone()) else {
             tracing::error!("{}: what is known of it makes no sense; it starts anew", again.0.name);
-            self.operations.finish(operation);
             self.registry.remove(id);
             self.declare_again(again.0, again.1);
             return 0;
@@ -195,14 +206,27 @@ impl Master {
         count
     }
 
-    /// An operation goes on though whoever ordered it has lost the connection.
-    fn follow_on(&mut self, app: AppId, change: Change) -> OperationId {
+    /// An operation goes on, and with it the one that takes it back.
+    fn follow_on(&mut self, app: AppId, operation: &OperationMemo, generation: Generation) {
         let name = self.registry.name(app).to_owned();
+        let abort = match operation.returning {
+            Some(ReturningMemo::Ordered(by)) => by,
+            Some(ReturningMemo::Failed(_)) | None => None,
+        };
+        for id in [Some(operation.id), abort].into_iter().flatten() {
+            self.operations.adopt(id, (app, &name), generation.0);
+        }
         tracing::info!("{name}: the order that was under way goes on");
-        let (mut draft, _) = Draft::new();
-        let operation = self.operations.begin(&mut draft, app, change);
-        self.operations.watch(draft);
-        operation
+    }
+
+    /// Settings that are an app's own are there to stay, and others are gone: the
+    /// master before may not have come so far.
+    fn settle_on(&mut self, app: AppId, is_proved: bool) {
+        let name = self.registry.name(app).to_owned();
+        if is_proved {
+            self.store_app(app);
+        }
+        self.link.delete(&next_key(&name));
     }
 
     fn adopt_worker(
@@ -321,21 +345,6 @@ impl Leftovers {
 fn declaration((app, record): (App, AppRecord)) -> Declaration {
     let AppRecord { generation, instances, stopped, origin } = record;
     Declaration { settings: Settings::new(app, generation), instances, stopped, origin }
-}
-
-/// What an operation means for its app, as far as one can still tell.
-fn change(app: &AppMemo, operation: &OperationMemo, slots: &[SlotMemo]) -> Change {
-    if app.deleting {
-        Change::Deleted
-    } else if operation.before.is_some() || operation.returning.is_some() {
-        Change::Changed
-    } else if operation.stable {
-        Change::Restarted
-    } else if slots.iter().any(|slot| slot.awaited.ready) {
-        Change::Started
-    } else {
-        Change::Stopped
-    }
 }
 
 /// The seats whose sockets listen, each with the generation of whom they are

@@ -13,7 +13,7 @@ use supervisor_protocol::control::{Change, ErrorCode, ErrorDetail, Progress};
 use supervisor_protocol::events::Happening;
 
 use crate::master::Master;
-use crate::operations::{Draft, Line};
+use crate::operations::{Conclusion, Line, OrderId};
 use crate::registry::{Entry, Registry, refuse};
 use crate::requests::failure;
 use crate::schedule::Schedule;
@@ -157,20 +157,19 @@ impl Master {
 
     /// Watches the files of an app that a person has just declared, who waits for
     /// it.
-    pub(crate) fn watch_declared(&mut self, draft: &mut Draft, app: AppId) {
+    pub(crate) fn watch_declared(&mut self, order: OrderId, app: AppId) {
         self.automatic.watched.retain(|id, files| *id != app || files.complete);
         let Some(entry) = self.registry.by_id(app) else { return };
         if entry.settings.app.watch.is_none() {
             self.automatic.unwatch(|id| id == app);
         }
         let Some(watched) = self.automatic.unwatched(entry, &self.log_dir) else { return };
-        let operation = self.operations.begin(draft, app, Change::Started);
+        let operation = self.operations.begin_passing(order, app);
         if let Err(error) = self.automatic.watch(app, watched, Some(operation)) {
-            draft.fail(
-                1,
-                failure(entry.settings.app.name.clone(), format!("watch: {}", words::errno(&error))),
-            );
-            draft.withdraw(operation);
+            let failure =
+                failure(entry.settings.app.name.clone(), format!("watch: {}", words::errno(&error)));
+            self.operations.refuse(order, 1, failure);
+            self.operations.withdraw(operation);
         }
     }
 
@@ -193,12 +192,14 @@ impl Master {
                     let name = self.registry.name(app).to_owned();
                     tracing::error!("{name}: its files are not watched: {error}");
                     if let Some(operation) = operation {
-                        let line = Line::Progress(Progress::Failed(failure(name, error)));
-                        self.operations.fail(operation, 1, line);
+                        let failure = failure(name, error);
+                        let conclusion = Conclusion { exit_code: 1, failure: Some(failure.clone()) };
+                        self.operations.conclude(operation, conclusion, &self.link);
+                        self.operations.fail(operation, || Line::Progress(Progress::Failed(failure.clone())));
                     }
                 }
                 if let Some(operation) = operation {
-                    self.operations.finish(operation);
+                    self.operations.finish(operation, &self.link);
                 }
             }
         }
@@ -224,10 +225,11 @@ impl Master {
                 reason: Some(why),
             });
             // Nobody waits for the answer.
-            let (mut draft, _) = Draft::new();
-            let operation = self.operations.begin(&mut draft, id, Change::Reloaded);
-            self.renew(operation, id);
-            self.operations.watch(draft);
+            self.link.begin();
+            let order = self.operations.open();
+            self.renew(order, id);
+            self.operations.close(order, &self.link);
+            self.link.commit();
         }
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use supervisor_config::{Balance, ListenAddress};
 use supervisor_core::{AppId, Event, SeatId, WorkerId};
 use supervisor_sys::capture::{self, Address, Call, Request, Standing, Traits};
+use supervisor_sys::diag::inodes_of;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::spawn::{Launcher, Plan, Program};
 use supervisor_sys::{fdpass, pidfd, process, socket};
@@ -312,7 +313,7 @@ impl Master {
         }
         let held = self.listeners.held(seat, &at, id);
         // A probe closes what it has bound, and binds again.
-        let lost = || held.first().filter(|_| !self.has_any(id, &held)).cloned();
+        let lost = || held.first().filter(|_| self.has_none(id, &held)).cloned();
         let shares = self.workers.get(id).is_some_and(|one| one.settings.app.balance == Balance::Shared);
         let common = || self.listeners.first(seat, &at).filter(|_| shares && held.is_empty());
         if let Some(parked) = self.listeners.parked(seat, &at, id).or_else(lost).or_else(common) {
@@ -405,14 +406,21 @@ impl Master {
         }
     }
 
-    /// Whether a process of the worker has one of these sockets open.
-    fn has_any(&self, id: WorkerId, sockets: &[Rc<OwnedFd>]) -> bool {
+    /// Whether no process of the worker has one of these sockets open, for sure: without descriptors of our
+    /// own nothing can be seen.
+    fn has_none(&self, id: WorkerId, sockets: &[Rc<OwnedFd>]) -> bool {
+        let Some(worker) = self.workers.get(id) else { return true };
+        let Ok(processes) = Processes::look() else { return false };
+        let Ok(open) = inodes_of(processes.family(worker.pid)) else { return false };
+        let inode = |socket: &Rc<OwnedFd>| rustix::fs::fstat(&**socket).map(|stat| stat.st_ino);
+        sockets.iter().all(|socket| inode(socket).is_ok_and(|inode| !open.contains(&inode)))
+    }
+
+    /// Whether a worker has closed a socket and goes on. One that ends loses its descriptors before its end is
+    /// told; its replacement answers there.
+    fn has_closed(&self, id: WorkerId, socket: &Rc<OwnedFd>) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
-        let inodes = sockets.iter().filter_map(|socket| Some(rustix::fs::fstat(&**socket).ok()?.st_ino));
-        let inodes: Vec<u64> = inodes.collect();
-        let pids = Processes::look().map(|all| all.family(worker.pid)).unwrap_or_default();
-        pids.into_iter()
-            .any(|pid| inodes.iter().any(|inode| capture::has_socket(pid, *inode).unwrap_or(false)))
+        self.has_none(id, std::slice::from_ref(socket)) && !process::is_ending(worker.pid)
     }
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
@@ -455,7 +463,7 @@ impl Master {
             };
             let seat = worker.seat;
             for (address, socket) in self.listeners.waited_at(seat, id) {
-                if !self.has_any(id, std::slice::from_ref(&socket)) {
+                if self.has_closed(id, &socket) {
                     self.listeners.give_up(seat, &socket, &self.link);
                     tracing::warn!("{}: it has closed {}", self.place(seat.slot), address_text(&address));
                 }

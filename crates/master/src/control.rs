@@ -12,6 +12,7 @@ mod server;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use supervisor_core::Slots;
 use supervisor_protocol::control::{
     Apply, ErrorDetail, Flush, Kill, Reopen, Reset, Scale, Select, SendMessage, SendSignal, StartUpgrade,
@@ -23,7 +24,7 @@ pub(crate) use environment::Subject;
 pub(crate) use events::Following;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
 pub(crate) use routes::to_json;
-pub(crate) use server::{Server, bind};
+pub(crate) use server::{Held, Server, bind};
 
 use crate::operations::Answer;
 use crate::output::FlushError;
@@ -32,6 +33,8 @@ use crate::output::FlushError;
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) ask: Ask,
+    /// What the client calls it, so that it can be given again.
+    pub(crate) key: Option<String>,
     pub(crate) reply: oneshot::Sender<Result<Reply, ErrorDetail>>,
 }
 
@@ -56,6 +59,8 @@ pub(crate) enum Ask {
     /// What happens to these from now on.
     Events {
         selectors: Vec<String>,
+        /// What has happened since then, too, as far as it is remembered.
+        since: Option<Timestamp>,
     },
     Apply(Apply),
     Start(Select),

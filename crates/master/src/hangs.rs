@@ -49,6 +49,20 @@ struct Evidence {
     sockets: HashSet<u64>,
     /// The CPU time that it has used.
     cpu: Duration,
+    /// The connections to its ports that nobody has accepted; `None` if that cannot be seen.
+    waiting: Option<HashSet<u64>>,
+}
+
+impl Evidence {
+    /// Whether it has taken connections since this was seen. A busy server may have none at both looks, and
+    /// as many that wait; but then they are others.
+    fn has_moved_since(&self, before: &Self) -> bool {
+        let others = match (&before.waiting, &self.waiting) {
+            (Some(before), Some(now)) => before.is_disjoint(now),
+            _ => false,
+        };
+        others || before.sockets != self.sockets
+    }
 }
 
 /// A worker that promised to say that it is alive.
@@ -91,7 +105,7 @@ impl Queue {
             // Of whom nothing can be seen, nothing is said.
             (_, None) => *self = Self::new(length, now),
             (None, Some(evidence)) => self.before = Some((now, evidence)),
-            (Some((_, before)), Some(evidence)) if before.sockets != evidence.sockets => {
+            (Some((_, before)), Some(evidence)) if evidence.has_moved_since(before) => {
                 *self = Self::new(length, now);
             }
             (Some((since, before)), Some(evidence)) => {
@@ -103,7 +117,9 @@ impl Queue {
 
     /// Whether it has stood for so long, and was looked at closely meanwhile.
     fn stands_for(&self, limit: Duration, now: Instant) -> bool {
-        self.stands(now) >= limit && self.before.as_ref().is_some_and(|(since, _)| *since < now)
+        // On a busy machine two looks may follow each other at once, which shows nothing.
+        let closely = |(since, _): &(Instant, Evidence)| now.duration_since(*since) >= limit / 4;
+        self.stands(now) >= limit && self.before.as_ref().is_some_and(closely)
     }
 
     fn stands(&self, now: Instant) -> Duration {
@@ -204,12 +220,14 @@ impl Master {
                 Some(Seen { worker, app: seat.slot.app, queue: queue?, limit })
             })
             .collect();
-        let Self { hangs, workers, .. } = self;
+        let Self { hangs, workers, listeners, observer, .. } = self;
+        let mut moment = observer.look();
         // One look at all processes, if it is needed.
         let processes = std::cell::LazyCell::new(Processes::look);
         let hung = hangs.look(&seen, Instant::now(), |id| {
             let worker = workers.get(id)?;
-            evidence(&processes.as_ref().ok()?.family(worker.pid))
+            let waiting = moment.waiting(&listeners.ports(worker.seat));
+            evidence(&processes.as_ref().ok()?.family(worker.pid), waiting)
         });
         for (worker, hang) in hung {
             self.handle(Event::WorkerHung { worker, hang });
@@ -218,12 +236,13 @@ impl Master {
 }
 
 /// What these processes have now, if that can be seen.
-fn evidence(family: &HashSet<Pid>) -> Option<Evidence> {
+fn evidence(family: &HashSet<Pid>, waiting: Option<HashSet<u64>>) -> Option<Evidence> {
     let ticks = |pid: &Pid| StatFile::open(*pid).and_then(|stat| stat.read()).map_or(0, |cpu| cpu.total());
     let ticks: u64 = family.iter().map(ticks).sum();
     Some(Evidence {
         sockets: inodes_of(family.iter().copied()).ok()?,
         cpu: Duration::from_millis(ticks.saturating_mul(1000) / clock_ticks().max(1)),
+        waiting,
     })
 }
 
@@ -237,29 +256,39 @@ mod tests {
     struct Bench {
         hangs: Hangs,
         now: Instant,
+        limit: Duration,
+        /// Whether others wait at each look.
+        turnover: bool,
+        looks: u64,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { hangs: Hangs::default(), now: Instant::now() }
+            Self { hangs: Hangs::default(), now: Instant::now(), limit: LIMIT, turnover: false, looks: 0 }
         }
 
         /// A second later: each worker's queue, the inode of its last connection,
         /// and the CPU time it has used, in milliseconds.
         fn look(&mut self, workers: &[(u64, u64, u64)]) -> Vec<u64> {
             self.now += Duration::from_secs(1);
+            self.looks += u64::from(self.turnover);
+            let waiting = HashSet::from([self.looks]);
             let seen: Vec<Seen> = (1..)
                 .zip(workers)
                 .map(|(id, (queue, ..))| Seen {
                     worker: WorkerId(id),
                     app: AppId(0),
                     queue: *queue,
-                    limit: LIMIT,
+                    limit: self.limit,
                 })
                 .collect();
             let evidence = |WorkerId(id)| {
                 let (_, inode, cpu) = workers[usize::try_from(id).unwrap() - 1];
-                Some(Evidence { sockets: HashSet::from([inode]), cpu: Duration::from_millis(cpu) })
+                Some(Evidence {
+                    sockets: HashSet::from([inode]),
+                    cpu: Duration::from_millis(cpu),
+                    waiting: Some(waiting.clone()),
+                })
             };
             self.hangs.look(&seen, self.now, evidence).into_iter().map(|(worker, _)| worker.0).collect()
         }
@@ -284,6 +313,25 @@ mod tests {
     fn a_long_queue_may_move() {
         assert_eq!(Bench::new().looks(|look| vec![(0, 0, 0), (512, look, 0)]), None);
         assert_eq!(Bench::new().looks(|look| vec![(0, 0, 0), (5 + look % 2, 1, 0)]), None);
+    }
+
+    #[test]
+    fn others_wait_where_a_queue_moves() {
+        let mut bench = Bench { turnover: true, ..Bench::new() };
+        assert_eq!(bench.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), None);
+    }
+
+    #[test]
+    fn two_looks_at_once_prove_nothing() {
+        let mut bench = Bench { limit: Duration::from_secs(2), ..Bench::new() };
+        let stands = [(0, 0, 0), (1, 1, 0)];
+        assert_eq!(bench.look(&stands), [] as [u64; 0]);
+        // The next look is late, and the one after it is not.
+        bench.now += Duration::from_millis(950);
+        assert_eq!(bench.look(&stands), [] as [u64; 0]);
+        bench.now -= Duration::from_millis(950);
+        assert_eq!(bench.look(&stands), [] as [u64; 0]);
+        assert_eq!(bench.look(&stands), [2]);
     }
 
     #[test]

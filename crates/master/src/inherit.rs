@@ -28,11 +28,13 @@ use supervisor_sys::{Pid, fdpass, pidfd, process};
 use crate::capture::CallsRecord;
 use crate::cgroups::Cgroups;
 use crate::channel::Left;
+use crate::control;
 use crate::family::Processes;
 use crate::link::Link;
 use crate::listeners;
 use crate::master::{Beginning, Master};
 use crate::memory::Memories;
+use crate::operations::{ORDER, OrderRecord};
 use crate::records::{self, AppRecord, Held, ProcessRecord, WorkerRecord};
 use crate::recovery;
 
@@ -59,6 +61,10 @@ pub(crate) struct Apps {
     pub(crate) memories: Memories,
     /// Its workers.
     pub(crate) leftovers: Leftovers,
+    /// Its control socket.
+    pub(crate) control: Option<control::Held>,
+    /// The orders that it had, by their numbers.
+    pub(crate) orders: BTreeMap<u64, OrderRecord>,
     /// Those that `run` was given and no master has taken yet.
     pub(crate) new: Option<Apply>,
     /// The settings that the daemon had.
@@ -173,12 +179,17 @@ impl Table {
             apps.daemon = Some(records::read(&record)?);
         } else if key == records::IDS {
             self.first_worker = Some(records::read(&record)?);
+        } else if key == records::CONTROL {
+            apps.control = Some((records::read(&record)?, only(fds)?));
         } else if key == records::ENDING {
             apps.ending = Some(records::read(&record)?);
         } else if key.starts_with(records::APP) {
             apps.known.push(records::load_app(only(fds)?)?);
         } else if let Some(name) = key.strip_prefix(records::NEXT) {
             apps.next.insert(name.to_owned(), records::load_app(only(fds)?)?);
+        } else if let Some(number) = key.strip_prefix(ORDER).and_then(|number| number.parse().ok()) {
+            let order = fds.pop().map_or_else(|| records::read(&record), records::load)?;
+            apps.orders.insert(number, order);
         } else if listeners::is_member(&key) {
             self.members.push((key, record, only(fds)?));
         } else if key.starts_with(records::PASSED) {
@@ -202,11 +213,7 @@ fn only(fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// When the keeper breaks off, or a thread cannot be started.
-pub(crate) fn take_over(
-    mut link: Link,
-    log_dir: PathBuf,
-    runtime_dir: &Path,
-) -> anyhow::Result<Inheritance> {
+pub(crate) fn take_over(mut link: Link, log_dir: PathBuf, runtime_dir: &Path) -> anyhow::Result<Inheritance> {
     let mut table = read(&mut link)?;
     link.meet(table.hello);
     let mut notices = Vec::new();
@@ -251,6 +258,7 @@ pub(crate) fn take_over(
         service_manager: hello.service_manager,
         notices,
     })?;
+    master.operations.count_from(first_worker);
     master.upgrade.found(upgrade);
     master.aside = aside;
     for (key, record, socket) in members {

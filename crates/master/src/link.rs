@@ -4,10 +4,11 @@
 //! waits for an answer. A copy of it all stays here (`mirror`): when the keeper
 //! is gone, this process takes its place (`succession`).
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_PACKET, MAX_TEXT, ToKeeper};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_FDS, MAX_PACKET, MAX_TEXT, ToKeeper};
 use supervisor_sys::fdpass;
 
 use crate::fault;
@@ -24,12 +25,33 @@ pub(crate) struct Link {
     mirror: Mirror,
     /// Room for a packet.
     buffer: Box<[u8]>,
+    /// What is to be sent together.
+    bundle: RefCell<Bundle>,
+}
+
+/// Changes of the table that go in one packet: this master's death does not come
+/// between them.
+#[derive(Debug, Default)]
+struct Bundle {
+    /// How many have begun it and not sent it.
+    depth: u32,
+    messages: Vec<ToKeeper>,
+    fds: Vec<OwnedFd>,
+    /// How long the packet is by now, bytes.
+    length: usize,
 }
 
 impl Link {
     /// The link to a keeper that has not said anything yet.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, hello: None, lost: false, mirror: Mirror::new(), buffer: vec![0; MAX_PACKET].into() }
+        Self {
+            socket,
+            hello: None,
+            lost: false,
+            mirror: Mirror::new(),
+            buffer: vec![0; MAX_PACKET].into(),
+            bundle: RefCell::default(),
+        }
     }
 
     /// The keeper's pid; `None` when it is gone.
@@ -87,28 +109,81 @@ impl Link {
         Ok((message, received.fds))
     }
 
+    /// Lets the changes of the table up to [`Self::commit`] go together: a master
+    /// that dies before has changed nothing. Such changes within others are part
+    /// of those. More than a packet takes goes in several, in order.
+    pub(crate) fn begin(&self) {
+        self.bundle.borrow_mut().depth += 1;
+    }
+
+    /// Sends what has been changed since [`Self::begin`].
+    pub(crate) fn commit(&self) {
+        let mut bundle = self.bundle.borrow_mut();
+        bundle.depth = bundle.depth.saturating_sub(1);
+        if bundle.depth == 0 {
+            self.send_bundle(&mut bundle);
+        }
+    }
+
+    fn send_bundle(&self, bundle: &mut Bundle) {
+        let (mut messages, fds) = (std::mem::take(&mut bundle.messages), std::mem::take(&mut bundle.fds));
+        bundle.length = 0;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        match messages.len() {
+            0 => {}
+            1 => messages.drain(..).for_each(|message| self.send(&message, &fds)),
+            _ => self.send(&ToKeeper::Together(messages), &fds),
+        }
+    }
+
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        fault::step();
         self.mirror.put(key, record, fds.iter().copied());
-        self.log(put(&self.socket, key, record, fds));
-        fault::step();
+        #[cfg(feature = "next-version")]
+        let record = &crate::next::record(record);
+        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+        self.change(ToKeeper::Put { key: key.to_owned(), record: record.to_vec(), roles }, &fds);
     }
 
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
         self.mirror.delete(key);
-        self.send(&ToKeeper::Delete { key: key.to_owned() }, &[]);
+        self.change(ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+
+    /// Sends a change of the table, or adds it to those that go together.
+    fn change(&self, message: ToKeeper, fds: &[BorrowedFd<'_>]) {
+        let mut bundle = self.bundle.borrow_mut();
+        if bundle.depth == 0 {
+            return self.send(&message, fds);
+        }
+        // Two bytes more for its length, and two for the bundle itself.
+        let length = message.encode().len() + 2;
+        if bundle.length + length + 2 > MAX_PACKET || bundle.fds.len() + fds.len() > MAX_FDS {
+            self.send_bundle(&mut bundle);
+        }
+        match fds.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<Vec<_>>>() {
+            Ok(fds) => {
+                bundle.messages.push(message);
+                bundle.fds.extend(fds);
+                bundle.length += length;
+            }
+            // Without descriptors to spare it goes alone.
+            Err(_) => {
+                self.send_bundle(&mut bundle);
+                self.send(&message, fds);
+            }
+        }
     }
 
     /// Lets the keeper hear the last words of this process: why it panics.
     pub(crate) fn confess_panics(&self) -> io::Result<()> {
-        let link = Self::new(self.socket.try_clone()?);
+        let socket = self.socket.try_clone()?;
         let known = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             // Another thread's is not the end.
             if std::thread::current().name() == Some("main") {
-                link.failed(info.to_string());
+                let _ = send(&socket, &last_words(info.to_string()), &[]);
             }
             known(info);
         }));
@@ -148,9 +223,7 @@ impl Link {
 
     /// Says why this master cannot go on.
     pub(crate) fn failed(&self, text: String) {
-        let mut text = text;
-        text.truncate(text.floor_char_boundary(MAX_TEXT));
-        self.send(&ToKeeper::Failed { text }, &[]);
+        self.send(&last_words(text), &[]);
     }
 
     /// Says that everything has ended.
@@ -197,6 +270,11 @@ impl Notes {
         self.mirror.delete(key);
         let _ = send(&self.socket, &ToKeeper::Delete { key: key.to_owned() }, &[]);
     }
+}
+
+fn last_words(mut text: String) -> ToKeeper {
+    text.truncate(text.floor_char_boundary(MAX_TEXT));
+    ToKeeper::Failed { text }
 }
 
 fn put(socket: &OwnedFd, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {

@@ -35,7 +35,7 @@ use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
 use crate::memory::Memory;
-use crate::operations::{Begun, Line, Operations};
+use crate::operations::{Begun, Conclusion, Line, Operations};
 use crate::output::{NewStream, Output};
 use crate::own::Own;
 use crate::queues::Queues;
@@ -208,7 +208,14 @@ impl Master {
     /// it has decided is remembered first: who takes over performs them, too.
     pub(crate) fn handle(&mut self, event: Event) {
         let actions = self.core.handle(clock::now(), event);
+        self.link.begin();
         self.remember();
+        for action in &actions {
+            if let Action::Finish(operation, outcome) = action {
+                self.conclude(*operation, outcome);
+            }
+        }
+        self.link.commit();
         self.queue(actions);
     }
 
@@ -334,7 +341,7 @@ impl Master {
             }
             Action::Announce(notice) => self.announce(notice),
             Action::Report(app, step) => self.report(app, step),
-            Action::Finish(operation, outcome) => self.finish(operation, outcome),
+            Action::Finish(operation, outcome) => self.finish(operation, &outcome),
         }
     }
 
@@ -685,34 +692,51 @@ impl Master {
         self.operations.tell(app, &Progress::Step(step));
     }
 
-    fn finish(&mut self, operation: OperationId, outcome: Outcome) {
-        match outcome {
-            Outcome::Done => self.settle(operation),
-            Outcome::Failed(failure) => {
-                self.settle(operation);
-                self.fail(operation, &failure, false);
-            }
-            Outcome::RolledBack(failure) => {
-                let place = self.place(failure.slot);
-                tracing::error!("{place}: {}; rolled back", words::ending(&failure.ending));
-                self.fail(operation, &failure, true);
-            }
+    /// Notes how an operation ended, together with what the core knows by then:
+    /// another master could not find out.
+    fn conclude(&mut self, operation: OperationId, outcome: &Outcome) {
+        let (exit_code, failure) = match outcome {
+            Outcome::Done => (0, None),
+            Outcome::Failed(failure) => (1, Some(self.failure_of(failure, false))),
+            Outcome::RolledBack(failure) => (6, Some(self.failure_of(failure, true))),
             Outcome::Aborted => {
-                let failure = Failure { rolled_back: true, ..self.failure(operation, "aborted by an order") };
-                tracing::warn!("{}: its reload was aborted by an order; rolled back", failure.app);
-                self.give_up(operation, 6, failure);
+                let failure = self.failure(operation, "aborted by an order");
+                (6, Some(Failure { rolled_back: true, ..failure }))
             }
-            Outcome::Refused(refusal) => {
-                let failure = self.failure(operation, &words::refusal(refusal));
-                self.give_up(operation, 5, failure);
-            }
-            Outcome::Superseded => {
-                self.settle(operation);
-                self.give_up(operation, 5, self.failure(operation, "a later order took its place"));
+            Outcome::Refused(refusal) => (5, Some(self.failure(operation, &words::refusal(*refusal)))),
+            Outcome::Superseded => (5, Some(self.failure(operation, "a later order took its place"))),
+        };
+        let app = self.operations.get(operation).map(|begun| begun.app);
+        let last = self.operations.conclude(operation, Conclusion { exit_code, failure }, &self.link);
+        if let Some(entry) = app.and_then(|app| self.registry.by_id_mut(app)) {
+            entry.last_order = last;
+        }
+    }
+
+    /// An operation has ended: now that what it ordered is done, people are told.
+    fn finish(&mut self, operation: OperationId, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done | Outcome::Failed(_) | Outcome::Superseded => self.settle(operation),
+            Outcome::RolledBack(_) | Outcome::Aborted | Outcome::Refused(_) => {}
+        }
+        let Some(begun) = self.operations.get(operation).cloned() else { return };
+        let app = self.registry.name(begun.app).to_owned();
+        match begun.conclusion.clone().and_then(|conclusion| conclusion.failure) {
+            None => self.tell_done(app, &begun),
+            Some(failure) => {
+                self.tell_failure(&failure, &begun);
+                let worker = match outcome {
+                    Outcome::Failed(failure) | Outcome::RolledBack(failure) => Some(failure.worker),
+                    Outcome::Done | Outcome::Aborted | Outcome::Refused(_) | Outcome::Superseded => None,
+                };
+                self.operations.fail(operation, || match worker {
+                    Some(worker) => Line::Failed(failure.clone(), self.output.tail(worker)),
+                    None => Line::Progress(Progress::Failed(failure.clone())),
+                });
             }
         }
         self.drop_next(operation);
-        self.operations.finish(operation);
+        self.operations.finish(operation, &self.link);
     }
 
     /// Settings that have proved themselves are an app's own, others are gone.
@@ -723,27 +747,41 @@ impl Master {
         }
     }
 
-    fn fail(&mut self, operation: OperationId, failure: &supervisor_core::Failure, rolled_back: bool) {
+    /// A worker's end that an order failed of, in words.
+    fn failure_of(&self, failure: &supervisor_core::Failure, rolled_back: bool) -> Failure {
         let supervisor_core::Failure { slot, worker, ending } = failure;
         let mut reason = words::ending(ending);
         if let Some(refused) = self.refused.get(worker) {
             reason = format!("{reason}; {refused}");
         }
-        let failure = Failure {
-            app: self.registry.name(slot.app).to_owned(),
-            slot: Some(slot.index),
-            reason,
-            last_lines: Vec::new(),
-            rolled_back,
-        };
-        self.tell_failure(&failure);
-        let exit_code = if rolled_back { 6 } else { 1 };
-        self.operations.fail(operation, exit_code, Line::Failed(failure, self.output.tail(*worker)));
+        let app = self.registry.name(slot.app).to_owned();
+        Failure { app, slot: Some(slot.index), reason, last_lines: Vec::new(), rolled_back }
     }
 
-    fn tell_failure(&self, failure: &Failure) {
+    fn tell_done(&self, app: String, begun: &Begun) {
+        if begun.is_adopted {
+            tracing::info!(
+                "{app}: {}, which an earlier master began, is done",
+                words::order(begun.change, begun.generation)
+            );
+        }
+        let Begun { change, generation, is_adopted: by_next_master, .. } = *begun;
+        self.events.tell(|| Happening::Done { app, change, generation, by_next_master });
+    }
+
+    fn tell_failure(&self, failure: &Failure, begun: &Begun) {
         let Failure { app, slot, reason, last_lines: _, rolled_back } = failure.clone();
-        self.events.tell(|| Happening::Failed { app, slot, reason, rolled_back });
+        let by_next_master = begun.is_adopted;
+        if rolled_back || by_next_master {
+            let whose = if by_next_master { ", which an earlier master began," } else { "" };
+            let place = slot.map_or_else(|| app.clone(), |slot| format!("{app}:{slot}"));
+            let how = if rolled_back { "rolled back" } else { "failed" };
+            tracing::error!(
+                "{place}: {reason}; {}{whose} is {how}",
+                words::order(begun.change, begun.generation)
+            );
+        }
+        self.events.tell(|| Happening::Failed { app, slot, reason, rolled_back, by_next_master });
     }
 
     /// The settings that an operation brought are there to stay.
@@ -769,11 +807,6 @@ impl Master {
     fn failure(&self, operation: OperationId, reason: &str) -> Failure {
         let app = self.operations.get(operation).map_or("", |begun| self.registry.name(begun.app)).to_owned();
         requests::failure(app, reason.to_owned())
-    }
-
-    fn give_up(&mut self, operation: OperationId, exit_code: u8, failure: Failure) {
-        self.tell_failure(&failure);
-        self.operations.fail(operation, exit_code, Line::Progress(Progress::Failed(failure)));
     }
 
     /// Declares a new app or changes a known one. The generation tells the core

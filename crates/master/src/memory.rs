@@ -183,6 +183,11 @@ impl Memories {
         Ok(true)
     }
 
+    /// Whether there was no earlier master, or it had no apps.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The keys of what is about other apps than these.
     pub(crate) fn of_others(&self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
         self.keys.iter().filter(|(name, _)| !is_known(name)).map(|(_, key)| key.clone()).collect()

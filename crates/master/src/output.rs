@@ -30,11 +30,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use supervisor_config::LogOptions;
 use supervisor_core::WorkerId;
-use supervisor_protocol::control::Stream;
+use supervisor_protocol::control::{LogPosition, Stream};
 use supervisor_sys::poll::Waker;
 use tokio::sync::{broadcast, oneshot};
 
@@ -56,6 +57,19 @@ pub(crate) struct Piece {
     pub(crate) worker: WorkerId,
     pub(crate) stream: Stream,
     pub(crate) bytes: Arc<[u8]>,
+    /// When it was written.
+    pub(crate) at: Instant,
+    /// Where it is in its file, if there is one.
+    pub(crate) place: Option<InFile>,
+}
+
+/// Where a piece of output is in its file.
+#[derive(Debug, Clone)]
+pub(crate) struct InFile {
+    /// Where it ends.
+    pub(crate) end: LogPosition,
+    /// How long its lines are there, if they have another form: bytes.
+    pub(crate) lines: Option<Arc<[u64]>>,
 }
 
 /// One output stream of a new worker.

@@ -6,12 +6,14 @@
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `daemon` | the settings of the daemon itself | |
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
-//! | `ids` | the first worker id of the next master | |
+//! | `ids` | the first worker id of the next master, and its first number for orders | |
+//! | `control` | which file it is bound to | the control socket |
 //! | `ending` | whether everything is to end at once | |
 //! | `app:NAME` | empty | the JSON of its settings and its [`AppRecord`] |
 //! | `next:NAME` | empty | the same of settings that have not proved themselves yet |
 //! | `memo:NAME` | empty | the JSON of all that the core knows of it: `memory` |
 //! | `slot:NAME:INDEX` | what has changed in one slot since | |
+//! | `order:NUMBER` | what has become of an order so far, and what it waits for | or the same in a file, if it is long |
 //! | `member:…` | its number in its group and its holder, empty for a shared one | a listening socket |
 //! | `worker:ID` | [`WorkerRecord`] | see [`WorkerRecord`] |
 //! | `told:ID` | empty: the worker knows that it is to end | |
@@ -40,6 +42,7 @@ use crate::memory::ExitText;
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";
+pub(crate) const CONTROL: &str = "control";
 pub(crate) const PASSED: &str = "passed:";
 pub(crate) const APP: &str = "app:";
 pub(crate) const NEXT: &str = "next:";

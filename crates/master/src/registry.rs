@@ -6,7 +6,7 @@ use std::rc::Rc;
 use regex_lite::Regex;
 use supervisor_config::{App, ListenAddress, closest};
 use supervisor_core::{AppId, Generation, Order, Policy, Slots};
-use supervisor_protocol::control::{ErrorCode, ErrorDetail};
+use supervisor_protocol::control::{ErrorCode, ErrorDetail, LastOrder};
 
 use crate::records::{AppRecord, Origin};
 use crate::settings::{Settings, address_text};
@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) alone: Option<String>,
     /// It is about to be forgotten.
     pub(crate) deleted: bool,
+    /// How the last order about it ended.
+    pub(crate) last_order: Option<LastOrder>,
 }
 
 /// What an app is declared as.
@@ -132,6 +134,10 @@ impl Registry {
         self.entries.get(name)
     }
 
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(name)
+    }
+
     pub(crate) fn by_id(&self, id: AppId) -> Option<&Entry> {
         self.entries.get(self.names.get(&id)?)
     }
@@ -172,6 +178,7 @@ impl Registry {
                 before: None,
                 listened: false,
                 alone: None,
+                last_order: None,
                 deleted: false,
             },
         );

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::bail;
-use supervisor_core::{AppId, OperationId, Supervisor, WorkerId};
+use supervisor_core::{AppId, Supervisor, WorkerId};
 
 use crate::clock;
 use crate::inherit::{self, shortened};
@@ -39,7 +39,7 @@ fn restore(link: &mut Link) -> anyhow::Result<()> {
     let mut core = Supervisor::new(0, WorkerId(0));
     for (id, (app, _)) in (0..).map(AppId).zip(&table.apps.known) {
         let Some(known) = table.apps.memories.of(&app.name) else { continue };
-        if core.adopt(clock::now(), id, OperationId(0), known.app, known.slots).is_none() {
+        if core.adopt(clock::now(), id, known.app, known.slots).is_none() {
             bail!("what is known of {} makes no sense", app.name);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use jiff::Timestamp;
 use supervisor_config::{App, Reload};
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
@@ -21,12 +22,12 @@ use crate::control::{
 };
 use crate::inherit::Apps;
 use crate::master::Master;
-use crate::operations::{Answer, Draft};
+use crate::operations::{Answer, OrderId};
 use crate::records::Origin;
 use crate::registry::refuse;
 use crate::run::{Ending, end};
 use crate::settings::{Place, Settings, listener_name};
-use crate::{automatic, snapshot, words};
+use crate::{automatic, clock, snapshot, words};
 
 /// Descriptors that a worker may cost this process, beside its listeners: ten to
 /// use, and what the mirror has of them for the keeper's death.
@@ -40,7 +41,14 @@ type Answered<T> = Result<T, ErrorDetail>;
 
 /// Answers a request.
 pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending) {
+    if let Some(order) = request.key.as_deref().and_then(|key| master.operations.find(key)) {
+        let _ = request.reply.send(master.again(order));
+        return;
+    }
     let declares = request.ask.declares();
+    // An order is taken whole, with all that it changes, or not at all.
+    master.operations.expect(request.key);
+    master.link.begin();
     let reply = match request.ask {
         _ if declares && ending.is_begun() => {
             Err(refuse(ErrorCode::Busy, words::refusal(Refusal::ShuttingDown)))
@@ -56,7 +64,7 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
             master.environments(&selectors).map(|subjects| Reply::Env(subjects, reveal))
         }
         Ask::Logs(query) => master.logs(query).map(Reply::Logs),
-        Ask::Events { selectors } => master.follow(&selectors).map(Reply::Events),
+        Ask::Events { selectors, since } => master.follow(&selectors, since).map(Reply::Events),
         Ask::Apply(apply) => master.apply(apply).map(Reply::Order),
         Ask::Start(select) => master.start(&select).map(Reply::Order),
         Ask::Stop(select) => master.stop(&select).map(Reply::Order),
@@ -65,8 +73,14 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         Ask::Abort(select) => master.abort(&select).map(Reply::Order),
         Ask::Delete(select) => master.delete(&select).map(Reply::Order),
         Ask::Scale(scale) => master.scale(&scale).map(Reply::Order),
-        Ask::Signal(send) => master.signal(&send).map(|sent| Reply::Json(to_json(&sent))),
-        Ask::Send(send) => master.send(&send).map(Reply::Sent),
+        Ask::Signal(send) => {
+            master.begin_blind();
+            master.signal(&send).map(|sent| Reply::Json(to_json(&sent)))
+        }
+        Ask::Send(send) => {
+            master.begin_blind();
+            master.send(&send).map(Reply::Sent)
+        }
         Ask::Channel { selectors } => master.overhear(&selectors).map(Reply::Channel),
         Ask::Reset(reset) => master.reset(&reset).map(|done| Reply::Json(to_json(&done))),
         Ask::Flush(flush) => master.flush(&flush),
@@ -80,12 +94,14 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
         }
         Ask::Upgrade(order) => master.begin_upgrade(order).map(|begun| Reply::Json(to_json(&begun))),
         Ask::Kill(Kill { now }) => {
-            let (draft, answer) = Draft::new();
-            master.operations.watch_the_end(draft);
+            let order = master.operations.open();
+            let answer = master.operations.read(order);
+            master.operations.close_the_last(order, &master.link);
             end(master, ending, now);
             Ok(Reply::Order(answer))
         }
     };
+    master.link.commit();
     // An order that was refused may have been taken for some apps.
     let pending = if declares { master.keep_declared() } else { None };
     let Some(pending) = pending else {
@@ -111,6 +127,23 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
 }
 
 impl Master {
+    /// What is answered to whoever gives an order again, which has been taken.
+    fn again(&mut self, order: OrderId) -> Answered<Reply> {
+        if self.operations.is_blind(order) {
+            let message = "the daemon's master died when it had begun this: some workers may have got it, \
+                           some may not; it is not sent again";
+            return Err(refuse(ErrorCode::Failed, message.to_owned()));
+        }
+        Ok(Reply::Order(self.operations.read(order)))
+    }
+
+    /// What follows cannot be taken back, nor looked up by another master.
+    fn begin_blind(&mut self) {
+        self.operations.note_blind(&self.link);
+        self.link.commit();
+        self.link.begin();
+    }
+
     /// Begins with the apps that an earlier master or daemon had and those that
     /// `run` was given.
     ///
@@ -255,11 +288,13 @@ impl Master {
         Ok(Logs { files, selection, follow, query })
     }
 
-    /// What happens from now on to what these selectors mean.
-    fn follow(&mut self, selectors: &[String]) -> Answered<Following> {
+    /// What happens to what these selectors mean: since a time, as far as that is
+    /// remembered, and from now on.
+    fn follow(&mut self, selectors: &[String], since: Option<Timestamp>) -> Answered<Following> {
         let selected = self.select_or_all(selectors)?;
         let selection = self.selection(selectors, selected);
-        Ok(Following { events: self.events.follow(), selection })
+        let (past, events) = self.events.follow(since);
+        Ok(Following { past, events, selection })
     }
 
     /// What selectors mean; everything without any.
@@ -320,22 +355,23 @@ impl Master {
             self.set_own(daemon)?;
         }
         let names: BTreeSet<String> = apps.iter().map(|app| app.name.clone()).collect();
-        let (mut draft, answer) = Draft::new();
+        let order = self.operations.open();
+        let answer = self.operations.read(order);
         for app in apps {
             if self.aside.contains(&app.name) {
                 let reason = "a later version of the daemon has it, whose records this one cannot read: \
                               upgrade to that version";
-                draft.fail(5, failure(app.name, reason.to_owned()));
+                self.operations.refuse(order, 5, failure(app.name, reason.to_owned()));
                 continue;
             }
             let known = self.registry.get(&app.name).map(|entry| entry.id);
             if let Some(refusal) = known.and_then(|id| self.refusal_to_declare(id)) {
                 let reason = known.map_or_else(String::new, |id| self.why_not(id, refusal));
-                draft.fail(5, failure(app.name, reason));
+                self.operations.refuse(order, 5, failure(app.name, reason));
                 continue;
             }
             if let Some(reason) = self.registry.conflict(&app) {
-                draft.fail(1, failure(app.name, reason));
+                self.operations.refuse(order, 1, failure(app.name, reason));
                 continue;
             }
             let name = app.name.clone();
@@ -343,10 +379,10 @@ impl Master {
             let instances = self.registry.by_id(id).map_or(0, |entry| {
                 if change == Change::Scaled { entry.instances } else { entry.count_running() }
             });
-            self.say(&mut draft, name, change, instances);
-            let operation = self.operations.begin(&mut draft, id, change);
+            self.say(order, name, change, instances);
+            let operation = self.begin_operation(order, id, change);
             self.declare(operation, id);
-            self.watch_declared(&mut draft, id);
+            self.watch_declared(order, id);
         }
         let missing: Vec<(AppId, String)> = self
             .registry
@@ -359,14 +395,14 @@ impl Master {
             .collect();
         for (id, app) in missing {
             let change = if prune { Change::Deleted } else { Change::Missing };
-            self.say(&mut draft, app, change, 0);
+            self.say(order, app, change, 0);
             if prune {
                 self.note_deleted(id);
-                let operation = self.operations.begin(&mut draft, id, change);
+                let operation = self.begin_operation(order, id, change);
                 self.order(operation, id, Order::Delete { now: false });
             }
         }
-        self.operations.watch(draft);
+        self.operations.close(order, &self.link);
         Ok(answer)
     }
 
@@ -429,14 +465,16 @@ impl Master {
         selected: Vec<(AppId, Slots)>,
         change: Change,
         mut note: impl FnMut(&mut Self, AppId, &Slots),
-        order: impl Fn(Slots) -> Order,
+        what: impl Fn(Slots) -> Order,
     ) -> Answer {
-        let (mut draft, answer) = Draft::new();
+        let order = self.operations.open();
+        let answer = self.operations.read(order);
         for (id, slots) in selected {
             let app = self.registry.name(id).to_owned();
-            if let Some(refusal) = self.core.refusal(id, &order(slots.clone())) {
+            if let Some(refusal) = self.core.refusal(id, &what(slots.clone())) {
                 let exit_code = if refusal == Refusal::NoReload { 1 } else { 5 };
-                draft.fail(exit_code, failure(app, self.why_not(id, refusal)));
+                let failure = failure(app, self.why_not(id, refusal));
+                self.operations.refuse(order, exit_code, failure);
                 continue;
             }
             note(self, id, &slots);
@@ -444,20 +482,27 @@ impl Master {
             let concerned = (0..all).filter(|index| slots.contains(*index)).count();
             // There are no more than `all`.
             let instances = u32::try_from(concerned).unwrap_or(all);
-            self.say(&mut draft, app, change, instances);
-            let operation = self.operations.begin(&mut draft, id, change);
-            self.order(operation, id, order(slots));
+            self.say(order, app, change, instances);
+            let operation = self.begin_operation(order, id, change);
+            self.order(operation, id, what(slots));
         }
-        self.operations.watch(draft);
+        self.operations.close(order, &self.link);
         answer
     }
 
+    /// A new operation of an order about an app.
+    pub(crate) fn begin_operation(&mut self, order: OrderId, id: AppId, change: Change) -> OperationId {
+        let name = self.registry.name(id);
+        let generation = self.registry.by_id(id).map_or(0, |entry| entry.settings.generation);
+        self.operations.begin(order, (id, name), change, generation)
+    }
+
     /// Tells what an order means for an app.
-    fn say(&self, draft: &mut Draft, app: String, change: Change, instances: u32) {
+    fn say(&mut self, order: OrderId, app: String, change: Change, instances: u32) {
         if !matches!(change, Change::Unchanged | Change::Missing) {
             self.events.tell(|| Happening::App { app: app.clone(), change, instances, reason: None });
         }
-        draft.say(Progress::App { app, change, instances });
+        self.operations.say(order, Progress::App { app, change, instances });
     }
 
     fn select(&self, selectors: &[String]) -> Answered<Vec<(AppId, Slots)>> {
@@ -528,23 +573,24 @@ impl Master {
             return Err(refuse(ErrorCode::Usage, message));
         }
         let everything = select.selectors.iter().any(|selector| selector == "all");
-        let (mut draft, answer) = Draft::new();
+        let order = self.operations.open();
+        let answer = self.operations.read(order);
         for (id, _) in selected {
             let Some(entry) = self.registry.by_id(id) else { continue };
             let app = entry.settings.app.name.clone();
             if let Some(refusal) = self.refusal_to_declare(id) {
-                draft.fail(5, failure(app, self.why_not(id, refusal)));
+                let failure = failure(app, self.why_not(id, refusal));
+                self.operations.refuse(order, 5, failure);
             } else if !entry.is_stopped() {
                 let instances = entry.count_running();
-                self.say(&mut draft, app, Change::Reloaded, instances);
-                let operation = self.operations.begin(&mut draft, id, Change::Reloaded);
-                self.renew(operation, id);
+                self.say(order, app, Change::Reloaded, instances);
+                self.renew(order, id);
             } else if !everything {
                 let reason = format!("it is stopped; `supervisor start {app}` starts it");
-                draft.fail(1, failure(app, reason));
+                self.operations.refuse(order, 1, failure(app, reason));
             }
         }
-        self.operations.watch(draft);
+        self.operations.close(order, &self.link);
         Ok(answer)
     }
 
@@ -570,7 +616,7 @@ impl Master {
         let Some(begun) = self.operations.about(app).filter(|_| refusal == Refusal::Busy) else {
             return words::refusal(refusal);
         };
-        let (what, since) = (words::under_way(begun.change), words::duration(begun.at.elapsed()));
+        let (what, since) = (words::under_way(begun.change), words::duration(clock::now().since(begun.at)));
         let name = self.registry.name(app);
         let way_out = if self.core.refusal(app, &Order::Abort).is_none() {
             format!("end it by `supervisor reload --abort {name}`")
@@ -590,18 +636,21 @@ impl Master {
             }
         }
         let all = Select { selectors: vec!["all".to_owned()], now: false };
+        self.link.begin();
         if let Err(error) = self.reload(&all) {
             tracing::error!("cannot reload: {}", error.message);
         }
+        self.link.commit();
     }
 
     /// Gives an app the settings that it has as a new generation.
-    pub(crate) fn renew(&mut self, operation: OperationId, app: AppId) {
+    pub(crate) fn renew(&mut self, order: OrderId, app: AppId) {
         if let Some(entry) = self.registry.by_id_mut(app) {
             entry.before = Some(Box::new(entry.declaration()));
             let generation = entry.settings.generation + 1;
             entry.settings = Settings::new(entry.settings.app.clone(), generation);
         }
+        let operation = self.begin_operation(order, app, Change::Reloaded);
         self.declare(operation, app);
     }
 

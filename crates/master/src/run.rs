@@ -108,8 +108,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let news =
         AsyncFd::with_interest(master.poller.as_fd().try_clone_to_owned()?, tokio::io::Interest::READABLE)?;
     let socket = options.runtime_dir.join(CONTROL_SOCKET);
-    let listener =
-        control::bind(&socket).with_context(|| format!("no control socket at {}", socket.display()))?;
+    let listener = control::bind(&socket, apps.control.take(), &master.link)
+        .with_context(|| format!("no control socket at {}", socket.display()))?;
     let mut succession = Succession::new(options.succession, options.runtime_dir.join(HANDOVER_SOCKET));
     let (requests, mut inbox) = mpsc::channel(REQUESTS);
     master.own.runtime_dir = options.runtime_dir;

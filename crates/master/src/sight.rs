@@ -1,11 +1,11 @@
 //! What can be seen of workers' connections from outside.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, Listening, inodes_of, overlaps};
+use supervisor_sys::diag::{Connection, Diag, DiagError, HalfOpen, Listening, State, inodes_of, overlaps};
 use supervisor_sys::{Pid, capture, process};
 
 use crate::drains::Sight;
@@ -112,6 +112,20 @@ impl Moment<'_> {
             sight.connections.retain(|connection| own.contains(&connection.inode));
         }
         sight
+    }
+
+    /// The connections to these ports that nobody has accepted; `None` if that cannot be seen.
+    pub(crate) fn waiting(&mut self, ports: &[u16]) -> Option<HashSet<u64>> {
+        let mut waiting = HashSet::new();
+        for port in ports {
+            let ask = |diag: &mut Diag| diag.connections(*port);
+            let all = answer(&mut self.connections, *port, self.observer, ask);
+            // What a worker has closed has no inode any more, either.
+            let is_open = |state| matches!(state, State::Established | State::CloseWait);
+            let unaccepted = all.iter().filter(|one| one.inode == 0 && is_open(one.state));
+            waiting.extend(unaccepted.map(|connection| connection.cookie));
+        }
+        Some(waiting).filter(|waiting| !waiting.is_empty())
     }
 }
 

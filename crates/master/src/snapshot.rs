@@ -6,7 +6,7 @@ use supervisor_core::{
     AppSnapshot, AppState, Generation, SeatId, SlotId, SlotSnapshot, SlotState, Slots, Timestamp, WorkerId,
 };
 use supervisor_protocol::control::{
-    self, AppStatus, Instances, LastExit, Listener, Origin, WorkerState, WorkerStatus,
+    self, AppStatus, Instances, LastExit, Listener, OrderOutcome, Origin, WorkerState, WorkerStatus,
 };
 use supervisor_sys::signal::Signal;
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
         name: settings.name.clone(),
         namespace: settings.namespace.clone(),
         state: app_state(app.state),
-        reason: reason(app, facts.now),
+        reason: reason(app, facts.now).or_else(|| aftermath(entry)),
         exec_mode: match settings.exec_mode {
             ExecMode::Cluster => "cluster".to_owned(),
             ExecMode::Fork => "fork".to_owned(),
@@ -57,6 +57,7 @@ pub(crate) fn app(entry: &Entry, app: &AppSnapshot, slots: &Slots, facts: &Facts
             .map(|(address, origin)| listener(&settings.name, address, origin, facts.listeners))
             .collect(),
         workers,
+        last_order: entry.last_order.clone(),
     }
 }
 
@@ -74,6 +75,16 @@ fn reason(app: &AppSnapshot, now: Timestamp) -> Option<String> {
     let failures = endings.filter(|ending| ending.cause != supervisor_core::Cause::Asked);
     let latest = failures.min_by_key(|ending| now.since(ending.at))?;
     Some(words::ending(latest))
+}
+
+/// What the app's last order came to when its master had died, and nobody may
+/// have heard of it.
+fn aftermath(entry: &Entry) -> Option<String> {
+    let last = entry.last_order.as_ref().filter(|last| last.by_next_master)?;
+    let reason = last.reason.as_ref()?;
+    let outcome = if last.outcome == OrderOutcome::RolledBack { "rolled back" } else { "given up" };
+    let order = words::order(last.change, last.generation);
+    Some(format!("{order} was {outcome} by the next master: {reason}"))
 }
 
 /// A slot's worker, or what the slot is without one; then the worker beside it,

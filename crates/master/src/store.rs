@@ -9,12 +9,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use supervisor_config::{App, DaemonSettings};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::records::AppRecord;
 use crate::state::{self, Contents, Rest};
+
+/// Enough for writing a file.
+const STACK: usize = 128 * 1024;
 
 /// The state file of a daemon; one that keeps nothing when it has none.
 #[derive(Debug, Default)]
@@ -123,11 +127,17 @@ async fn write_texts(path: PathBuf, mut texts: watch::Receiver<Text>, progress: 
     while texts.changed().await.is_ok() {
         let Text { number, text } = texts.borrow_and_update().clone();
         let to = path.clone();
-        let result = tokio::task::spawn_blocking(move || write(&to, &text)).await;
-        let error = match result {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(panic.to_string()),
+        let (done, result) = oneshot::channel();
+        // Where there may be no further thread, it is an error like any other; the next text has another try.
+        let thread = thread::Builder::new().name("store".to_owned()).stack_size(STACK);
+        let thread = thread.spawn(move || done.send(write(&to, &text)));
+        let error = match thread {
+            Ok(_) => match result.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the thread for it has ended".to_owned()),
+            },
+            Err(error) => Some(format!("no thread for it: {error}")),
         };
         if let Some(error) = &error {
             tracing::error!("cannot write {}: {error}", path.display());

@@ -165,6 +165,22 @@ pub(crate) const fn under_way(change: Change) -> &'static str {
     }
 }
 
+/// What an order was, with the settings that it brought: `the reload to
+/// generation 7`.
+pub(crate) fn order(change: Change, generation: u64) -> String {
+    match change {
+        Change::Created | Change::Started => "the start".to_owned(),
+        Change::Changed => format!("the change to generation {generation}"),
+        Change::Reloaded => format!("the reload to generation {generation}"),
+        Change::Restarted => "the restart".to_owned(),
+        Change::Stopped => "the stop".to_owned(),
+        Change::Deleted => "its deletion".to_owned(),
+        Change::Scaled => "the change of its number of workers".to_owned(),
+        Change::Aborted => "the abort of its reload".to_owned(),
+        Change::Unchanged | Change::Missing => "the order".to_owned(),
+    }
+}
+
 /// Why an order was not begun.
 pub(crate) fn refusal(refusal: Refusal) -> String {
     match refusal {

@@ -74,6 +74,38 @@ pub struct AppStatus {
     pub listeners: Vec<Listener>,
     /// One entry a slot, in order of the slots.
     pub workers: Vec<WorkerStatus>,
+    /// How the last order about it ended; null before there was one.
+    #[serde(default)]
+    pub last_order: Option<LastOrder>,
+}
+
+/// How an order about an app ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastOrder {
+    /// What it meant for the app.
+    pub change: Change,
+    /// The generation that the app had, or was to have.
+    pub generation: u64,
+    /// When it ended, as an RFC 3339 time in UTC.
+    pub at: String,
+    /// How.
+    pub outcome: OrderOutcome,
+    /// What went wrong, in words.
+    pub reason: Option<String>,
+    /// Whether the master that began it died, and the next one ended it.
+    pub by_next_master: bool,
+}
+
+/// How an order ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderOutcome {
+    /// As it was meant to.
+    Done,
+    /// It failed, and nothing was taken back.
+    Failed,
+    /// It failed, or was aborted, and the app is what it was before.
+    RolledBack,
 }
 
 /// How many workers an app should have and has.
@@ -624,6 +656,12 @@ pub enum Change {
     Aborted,
 }
 
+/// The header of a `POST` that names it: whoever gets no answer sends the same
+/// request with the same key again, and it is not carried out twice.
+pub const ORDER_KEY: &str = "idempotency-key";
+/// The longest key, bytes.
+pub const MAX_ORDER_KEY: usize = 128;
+
 /// Why an order failed for one app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -654,12 +692,30 @@ pub enum LogLine {
         stream: Stream,
         /// The line without its end; bytes that are not UTF-8 are replaced.
         line: String,
+        /// Where it ends in its file, if that was asked for and is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<LogPosition>,
+    },
+    /// Up to where files have been told, before the first line that is written
+    /// from then on. It comes if it was asked for.
+    Files {
+        /// Those that are there.
+        files: Vec<LogPosition>,
     },
     /// The reader was too slow: this much was left out here.
     Missed {
         /// How many pieces of output were left out.
         chunks: u64,
     },
+}
+
+/// A place in a file with output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// The file's number on its disk, which it keeps when it is renamed.
+    pub file: u64,
+    /// How many bytes of it come before.
+    pub end: u64,
 }
 
 /// One of a worker's output streams.

@@ -45,6 +45,17 @@ pub enum Happening {
     },
     /// A reload is a step further.
     Step(Step),
+    /// What was to become of an app did.
+    Done {
+        /// The app's name.
+        app: String,
+        /// What became of it.
+        change: Change,
+        /// The generation that it has.
+        generation: u64,
+        /// Whether the master that began it died, and the next one ended it.
+        by_next_master: bool,
+    },
     /// What was to become of an app did not.
     Failed {
         /// The app's name.
@@ -55,6 +66,9 @@ pub enum Happening {
         reason: String,
         /// Whether the app's workers are again those of the settings before.
         rolled_back: bool,
+        /// Whether the master that began it died, and the next one ended it.
+        #[serde(default)]
+        by_next_master: bool,
     },
     /// Something about the daemon itself.
     Daemon {
@@ -73,7 +87,9 @@ impl Happening {
     #[must_use]
     pub fn place(&self) -> Option<(&str, Option<u32>)> {
         match self {
-            Self::App { app, .. } | Self::Step(Step { app, .. }) => Some((app, None)),
+            Self::App { app, .. } | Self::Step(Step { app, .. }) | Self::Done { app, .. } => {
+                Some((app, None))
+            }
             Self::Worker { app, slot, .. } => Some((app, Some(*slot))),
             Self::Failed { app, slot, .. } => Some((app, *slot)),
             Self::Daemon { .. } | Self::Missed { .. } => None,

@@ -28,14 +28,19 @@ pub const MAX_RECORD: usize = 4096;
 pub const MAX_TEXT: usize = 4096;
 /// The most descriptors of one entry; one packet carries at most 253.
 pub const MAX_FDS: usize = 250;
-/// Enough for every packet, bytes.
-pub const MAX_PACKET: usize = 2 + 1 + 2 * (2 + MAX_TEXT);
+/// Enough for every packet, bytes: more than the largest entry takes, so that
+/// several small ones go together.
+pub const MAX_PACKET: usize = 16 * 1024;
 
 const _: () = assert!(2 + 2 + MAX_KEY + 2 + MAX_RECORD + MAX_FDS <= MAX_PACKET);
+const _: () = assert!(2 + 1 + 2 * (2 + MAX_TEXT) <= MAX_PACKET);
 
 /// A message of a version to come, for tests of what this one makes of it.
 #[cfg(feature = "next-version")]
 pub const LATER: [u8; 2] = [VERSION, 200];
+
+/// The tag of [`ToKeeper::Together`].
+const TOGETHER: u8 = 20;
 
 /// The key under which every master finds the daemon's lock, which it holds
 /// for as long as it runs.
@@ -123,6 +128,10 @@ pub enum ToKeeper {
         /// At most [`MAX_TEXT`] bytes.
         text: String,
     },
+    /// Take note of all of these, or of none: what a master sends in one packet
+    /// is not cut by its death. Their descriptors come one after another, at
+    /// most [`MAX_FDS`] in all. None of them is such a bundle itself.
+    Together(Vec<ToKeeper>),
 }
 
 /// A message of the keeper.
@@ -278,6 +287,10 @@ impl ToKeeper {
             Self::Notify { text } => Writer::new(6).bytes(text.as_bytes()).done(),
             Self::Upgrade { label } => Writer::new(7).bytes(label.as_bytes()).done(),
             Self::Failed { text } => Writer::new(8).bytes(text.as_bytes()).done(),
+            Self::Together(messages) => {
+                let packets = messages.iter().map(Self::encode);
+                packets.fold(Writer::new(TOGETHER), |writer, packet| writer.bytes(&packet)).done()
+            }
         }
     }
 
@@ -300,9 +313,26 @@ impl ToKeeper {
             6 => Self::Notify { text: reader.text(MAX_TEXT)? },
             7 => Self::Upgrade { label: reader.text(MAX_TEXT)? },
             8 => Self::Failed { text: reader.text(MAX_TEXT)? },
+            TOGETHER => Self::Together(reader.together()?),
             tag => return Err(Error::Tag(tag)),
         };
         Ok(message)
+    }
+
+    /// How many descriptors come with it.
+    #[must_use]
+    pub fn fds(&self) -> usize {
+        match self {
+            Self::Put { roles, .. } => roles.len(),
+            Self::Together(messages) => messages.iter().map(Self::fds).sum(),
+            Self::Upgrade { .. } => 1,
+            Self::Delete { .. }
+            | Self::Beat
+            | Self::Adopted
+            | Self::Notify { .. }
+            | Self::Finish { .. }
+            | Self::Failed { .. } => 0,
+        }
     }
 }
 
@@ -505,6 +535,19 @@ impl<'a> Reader<'a> {
         let roles = self.0.iter().map(|role| FdRole::from_number(*role)).collect();
         Ok((key, record, roles))
     }
+
+    fn together(&mut self) -> Result<Vec<ToKeeper>, Error> {
+        let mut messages = Vec::new();
+        while !self.0.is_empty() {
+            let packet = self.bytes(MAX_PACKET)?;
+            // Before it is read: bundles in bundles could be without end.
+            if packet.get(1) == Some(&TOGETHER) {
+                return Err(Error::Value);
+            }
+            messages.push(ToKeeper::decode(packet)?);
+        }
+        Ok(messages)
+    }
 }
 
 #[cfg(test)]
@@ -536,6 +579,8 @@ mod tests {
         check_to(ToKeeper::Notify { text: "READY=1\nSTATUS=ä".to_owned() });
         check_to(ToKeeper::Upgrade { label: "{}".to_owned() });
         check_to(ToKeeper::Failed { text: "no table".to_owned() });
+        check_to(ToKeeper::Together(vec![]));
+        check_to(ToKeeper::Together(vec![put(3, 4, 2), ToKeeper::Beat, put(5, 0, 1)]));
         let hello = Hello {
             keeper_pid: 7,
             nofile_soft: Some(1024),
@@ -571,7 +616,9 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        assert!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len() <= MAX_PACKET);
+        assert!(put(MAX_KEY, MAX_RECORD, MAX_FDS).encode().len() < MAX_PACKET);
+        let nested = ToKeeper::Together(vec![ToKeeper::Together(vec![ToKeeper::Beat])]);
+        assert_eq!(ToKeeper::decode(&nested.encode()), Err(Error::Value));
         let notify = |length| ToKeeper::Notify { text: "x".repeat(length) };
         check_to(notify(MAX_TEXT));
         let huge = usize::from(u16::MAX) + 1;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use supervisor_core::{Action, Event, OperationId, Supervisor, Timestamp, WorkerId};
+use supervisor_core::{Action, Event, Supervisor, Timestamp, WorkerId};
 
 use crate::coverage::Coverage;
 use crate::machine::Machine;
@@ -364,13 +364,11 @@ impl Run {
         self.trace.replaced();
         let mut next = Supervisor::new(self.seed, self.next_worker);
         let mut again = Vec::new();
-        for (id, book) in &self.witness.apps {
+        for id in self.witness.apps.keys() {
             let Some(memo) = self.supervisor.memo(*id) else { continue };
             let slots = self.supervisor.slot_memos(*id).collect();
-            let operation = book.operation.as_ref().map_or(OperationId(0), |operation| operation.id);
-            again.extend(next.adopt(self.now, *id, operation, memo, slots).unwrap_or_default());
+            again.extend(next.adopt(self.now, *id, memo, slots).unwrap_or_default());
         }
-        self.witness.aborts.clear();
         let before = std::mem::replace(&mut self.supervisor, next);
         for action in &again {
             self.trace.action(self.now, action);

@@ -192,8 +192,9 @@ impl Request {
     /// `Unsupported` for a program that sees other files than this process (`chroot(2)`,
     /// `mount_namespaces(7)`), `NotFound` without the folder, `EACCES` where it may not be traced.
     pub fn path(&self, path: &Path) -> io::Result<PathBuf> {
-        let of =
-            |who: &str, what: &str| rights::look(self.thread, || fs::read_link(format!("/proc/{who}/{what}")));
+        let of = |who: &str, what: &str| {
+            rights::look(self.thread, || fs::read_link(format!("/proc/{who}/{what}")))
+        };
         let thread = self.thread.as_raw_pid().to_string();
         if of(&thread, "root")? != of("self", "root")? || of(&thread, "ns/mnt")? != of("self", "ns/mnt")? {
             return Err(io::ErrorKind::Unsupported.into());

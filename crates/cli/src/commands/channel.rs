@@ -2,7 +2,7 @@
 
 use supervisor_protocol::control::{MessageSent, Overheard, SendMessage};
 
-use super::follow::follow;
+use super::follow::{Stream, follow};
 use super::{find_daemon, selectors, with_selectors};
 use crate::args::{Send, TailChannel};
 use crate::client::{as_it_is, decode};
@@ -26,12 +26,24 @@ pub(super) async fn send(options: Send, terminal: Terminal) -> Result<ExitCode, 
 
 pub(super) async fn tail(options: TailChannel, terminal: Terminal) -> Result<ExitCode, Failure> {
     let path = with_selectors("/v1/channel", &selectors(options.selectors, terminal)?);
-    let client = find_daemon(terminal).await?;
-    let draw = |text: Vec<u8>| {
-        if terminal.json {
+    follow(&find_daemon(terminal).await?, Tail { path, terminal }).await
+}
+
+/// What is said on the channel.
+struct Tail {
+    path: String,
+    terminal: Terminal,
+}
+
+impl Stream for Tail {
+    fn path(&mut self) -> String {
+        self.path.clone()
+    }
+
+    fn take(&mut self, text: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        if self.terminal.json {
             return Ok(as_it_is(text));
         }
-        Ok(line(&decode::<Overheard>(&text)?, terminal.color).into_bytes())
-    };
-    follow(&client, &path, &path, draw).await
+        Ok(line(&decode::<Overheard>(&text)?, self.terminal.color).into_bytes())
+    }
 }

@@ -3,88 +3,68 @@
 
 use std::time::Duration;
 
-use supervisor_protocol::control::Ping;
 use tokio::time::sleep;
 
 use super::interrupts;
-use crate::client::{BrokenOff, Client, Lines, decode};
+use crate::client::{BrokenOff, Client, Lines};
 use crate::exit_code::{ExitCode, Failure};
-use crate::terminal::{Terminal, print};
+use crate::terminal::print;
 
-/// How often is asked whether there is another master.
-const PAUSE: Duration = Duration::from_millis(200);
-/// After so many times the same one is followed again.
-const LOOKS: u32 = 10;
+/// The pause before a stream that has ended is asked for again: a master that
+/// ends may still answer.
+const PAUSE: Duration = Duration::from_millis(20);
 
-/// Follows the stream at `path`, and with each new master the one at `again`.
-/// `draw` turns a line into what is printed.
+/// What is followed, and how far it has been shown.
+pub(super) trait Stream {
+    /// Where the rest of it is.
+    fn path(&mut self) -> String;
+
+    /// Notes a line of it. Returns what is printed.
+    ///
+    /// # Errors
+    /// When the line is not what this version knows.
+    fn take(&mut self, line: Vec<u8>) -> anyhow::Result<Vec<u8>>;
+}
+
+/// Follows a stream, from master to master.
 ///
 /// # Errors
 /// When the daemon refuses the stream or is gone.
-pub(super) async fn follow(
-    client: &Client,
-    path: &str,
-    again: &str,
-    mut draw: impl FnMut(Vec<u8>) -> anyhow::Result<Vec<u8>>,
-) -> Result<ExitCode, Failure> {
-    let master = master_of(client).await?;
-    let lines = client.get_lines(path).await?;
+pub(super) async fn follow(client: &Client, mut stream: impl Stream) -> Result<ExitCode, Failure> {
+    let lines = client.get_lines(&stream.path()).await?;
     let mut interrupts = interrupts()?;
     tokio::select! {
-        result = over_masters(client, master, lines, again, &mut draw) => result,
+        result = over_masters(client, lines, &mut stream) => result,
         _ = interrupts.recv() => Ok(ExitCode::Done),
     }
 }
 
-/// Shows lines until the daemon is gone for good. A new master begins a new
-/// stream.
+/// Shows lines until the daemon is gone for good. Each master has a stream of
+/// its own.
 async fn over_masters(
     client: &Client,
-    mut master: u32,
     mut lines: Lines,
-    path: &str,
-    draw: &mut impl FnMut(Vec<u8>) -> anyhow::Result<Vec<u8>>,
+    stream: &mut impl Stream,
 ) -> Result<ExitCode, Failure> {
     loop {
         // A master that dies breaks the stream off, one that ends closes it.
-        if let Err(error) = show(lines, draw).await
+        if let Err(error) = show(lines, stream).await
             && !error.is::<BrokenOff>()
         {
             return Err(error.into());
         }
-        let ended = |failure: Failure| Failure {
+        sleep(PAUSE).await;
+        lines = client.get_lines(&stream.path()).await.map_err(|failure| Failure {
             code: ExitCode::Failed,
             cause: failure.cause.context("the stream has ended"),
-        };
-        master = next_master(client, master).await.map_err(ended)?;
-        lines = client.get_lines(path).await.map_err(ended)?;
-        Terminal::say("the daemon's master was replaced; following again");
+        })?;
     }
-}
-
-/// Waits for another master than this one, which may still answer while it ends.
-async fn next_master(client: &Client, before: u32) -> Result<u32, Failure> {
-    for _ in 0..LOOKS {
-        sleep(PAUSE).await;
-        let master = master_of(client).await?;
-        if master != before {
-            return Ok(master);
-        }
-    }
-    Ok(before)
-}
-
-async fn master_of(client: &Client) -> Result<u32, Failure> {
-    Ok(decode::<Ping>(&client.get("/v1/ping").await?)?.daemon.pid)
 }
 
 /// Prints lines to the last.
-pub(super) async fn show(
-    mut lines: Lines,
-    draw: &mut impl FnMut(Vec<u8>) -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<()> {
+pub(super) async fn show(mut lines: Lines, stream: &mut impl Stream) -> anyhow::Result<()> {
     while let Some(line) = lines.next().await? {
-        print(&draw(line)?)?;
+        print(&stream.take(line)?)?;
     }
     Ok(())
 }

@@ -30,10 +30,10 @@ pub(super) async fn kill(options: &Kill, terminal: Terminal) -> Result<ExitCode,
 
 /// Ends a daemon, and waits until its home is free.
 pub(super) async fn end(client: &Client, now: bool, terminal: Terminal) -> Result<ExitCode, Failure> {
-    let lines = client.post_lines("/v1/kill", &control::Kill { now }).await?;
+    let answer = client.order("/v1/kill", &control::Kill { now }).await?;
     // The daemon may be gone before it has said the last word, which is what
     // was asked for.
-    let told = order::follow(lines, Scope::Part, terminal).await;
+    let told = order::follow(answer, Scope::Part, terminal).await;
     if let Ok(code) = told
         && code != ExitCode::Done
     {

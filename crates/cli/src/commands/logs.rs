@@ -2,48 +2,74 @@
 
 use supervisor_protocol::control::LogLine;
 
-use super::follow::{follow, show};
+use super::follow::{Stream, follow, show};
 use super::{find_daemon, selectors};
-use crate::args::Logs;
-use crate::client::{as_it_is, decode, with_query};
+use crate::args;
+use crate::client::{BrokenOff, as_it_is, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
+use crate::log_cursor::{LogCursor, Note};
 use crate::render::logs::LogView;
 use crate::terminal::Terminal;
 
 /// How many of the last lines are shown when nobody says.
 const LINES: u32 = 15;
 
-pub(super) async fn logs(options: Logs, terminal: Terminal) -> Result<ExitCode, Failure> {
+pub(super) async fn logs(options: args::Logs, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(options.selectors, terminal)?;
     let is_search = options.since.is_some() || options.grep.is_some();
-    let first = options.lines.unwrap_or(if is_search { u32::MAX } else { LINES });
-    let since = options.since.map(|since| since.to_string());
-    let path = |lines: u32| {
-        let count = lines.to_string();
-        let mut query: Vec<(&str, &str)> =
-            selectors.iter().map(|selector| ("selector", selector.as_str())).collect();
-        query.push(("lines", &count));
-        query.extend(since.iter().map(|since| ("since", since.as_str())));
-        query.extend(options.grep.iter().map(|grep| ("grep", grep.as_str())));
-        if options.follow {
-            query.push(("follow", "true"));
-        }
-        if options.err || options.out {
-            query.push(("stream", if options.err { "error" } else { "out" }));
-        }
-        with_query("/v1/logs", query)
-    };
-    let mut view = LogView::new(terminal.color);
-    let mut draw = |line: Vec<u8>| {
-        if terminal.json {
-            return Ok(as_it_is(line));
-        }
-        Ok(view.line(&decode::<LogLine>(&line)?).into_bytes())
-    };
-    let client = find_daemon(terminal).await?;
-    if options.follow {
-        return follow(&client, &path(first), &path(0), draw).await;
+    let lines = options.lines.unwrap_or(if is_search { u32::MAX } else { LINES }).to_string();
+    let mut wanted: Vec<(&'static str, String)> =
+        selectors.into_iter().map(|selector| ("selector", selector)).collect();
+    wanted.extend(options.since.map(|since| ("since", since.to_string())));
+    wanted.extend(options.grep.map(|grep| ("grep", grep)));
+    if options.err || options.out {
+        wanted.push(("stream", if options.err { "error" } else { "out" }.to_owned()));
     }
-    show(client.get_lines(&path(first)).await?, &mut draw).await?;
+    let client = find_daemon(terminal).await?;
+    let mut logs =
+        Logs { wanted, lines, cursor: LogCursor::default(), view: LogView::new(terminal.color), terminal };
+    if options.follow {
+        return follow(&client, logs).await;
+    }
+    let path = logs.path_with(vec![("lines", logs.lines.clone())]);
+    show(client.get_lines(&path).await?, &mut logs).await?;
     Ok(ExitCode::Done)
+}
+
+/// The lines so far.
+struct Logs {
+    /// Which lines, as a query.
+    wanted: Vec<(&'static str, String)>,
+    /// How many of the last ones of each file come first.
+    lines: String,
+    cursor: LogCursor,
+    view: LogView,
+    terminal: Terminal,
+}
+
+impl Logs {
+    fn path_with(&self, more: Vec<(&'static str, String)>) -> String {
+        let query = self.wanted.iter().chain(&more);
+        with_query("/v1/logs", query.map(|(name, value)| (*name, value.as_str())))
+    }
+}
+
+impl Stream for Logs {
+    fn path(&mut self) -> String {
+        let query = self.cursor.query(&self.lines);
+        self.path_with(query)
+    }
+
+    fn take(&mut self, text: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let line: LogLine = decode(&text)?;
+        match self.cursor.note(&line) {
+            Note::Show => {}
+            Note::Pass => return Ok(Vec::new()),
+            Note::Resume => return Err(anyhow::Error::msg(BrokenOff)),
+        }
+        if self.terminal.json {
+            return Ok(as_it_is(text));
+        }
+        Ok(self.view.line(&line).into_bytes())
+    }
 }

@@ -24,13 +24,13 @@ pub(super) async fn delete(options: Delete, terminal: Terminal) -> Result<ExitCo
 pub(super) async fn scale(options: Scale, terminal: Terminal) -> Result<ExitCode, Failure> {
     let Scale { app, instances } = options;
     let order = control::Scale { app, instances };
-    let lines = find_daemon(terminal).await?.post_lines("/v1/scale", &order).await?;
-    order::follow(lines, Scope::Part, terminal).await
+    let answer = find_daemon(terminal).await?.order("/v1/scale", &order).await?;
+    order::follow(answer, Scope::Part, terminal).await
 }
 
 async fn select(path: &str, given: Vec<String>, now: bool, terminal: Terminal) -> Result<ExitCode, Failure> {
     let selectors = selectors(given, terminal)?;
     let order = control::Select { selectors, now };
-    let lines = find_daemon(terminal).await?.post_lines(path, &order).await?;
-    order::follow_selected(lines, &order.selectors, terminal).await
+    let answer = find_daemon(terminal).await?.order(path, &order).await?;
+    order::follow_selected(answer, &order.selectors, terminal).await
 }

@@ -67,11 +67,11 @@ pub(super) async fn reload(options: Reload, terminal: Terminal) -> Result<ExitCo
     let file_only = [("--only", !only.is_empty()), ("--prune", prune), ("--env", env_name.is_some())];
     reject("the name of an app", file_only.into_iter().find_map(|(name, given)| given.then_some(name)))?;
     let order = Select { selectors: names, now: false };
-    let lines = find(&homes).await?.post_lines("/v1/reload", &order).await?;
+    let answer = find(&homes).await?.order("/v1/reload", &order).await?;
     if no_wait {
-        return order::accepted(lines, None, terminal).await;
+        return order::accepted(answer, None, terminal).await;
     }
-    order::follow(lines, Scope::Part, terminal).await
+    order::follow(answer, Scope::Part, terminal).await
 }
 
 /// Takes back reloads that are under way.
@@ -88,11 +88,11 @@ async fn take_back(
         return Err(Failure::new(ExitCode::Usage, message));
     }
     let order = Select { selectors, now: false };
-    let lines = find(homes).await?.post_lines("/v1/abort", &order).await?;
+    let answer = find(homes).await?.order("/v1/abort", &order).await?;
     if no_wait {
-        return order::accepted(lines, None, terminal).await;
+        return order::accepted(answer, None, terminal).await;
     }
-    order::follow(lines, Scope::Part, terminal).await
+    order::follow(answer, Scope::Part, terminal).await
 }
 
 /// The first given option that only goes with a file.
@@ -176,11 +176,11 @@ async fn start_declared(
         }
         Search::Nothing { .. } => find(homes).await?,
     };
-    let lines = client.post_lines("/v1/start", order).await?;
+    let answer = client.order("/v1/start", order).await?;
     if no_wait {
-        return order::accepted(lines, None, terminal).await;
+        return order::accepted(answer, None, terminal).await;
     }
-    order::follow_selected(lines, &order.selectors, terminal).await
+    order::follow_selected(answer, &order.selectors, terminal).await
 }
 
 /// Hands apps to the daemon, which is started if need be.
@@ -193,10 +193,10 @@ async fn apply(
 ) -> Result<ExitCode, Failure> {
     let client = daemon::ensure(homes, terminal).await?;
     terminal.explain(&format!("asking the daemon in {}", client.home()));
-    let lines = client.post_lines("/v1/apply", &order).await?;
+    let answer = client.order("/v1/apply", &order).await?;
     if no_wait {
         let names = order.apps.into_iter().map(|app| app.name).collect();
-        return order::accepted(lines, Some(names), terminal).await;
+        return order::accepted(answer, Some(names), terminal).await;
     }
-    order::follow(lines, scope, terminal).await
+    order::follow(answer, scope, terminal).await
 }

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use supervisor_config::{App, CronRestart, ExecMode, Limit, Ready};
-use supervisor_protocol::control::{AppStatus, Capture, Description, LogPaths, Origin};
+use supervisor_protocol::control::{
+    AppStatus, Capture, Change, Description, LastOrder, LogPaths, OrderOutcome, Origin,
+};
 use supervisor_sys::signal::Signal;
 
 use super::Canvas;
-use super::status::{apps, last_exit};
+use super::status::{ago, apps, last_exit};
 use super::style::{QUIET, STRONG, app_state, paint};
 use super::text::{one_line, wrap};
 use super::units;
@@ -117,6 +119,33 @@ fn state(page: &mut Page, status: &AppStatus) {
         &format!("{} ready of {} wanted, {} running", instances.ready, instances.wanted, instances.running),
     );
     page.field("generation", &status.generation.to_string());
+    if let Some(last) = &status.last_order {
+        page.field("last order", &last_order(last, page.canvas.now));
+    }
+}
+
+/// `reload to generation 7 done by the next master, 5m ago`.
+fn last_order(last: &LastOrder, now: jiff::Timestamp) -> String {
+    let LastOrder { change, generation, at, outcome, reason, by_next_master } = last;
+    let what = match change {
+        Change::Created | Change::Started => "start".to_owned(),
+        Change::Changed => format!("change to generation {generation}"),
+        Change::Reloaded => format!("reload to generation {generation}"),
+        Change::Restarted => "restart".to_owned(),
+        Change::Stopped => "stop".to_owned(),
+        Change::Deleted => "deletion".to_owned(),
+        Change::Scaled => "change of the number of workers".to_owned(),
+        Change::Aborted => "abort of the reload".to_owned(),
+        Change::Unchanged | Change::Missing => "order".to_owned(),
+    };
+    let how = match outcome {
+        OrderOutcome::Done => "done",
+        OrderOutcome::Failed => "failed",
+        OrderOutcome::RolledBack => "rolled back",
+    };
+    let whom = if *by_next_master { " by the next master" } else { "" };
+    let why = reason.as_ref().map(|reason| format!(": {}", one_line(reason))).unwrap_or_default();
+    format!("{what} {how}{whom}{}{why}", ago(at, now))
 }
 
 /// The file that the app comes from, and what it says by now.
@@ -349,7 +378,15 @@ pub(crate) mod tests {
 
     #[test]
     fn everything_of_an_app() {
-        let status = example().apps.pop().unwrap();
+        let mut status = example().apps.pop().unwrap();
+        status.last_order = Some(LastOrder {
+            change: Change::Reloaded,
+            generation: 4,
+            at: "2026-03-01T11:59:00Z".to_owned(),
+            outcome: OrderOutcome::RolledBack,
+            reason: Some("exited with code 1".to_owned()),
+            by_next_master: true,
+        });
         let logs = (0..2)
             .map(|slot| LogPaths {
                 slot,

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use supervisor_protocol::control::Change;
 use supervisor_protocol::events::{Event, Happening};
 
-use super::style::{BAD, BUSY, QUIET, STRONG, paint, worker_state};
+use super::style::{BAD, BUSY, GOOD, QUIET, STRONG, paint, worker_state};
 use super::text::{count, one_line};
 
 /// The line of an event, ended by `\n`.
@@ -34,9 +34,14 @@ fn line_in(zone: &TimeZone, event: &Event, color: bool) -> String {
             format!("{} {}", place(app, Some(*slot)), paint(one_line(detail), style, color))
         }
         Happening::Step(step) => format!("{} {}", place(&step.app, None), one_line(&step.detail)),
-        Happening::Failed { app, slot, reason, rolled_back } => {
+        Happening::Done { app, change, generation, by_next_master } => {
+            let (done, whose) = (paint(done(*change), GOOD, color), by(*by_next_master));
+            format!("{} {done}{whose}, generation {generation}", place(app, None))
+        }
+        Happening::Failed { app, slot, reason, rolled_back, by_next_master } => {
             let what = if *rolled_back { "rolled back" } else { "failed" };
-            format!("{} {}: {}", place(app, *slot), paint(what, BAD, color), one_line(reason))
+            let whose = by(*by_next_master);
+            format!("{} {}{whose}: {}", place(app, *slot), paint(what, BAD, color), one_line(reason))
         }
         Happening::Daemon { detail } => format!("{} {}", strong("daemon".to_owned()), one_line(detail)),
         Happening::Missed { events } => {
@@ -45,6 +50,26 @@ fn line_in(zone: &TimeZone, event: &Event, color: bool) -> String {
         }
     };
     format!("{}  {text}\n", paint(time, QUIET, color))
+}
+
+/// Who ended an order, if that was not who began it.
+const fn by(next_master: bool) -> &'static str {
+    if next_master { " by the next master" } else { "" }
+}
+
+/// What has become of an app, in a word or two.
+const fn done(change: Change) -> &'static str {
+    match change {
+        Change::Created | Change::Started => "has started",
+        Change::Changed => "has changed",
+        Change::Unchanged | Change::Missing => "is as it was",
+        Change::Stopped => "has stopped",
+        Change::Restarted => "has restarted",
+        Change::Reloaded => "has reloaded",
+        Change::Deleted => "has ended",
+        Change::Scaled => "has scaled",
+        Change::Aborted => "is what it was before",
+    }
 }
 
 /// What is going to become of an app, in a word or two.
@@ -92,9 +117,12 @@ mod tests {
         );
         let reason = "exited with code 1".to_owned();
         check(
-            Happening::Failed { app: app(), slot: None, reason, rolled_back: true },
+            Happening::Failed { app: app(), slot: None, reason, rolled_back: true, by_next_master: false },
             "web rolled back: exited with code 1",
         );
+        let done =
+            Happening::Done { app: app(), change: Change::Reloaded, generation: 7, by_next_master: true };
+        check(done, "web has reloaded by the next master, generation 7");
         check(Happening::Daemon { detail: "ending all workers".to_owned() }, "daemon ending all workers");
         check(Happening::Missed { events: 1 }, "… 1 event left out: this reader was too slow");
     }

@@ -35,7 +35,7 @@ impl LogView {
     /// is left as it is, its own colours included.
     pub(crate) fn line(&mut self, line: &LogLine) -> String {
         match line {
-            LogLine::Line { app, slot, stream, line } => {
+            LogLine::Line { app, slot, stream, line, .. } => {
                 // Several slots may share a file.
                 let name = match slot {
                     Some(slot) => format!("{}:{slot}", one_line(app)),
@@ -56,6 +56,8 @@ impl LogView {
                 let reset = if self.color && line.contains('\x1b') { "\x1b[0m" } else { "" };
                 format!("{name} {mark} {line}{reset}\n")
             }
+            // It says nothing to a person.
+            LogLine::Files { .. } => String::new(),
             LogLine::Missed { chunks } => {
                 let text =
                     format!("… {} of output left out: this reader was too slow", count(*chunks, "piece"));
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     fn line(app: &str, slot: u32, stream: Stream, line: &str) -> LogLine {
-        LogLine::Line { app: app.to_owned(), slot: Some(slot), stream, line: line.to_owned() }
+        LogLine::Line { app: app.to_owned(), slot: Some(slot), stream, line: line.to_owned(), position: None }
     }
 
     #[test]

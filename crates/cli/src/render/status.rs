@@ -133,14 +133,18 @@ fn of_channel(channel: &ChannelStatus) -> impl Iterator<Item = (String, Style)> 
 
 /// `exited with code 1, 12s ago`
 pub(crate) fn last_exit(exit: &LastExit, now: jiff::Timestamp) -> String {
-    let reason = one_line(&exit.reason);
-    match exit.at.parse::<jiff::Timestamp>() {
-        Ok(at) => {
+    one_line(&exit.reason) + &ago(&exit.at, now)
+}
+
+/// `, 5m ago`; nothing for what is no time.
+pub(crate) fn ago(at: &str, now: jiff::Timestamp) -> String {
+    at.parse::<jiff::Timestamp>().map_or_else(
+        |_| String::new(),
+        |at| {
             let seconds = u64::try_from(now.as_second().saturating_sub(at.as_second())).unwrap_or(0);
-            format!("{reason}, {} ago", units::duration(seconds))
-        }
-        Err(_) => reason,
-    }
+            format!(", {} ago", units::duration(seconds))
+        },
+    )
 }
 
 #[cfg(test)]
@@ -217,6 +221,7 @@ pub(crate) mod tests {
                 policy: "shared".to_owned(),
             }],
             workers,
+            last_order: None,
         }
     }
 

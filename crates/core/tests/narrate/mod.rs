@@ -169,7 +169,9 @@ impl fmt::Display for Ended<'_> {
             Some(Exit::Signal(signal)) => write!(f, "died of signal {signal} after {uptime:?}")?,
             Some(Exit::OutOfMemory { .. }) => write!(f, "ran out of memory after {uptime:?}")?,
             Some(Exit::Unknown) => write!(f, "ended somehow after {uptime:?}")?,
-            None if matches!(cause, Cause::Hung(_) | Cause::Memory { .. }) => write!(f, "goes on after {uptime:?}")?,
+            None if matches!(cause, Cause::Hung(_) | Cause::Memory { .. }) => {
+                write!(f, "goes on after {uptime:?}")?
+            }
             None => write!(f, "never ran")?,
         }
         match cause {

@@ -51,8 +51,8 @@ enum Step {
 
 impl Keeper {
     /// Begins an upgrade to the binary that came with the order.
-    pub(super) fn begin_upgrade(&mut self, label: String, mut fds: Vec<OwnedFd>, now: Instant) {
-        let Some(binary) = fds.pop().filter(|_| self.upgrade.is_none() && !self.ends()) else {
+    pub(super) fn begin_upgrade(&mut self, label: String, binary: Option<OwnedFd>, now: Instant) {
+        let Some(binary) = binary.filter(|_| self.upgrade.is_none() && !self.ends()) else {
             say!("the upgrade is not begun: one is under way, everything is to end, or no binary came");
             return;
         };

@@ -1,9 +1,10 @@
 //! Lines that were written before: of a file, and of those that were rotated
 //! from it.
 
-use std::collections::VecDeque;
-use std::fs::{self, OpenOptions};
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
@@ -12,9 +13,9 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use regex_lite::Regex;
 use serde::Deserialize;
-use supervisor_protocol::control::LogLine;
+use supervisor_protocol::control::{LogLine, LogPosition};
 
-use super::logs::LogFile;
+use super::logs::{LogFile, LogQuery};
 use crate::output::{COMPRESSED, Place, rotated_files};
 
 /// The longest line that is told whole, bytes; a longer one is cut.
@@ -29,41 +30,49 @@ const MAX_SEARCH: u64 = 512 * 1024 * 1024;
 /// How far from the end of a file the last lines are looked for, bytes a line.
 const USUAL_LINE: u64 = 1024;
 
-/// Which lines are wanted.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    /// How many, from the end.
-    pub(super) lines: usize,
-    pub(super) grep: Option<Regex>,
-    pub(super) since: Option<Timestamp>,
+/// What a file has told.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// Oldest first.
+    pub(super) lines: Vec<LogLine>,
+    /// Up to where; `None` without a file.
+    pub(super) end: Option<LogPosition>,
 }
 
-/// The lines, oldest first.
+/// The lines that are asked for.
 ///
 /// # Errors
 ///
 /// When the file cannot be read. Rotated ones may vanish meanwhile; they are
 /// passed over.
-pub(super) fn read(file: &LogFile, wanted: &Wanted) -> io::Result<Vec<LogLine>> {
-    file.access.reach(&file.path, |place| read_all(file, place, wanted))
+pub(super) fn read(file: &LogFile, wanted: &LogQuery) -> io::Result<Past> {
+    file.access.reach(&file.path, |place| match &wanted.after {
+        Some(after) => read_after(file, place, wanted, after),
+        None => read_last(file, place, wanted),
+    })
 }
 
-fn read_all(file: &LogFile, place: Place, wanted: &Wanted) -> io::Result<Vec<LogLine>> {
+fn read_last(file: &LogFile, place: Place, wanted: &LogQuery) -> io::Result<Past> {
     let mut found = VecDeque::new();
     let mut room = Room { lines: wanted.lines.min(MAX_LINES), bytes: MAX_BYTES };
     if room.lines == 0 {
-        return Ok(Vec::new());
+        let end = Source::open(&file.path, place).ok().and_then(|source| source.end());
+        return Ok(Past { lines: Vec::new(), end });
     }
     let mut paths = rotated_files(&file.path)?;
     paths.push(file.path.clone());
-    let mut searched = 0;
+    let (mut searched, mut end) = (0, None);
     while let Some(path) = paths.pop() {
         // Older files have older lines only.
         let is_past = wanted.since.is_some_and(|since| last_written(&path).is_some_and(|last| last < since));
         if room.lines == 0 || searched >= MAX_SEARCH || is_past {
             break;
         }
-        let Ok((lines, read)) = read_file(file, &path, place, wanted, &room) else { continue };
+        let Ok(source) = Source::open(&path, place) else { continue };
+        if path == file.path {
+            end = source.end();
+        }
+        let Ok((lines, read)) = read_file(file, source, wanted, &room) else { continue };
         searched += read;
         room.lines -= lines.len();
         for line in lines.into_iter().rev() {
@@ -74,7 +83,86 @@ fn read_all(file: &LogFile, place: Place, wanted: &Wanted) -> io::Result<Vec<Log
             break;
         }
     }
-    Ok(found.into())
+    Ok(Past { lines: found.into(), end })
+}
+
+/// The lines after the place that was told last: of the file that it is in,
+/// whatever that is called by now, and of those that came later.
+fn read_after(
+    file: &LogFile,
+    place: Place,
+    wanted: &LogQuery,
+    after: &HashMap<u64, u64>,
+) -> io::Result<Past> {
+    let mut paths = rotated_files(&file.path)?;
+    paths.push(file.path.clone());
+    let mut sources: Vec<Source> = paths.iter().filter_map(|path| Source::open(path, place).ok()).collect();
+    let known = |source: &Source| source.inode().and_then(|inode| after.get(&inode));
+    let first = sources.iter().rposition(|source| known(source).is_some());
+    // Of one that is not known all is new, but not what was rotated from it.
+    let newest = sources.len().saturating_sub(1);
+    let mut past = Past::default();
+    for source in sources.drain(first.unwrap_or(newest)..) {
+        let begun = known(&source).copied().unwrap_or(0);
+        past.end = source.end();
+        past.lines.extend(read_on(file, source, wanted, begun)?);
+    }
+    Ok(past)
+}
+
+/// The lines of a file from a place on, or the last of them.
+fn read_on(file: &LogFile, source: Source, wanted: &LogQuery, begun: u64) -> io::Result<Vec<LogLine>> {
+    let room = Room { lines: usize::MAX, bytes: usize::MAX };
+    let Source::Plain { mut opened, inode, length } = source else {
+        return Ok(read_file(file, source, wanted, &room)?.0.into());
+    };
+    // It may have been emptied.
+    let begun = if begun > length { 0 } else { begun };
+    let start = begun.max(length.saturating_sub(MAX_BYTES as u64));
+    let mut lines = Vec::new();
+    opened.seek(SeekFrom::Start(start))?;
+    let mut reader = BufReader::new(opened.take(length - start));
+    let mut skipped = 0;
+    if start > begun {
+        skipped = reader.skip_until(b'\n')? as u64;
+        lines.push(LogLine::Missed { chunks: 1 });
+    }
+    let origin = Some(LogPosition { file: inode, end: start + skipped });
+    lines.extend(collect(file, reader, origin, wanted, &room)?.0);
+    Ok(lines)
+}
+
+/// A file that lines are read from.
+enum Source {
+    Compressed(File),
+    /// As long as it was when it was opened.
+    Plain {
+        opened: File,
+        inode: u64,
+        length: u64,
+    },
+}
+
+impl Source {
+    fn open(path: &Path, place: Place) -> io::Result<Self> {
+        let opened = place.open(path, OpenOptions::new().read(true))?;
+        if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
+            return Ok(Self::Compressed(opened));
+        }
+        let metadata = opened.metadata()?;
+        Ok(Self::Plain { inode: metadata.ino(), length: metadata.len(), opened })
+    }
+
+    fn inode(&self) -> Option<u64> {
+        self.end().map(|end| end.file)
+    }
+
+    fn end(&self) -> Option<LogPosition> {
+        match self {
+            Self::Compressed(_) => None,
+            Self::Plain { inode, length, .. } => Some(LogPosition { file: *inode, end: *length }),
+        }
+    }
 }
 
 /// What may still be told.
@@ -86,7 +174,7 @@ struct Room {
 fn length(line: &LogLine) -> usize {
     match line {
         LogLine::Line { line, .. } => line.len(),
-        LogLine::Missed { .. } => 0,
+        LogLine::Files { .. } | LogLine::Missed { .. } => 0,
     }
 }
 
@@ -97,44 +185,49 @@ fn last_written(path: &Path) -> Option<Timestamp> {
 /// The last wanted lines of one file, and how much was read.
 fn read_file(
     file: &LogFile,
-    path: &Path,
-    place: Place,
-    wanted: &Wanted,
+    source: Source,
+    wanted: &LogQuery,
     room: &Room,
 ) -> io::Result<(VecDeque<LogLine>, u64)> {
-    let mut opened = place.open(path, OpenOptions::new().read(true))?;
-    if path.as_os_str().as_encoded_bytes().ends_with(COMPRESSED.as_bytes()) {
-        return collect(file, BufReader::new(GzDecoder::new(opened)), wanted, room);
-    }
+    let (mut opened, inode, end) = match source {
+        Source::Compressed(opened) => {
+            return collect(file, BufReader::new(GzDecoder::new(opened)), None, wanted, room);
+        }
+        Source::Plain { opened, inode, length } => (opened, inode, length),
+    };
+    let mut from = |start: u64| {
+        opened.seek(SeekFrom::Start(start))?;
+        let mut reader = BufReader::new((&opened).take(end - start));
+        // It may begin in the middle of a line.
+        let skipped = if start > 0 { reader.skip_until(b'\n')? as u64 } else { 0 };
+        let origin = Some(LogPosition { file: inode, end: start + skipped });
+        let (lines, read) = collect(file, reader, origin, wanted, room)?;
+        Ok((lines, read + skipped))
+    };
     let is_filtered = wanted.grep.is_some() || wanted.since.is_some();
-    let end = opened.metadata()?.len();
     // Most lines are short: begin near the end, and at the beginning only when
     // that was not enough.
     let back = (room.lines as u64).saturating_mul(USUAL_LINE).max(USUAL_LINE * 64);
-    if !is_filtered && end > back {
-        opened.seek(SeekFrom::Start(end - back))?;
-        let mut reader = BufReader::new(&mut opened);
-        // It may begin in the middle of a line.
-        let skipped = reader.skip_until(b'\n')?;
-        let (lines, read) = collect(file, reader, wanted, room)?;
-        if lines.len() == room.lines || lines.iter().map(length).sum::<usize>() >= MAX_BYTES / 2 {
-            return Ok((lines, read + skipped as u64));
-        }
-        let start = end.saturating_sub(MAX_BYTES as u64);
-        opened.seek(SeekFrom::Start(start))?;
-        let mut reader = BufReader::new(&mut opened);
-        if start > 0 {
-            reader.skip_until(b'\n')?;
-        }
-        return collect(file, reader, wanted, room);
+    if is_filtered || end <= back {
+        return from(0);
     }
-    collect(file, BufReader::new(opened), wanted, room)
+    match from(end - back) {
+        Ok((lines, read))
+            if lines.len() == room.lines || lines.iter().map(length).sum::<usize>() >= MAX_BYTES / 2 =>
+        {
+            Ok((lines, read))
+        }
+        Ok(_) => from(end.saturating_sub(MAX_BYTES as u64)),
+        Err(error) => Err(error),
+    }
 }
 
+/// The last lines of what is read, which begins at `origin`.
 fn collect(
     file: &LogFile,
     mut from: impl BufRead,
-    wanted: &Wanted,
+    origin: Option<LogPosition>,
+    wanted: &LogQuery,
     room: &Room,
 ) -> io::Result<(VecDeque<LogLine>, u64)> {
     let mut lines = VecDeque::new();
@@ -156,7 +249,9 @@ fn collect(
         if let Some(since) = wanted.since {
             is_recent = time_of(&line, file.json).map_or(is_recent, |time| time >= since);
         }
-        let line = told(file, line);
+        let position = origin.filter(|_| wanted.positions);
+        let position = position.map(|LogPosition { file, end }| LogPosition { file, end: end + read });
+        let line = told(file, line, position);
         if !is_recent || !matches(&line, wanted.grep.as_ref()) {
             continue;
         }
@@ -172,7 +267,7 @@ fn collect(
 fn matches(line: &LogLine, grep: Option<&Regex>) -> bool {
     match (line, grep) {
         (LogLine::Line { line, .. }, Some(grep)) => grep.is_match(line),
-        (LogLine::Line { .. } | LogLine::Missed { .. }, _) => true,
+        (LogLine::Line { .. } | LogLine::Files { .. } | LogLine::Missed { .. }, _) => true,
     }
 }
 
@@ -184,13 +279,13 @@ struct Record {
     message: String,
 }
 
-fn told(file: &LogFile, line: String) -> LogLine {
+fn told(file: &LogFile, line: String, position: Option<LogPosition>) -> LogLine {
     let LogFile { app, slot, stream, .. } = file.clone();
     match serde_json::from_str::<Record>(&line) {
         Ok(Record { instance, message, .. }) if file.json => {
-            LogLine::Line { app, slot: Some(instance), stream, line: message }
+            LogLine::Line { app, slot: Some(instance), stream, line: message, position }
         }
-        Ok(_) | Err(_) => LogLine::Line { app, slot, stream, line },
+        Ok(_) | Err(_) => LogLine::Line { app, slot, stream, line, position },
     }
 }
 
@@ -217,7 +312,6 @@ pub(super) fn text(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Write;
 
     use flate2::Compression;
@@ -227,8 +321,8 @@ mod tests {
     use super::*;
     use crate::output::Access;
 
-    fn wanted(lines: usize) -> Wanted {
-        Wanted { lines, grep: None, since: None }
+    fn wanted(lines: usize) -> LogQuery {
+        LogQuery { lines, ..LogQuery::default() }
     }
 
     fn file(path: &Path, json: bool) -> LogFile {
@@ -236,13 +330,13 @@ mod tests {
         LogFile { app, slot: None, stream: Stream::Out, path: path.to_owned(), access, json }
     }
 
-    fn lines(path: &Path, wanted: &Wanted) -> Vec<String> {
-        let lines = read(&file(path, false), wanted).unwrap();
+    fn lines(path: &Path, wanted: &LogQuery) -> Vec<String> {
+        let lines = read(&file(path, false), wanted).unwrap().lines;
         lines
             .into_iter()
             .filter_map(|line| match line {
                 LogLine::Line { line, .. } => Some(line),
-                LogLine::Missed { .. } => None,
+                LogLine::Files { .. } | LogLine::Missed { .. } => None,
             })
             .collect()
     }
@@ -295,7 +389,7 @@ mod tests {
         fs::write(&path, "five a\n").unwrap();
         assert_eq!(lines(&path, &wanted(9)), ["one a", "two b", "three a", "four b", "five a"]);
         assert_eq!(lines(&path, &wanted(2)), ["four b", "five a"]);
-        let grep = |lines| Wanted { grep: Some(Regex::new("a$").unwrap()), ..wanted(lines) };
+        let grep = |lines| LogQuery { grep: Some(Regex::new("a$").unwrap()), ..wanted(lines) };
         assert_eq!(lines(&path, &grep(9)), ["one a", "three a", "five a"]);
         assert_eq!(lines(&path, &grep(2)), ["three a", "five a"]);
     }
@@ -306,7 +400,7 @@ mod tests {
         let path = folder.path().join("web.log");
         let text = "2026-01-01T00:00:00Z: old\n more\n2026-01-01T00:00:05Z new\n more\n";
         fs::write(&path, text).unwrap();
-        let since = |time: &str| Wanted { since: Some(time.parse().unwrap()), ..wanted(9) };
+        let since = |time: &str| LogQuery { since: Some(time.parse().unwrap()), ..wanted(9) };
         assert_eq!(lines(&path, &since("2026-01-01T00:00:01Z")), ["2026-01-01T00:00:05Z new", " more"]);
         assert_eq!(lines(&path, &since("2999-01-01T00:00:00Z")), [""; 0]);
         fs::write(&path, "no time\n").unwrap();
@@ -324,7 +418,36 @@ mod tests {
             slot,
             stream: Stream::Out,
             line: line.to_owned(),
+            position: None,
         };
-        assert_eq!(read(&file(&path, true), &wanted(9)).unwrap(), [line(Some(3), "hi"), line(None, "odd")]);
+        assert_eq!(
+            read(&file(&path, true), &wanted(9)).unwrap().lines,
+            [line(Some(3), "hi"), line(None, "odd")]
+        );
+    }
+
+    #[test]
+    fn lines_after_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        fs::write(&path, "one\ntwo\nthree\n").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        let after = |inode: u64, end: u64| LogQuery {
+            after: Some(HashMap::from([(inode, end)])),
+            positions: true,
+            ..LogQuery::default()
+        };
+        assert_eq!(lines(&path, &after(inode, 4)), ["two", "three"]);
+        assert_eq!(lines(&path, &after(inode, 14)), [""; 0]);
+        let end = read(&file(&path, false), &after(inode, 8)).unwrap().lines.pop();
+        let expected = LogPosition { file: inode, end: 14 };
+        assert!(matches!(end, Some(LogLine::Line { position: Some(end), .. }) if end == expected), "{end:?}");
+        assert_eq!(lines(&path, &after(inode, 99)), ["one", "two", "three"], "it was emptied");
+        // It is rotated, twice, and goes on in another file.
+        fs::rename(&path, folder.path().join("web.log.20260101T000000.000000Z")).unwrap();
+        fs::write(folder.path().join("web.log.20260102T000000.000000Z"), "four\n").unwrap();
+        fs::write(&path, "five\n").unwrap();
+        assert_eq!(lines(&path, &after(inode, 8)), ["three", "four", "five"]);
+        assert_eq!(lines(&path, &after(0, 8)), ["five"], "a file that nobody knew");
     }
 }

@@ -6,14 +6,16 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request as HttpRequest;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header, request};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request};
 use axum::routing::{get, post};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use supervisor_protocol::control::{
-    Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, MessageSent, Progress, Stream,
+    Environments, ErrorBody, ErrorCode, ErrorDetail, Flushed, MAX_ORDER_KEY, MessageSent, ORDER_KEY,
+    Progress, Stream,
 };
 use supervisor_protocol::release::{self, RELEASE};
 use tokio::sync::{mpsc, oneshot};
@@ -58,79 +60,32 @@ pub(super) fn router(requests: Requests) -> Router {
             "/v1/logs",
             get(|State(to), query| async move { ask(to, log_query(query).map(Ask::Logs)).await }),
         )
-        .route(
-            "/v1/events",
-            get(|State(to), query| async move {
-                ask(to, selectors(query).map(|selectors| Ask::Events { selectors })).await
-            }),
-        )
-        .route(
-            "/v1/apply",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Apply)).await }),
-        )
-        .route(
-            "/v1/start",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Start)).await }),
-        )
-        .route(
-            "/v1/stop",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Stop)).await }),
-        )
-        .route(
-            "/v1/restart",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Restart)).await }),
-        )
-        .route(
-            "/v1/reload",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reload)).await }),
-        )
-        .route(
-            "/v1/abort",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Abort)).await }),
-        )
-        .route(
-            "/v1/delete",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Delete)).await }),
-        )
-        .route(
-            "/v1/scale",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Scale)).await }),
-        )
-        .route(
-            "/v1/signal",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Signal)).await }),
-        )
-        .route(
-            "/v1/send",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Send)).await }),
-        )
+        .route("/v1/events", get(|State(to), query| async move { ask(to, events_query(query)).await }))
+        .route("/v1/apply", post(|State(to), headers, request| order(to, headers, request, Ask::Apply)))
+        .route("/v1/start", post(|State(to), headers, request| order(to, headers, request, Ask::Start)))
+        .route("/v1/stop", post(|State(to), headers, request| order(to, headers, request, Ask::Stop)))
+        .route("/v1/restart", post(|State(to), headers, request| order(to, headers, request, Ask::Restart)))
+        .route("/v1/reload", post(|State(to), headers, request| order(to, headers, request, Ask::Reload)))
+        .route("/v1/abort", post(|State(to), headers, request| order(to, headers, request, Ask::Abort)))
+        .route("/v1/delete", post(|State(to), headers, request| order(to, headers, request, Ask::Delete)))
+        .route("/v1/scale", post(|State(to), headers, request| order(to, headers, request, Ask::Scale)))
+        .route("/v1/signal", post(|State(to), headers, request| order(to, headers, request, Ask::Signal)))
+        .route("/v1/send", post(|State(to), headers, request| order(to, headers, request, Ask::Send)))
         .route(
             "/v1/channel",
             get(|State(to), query| async move {
                 ask(to, selectors(query).map(|selectors| Ask::Channel { selectors })).await
             }),
         )
-        .route(
-            "/v1/reset",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reset)).await }),
-        )
-        .route(
-            "/v1/flush",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Flush)).await }),
-        )
-        .route(
-            "/v1/reopen",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Reopen)).await }),
-        )
+        .route("/v1/reset", post(|State(to), headers, request| order(to, headers, request, Ask::Reset)))
+        .route("/v1/flush", post(|State(to), headers, request| order(to, headers, request, Ask::Flush)))
+        .route("/v1/reopen", post(|State(to), headers, request| order(to, headers, request, Ask::Reopen)))
         .route(
             "/v1/upgrade",
             get(|State(to): State<Requests>| ask(to, Ok(Ask::Upgrades)))
                 .post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Upgrade)).await }),
         )
-        .route(
-            "/v1/kill",
-            post(|State(to), body| async move { ask(to, read(body).await.map(Ask::Kill)).await }),
-        )
+        .route("/v1/kill", post(|State(to), headers, request| order(to, headers, request, Ask::Kill)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(requests)
@@ -148,15 +103,43 @@ async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     json(StatusCode::METHOD_NOT_ALLOWED, to_json(&body))
 }
 
+/// Hands an order to the master and writes its answer.
+async fn order<T: DeserializeOwned>(
+    requests: Requests,
+    headers: HeaderMap,
+    request: HttpRequest,
+    to_ask: impl FnOnce(T) -> Ask,
+) -> Response<Body> {
+    match (key(&headers), read(request).await) {
+        (Ok(key), Ok(body)) => put(requests, to_ask(body), key).await,
+        (Err(error), _) | (_, Err(error)) => refusal(error),
+    }
+}
+
+/// What the client calls its order.
+fn key(headers: &HeaderMap) -> Result<Option<String>, ErrorDetail> {
+    let Some(key) = headers.get(ORDER_KEY) else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=MAX_ORDER_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        Ok(_) | Err(_) => {
+            let message = format!("{ORDER_KEY}: 1 to {MAX_ORDER_KEY} printable characters are expected");
+            Err(refuse(ErrorCode::Usage, message))
+        }
+    }
+}
+
 /// Hands a question to the master and writes its answer.
 async fn ask(requests: Requests, ask: Result<Ask, ErrorDetail>) -> Response<Body> {
-    let ask = match ask {
-        Ok(ask) => ask,
-        Err(error) => return refusal(error),
-    };
+    match ask {
+        Ok(ask) => put(requests, ask, None).await,
+        Err(error) => refusal(error),
+    }
+}
+
+async fn put(requests: Requests, ask: Ask, key: Option<String>) -> Response<Body> {
     let (reply, answer) = oneshot::channel();
     let ending = || refusal(refuse(ErrorCode::Busy, "the daemon is ending".to_owned()));
-    if requests.send(Request { ask, reply }).await.is_err() {
+    if requests.send(Request { ask, key, reply }).await.is_err() {
         return ending();
     }
     match answer.await {
@@ -214,7 +197,8 @@ async fn read<T: DeserializeOwned>(request: HttpRequest) -> Result<T, ErrorDetai
         value.and_then(|value| json.end().map(|()| value)).map_err(|error| wrong(error.to_string()))?;
     match unknown {
         None => {}
-        Some(field) if is_of_another_version(&head) => {
+        // The second version that tests build knows less than it sends.
+        Some(field) if is_of_another_version(&head) || cfg!(feature = "next-version") => {
             tracing::warn!(
                 "{}: a command of another version has sent {field}, which is passed over",
                 head.uri
@@ -260,6 +244,23 @@ fn revealing(query: RawQuery) -> Result<(Vec<String>, bool), ErrorDetail> {
     Ok((selectors, reveal))
 }
 
+fn events_query(query: RawQuery) -> Result<Ask, ErrorDetail> {
+    let (mut selectors, mut since) = (Vec::new(), None);
+    for (name, value) in pairs(query)? {
+        match name.as_str() {
+            "selector" => selectors.push(value),
+            "since" => since = Some(time(&name, &value)?),
+            _ => return Err(unknown(&name)),
+        }
+    }
+    Ok(Ask::Events { selectors, since })
+}
+
+fn time(name: &str, value: &str) -> Result<Timestamp, ErrorDetail> {
+    let message = || format!("{name}={value}: a time such as 2026-03-01T12:00:00Z is expected");
+    value.parse().map_err(|_| refuse(ErrorCode::Usage, message()))
+}
+
 fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
     let mut result = LogQuery::default();
     for (name, value) in pairs(query)? {
@@ -279,8 +280,15 @@ fn log_query(query: RawQuery) -> Result<LogQuery, ErrorDetail> {
                 let grep = regex_lite::Regex::new(&value);
                 result.grep = Some(grep.map_err(|error| bad(&format!("a regular expression ({error})")))?);
             }
-            "since" => {
-                result.since = Some(value.parse().map_err(|_| bad("a time such as 2026-03-01T12:00:00Z"))?);
+            "since" => result.since = Some(time(&name, &value)?),
+            "positions" => result.positions = value.parse().map_err(|_| bad("true or false"))?,
+            "after" => {
+                let place = value
+                    .split_once('.')
+                    .and_then(|(file, end)| Some((file.parse().ok()?, end.parse().ok()?)));
+                let (file, end): (u64, u64) =
+                    place.ok_or_else(|| bad("a file's number, a dot and a place in it"))?;
+                result.after.get_or_insert_default().insert(file, end);
             }
             _ => return Err(unknown(&name)),
         }

@@ -1,12 +1,13 @@
 //! Accepting connections: who may speak, and how many at a time.
 
 use std::convert::Infallible;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, Response};
@@ -14,12 +15,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
+use supervisor_protocol::keeper::FdRole;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::{Request, routes};
+use super::{Request, routes, to_json};
+use crate::link::Link;
+use crate::records;
 
 /// Connections served at a time; further ones wait.
 const CONNECTIONS: usize = 128;
@@ -28,16 +33,40 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers may take to leave when the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Binds the control socket, 0600, in place of what an earlier master left.
-/// That no other daemon uses it is certain: the keeper holds the lock.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
+/// The control socket of an earlier master: which file it was bound to, and the
+/// socket.
+pub(crate) type Held = (FileId, OwnedFd);
+
+/// A file, by its device and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// The control socket, 0600. That of an earlier master serves on, so that nobody
+/// is refused between two of them, unless its path leads elsewhere by now; then,
+/// and for the first master, it is bound anew. That no other daemon uses it is
+/// certain: the keeper holds the lock.
+pub(crate) fn bind(path: &Path, held: Option<Held>, link: &Link) -> io::Result<UnixListener> {
+    if let Some((file, socket)) = held
+        && file_at(path).is_ok_and(|there| there == file)
+    {
+        return UnixListener::from_std(socket.into());
+    }
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    link.put(records::CONTROL, &to_json(&file_at(path)?), &[(FdRole::Hold, listener.as_fd())]);
     Ok(listener)
+}
+
+fn file_at(path: &Path) -> io::Result<FileId> {
+    let file = fs::symlink_metadata(path)?;
+    Ok(FileId { device: file.dev(), inode: file.ino() })
 }
 
 /// The running server.

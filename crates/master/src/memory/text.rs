@@ -10,7 +10,8 @@ use supervisor_core::memo::{
     AppMemo, Awaited, BeforeMemo, FailureMemo, OperationMemo, ReturningMemo, SlotMemo, StepsMemo, WorkerMemo,
 };
 use supervisor_core::{
-    Cause, Ending, Exit, Generation, Hang, Policy, ReadyWhen, Reload, Rest, Side, Stage, Timestamp, WorkerId,
+    Cause, Ending, Exit, Generation, Hang, OperationId, Policy, ReadyWhen, Reload, Rest, Side, Stage,
+    Timestamp, WorkerId,
 };
 
 /// Bytes of a failure's words that are kept: a record is small.
@@ -57,6 +58,8 @@ struct PolicyText {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct OperationText {
+    #[serde(default)]
+    id: u64,
     stable: bool,
     at_once: usize,
     beside: bool,
@@ -87,7 +90,8 @@ struct StepsText {
 enum ReturningText {
     /// Slot, worker, and how it ended.
     Failed(u32, u64, EndingText),
-    Ordered,
+    /// By this order.
+    Ordered(Option<u64>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -444,7 +448,7 @@ impl From<ReturningMemo> for ReturningText {
             ReturningMemo::Failed(FailureMemo { slot, worker, ending }) => {
                 Self::Failed(slot, worker.0, ending.into())
             }
-            ReturningMemo::Ordered => Self::Ordered,
+            ReturningMemo::Ordered(by) => Self::Ordered(by.map(|by| by.0)),
         }
     }
 }
@@ -455,7 +459,7 @@ impl From<ReturningText> for ReturningMemo {
             ReturningText::Failed(slot, worker, ending) => {
                 Self::Failed(FailureMemo { slot, worker: WorkerId(worker), ending: ending.into() })
             }
-            ReturningText::Ordered => Self::Ordered,
+            ReturningText::Ordered(by) => Self::Ordered(by.map(OperationId)),
         }
     }
 }
@@ -465,6 +469,7 @@ impl From<&AppMemo> for AppText {
         let before =
             |before: BeforeMemo| (before.generation.0, before.instances, BTreeSet::clone(&before.wanted));
         let operation = |operation: OperationMemo| OperationText {
+            id: operation.id.0,
             stable: operation.stable,
             at_once: operation.at_once,
             beside: operation.beside,
@@ -493,6 +498,7 @@ impl From<AppText> for AppMemo {
             wanted: Rc::new(wanted),
         };
         let operation = |operation: OperationText| OperationMemo {
+            id: OperationId(operation.id),
             stable: operation.stable,
             at_once: operation.at_once,
             beside: operation.beside,

@@ -138,7 +138,8 @@ mod tests {
 
     fn piece(worker: u64, slot: u32, text: &str) -> Piece {
         let bytes = text.as_bytes().into();
-        Piece { app: "web".into(), slot, worker: WorkerId(worker), stream: Stream::Out, bytes }
+        let (worker, at) = (WorkerId(worker), Instant::now());
+        Piece { app: "web".into(), slot, worker, stream: Stream::Out, bytes, at, place: None }
     }
 
     #[track_caller]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use supervisor_protocol::control::LogPosition;
 
 use super::access::{Access, Place};
 use super::rotation::{Rotation, rotated_files, rotated_name};
@@ -55,6 +56,7 @@ enum State {
 #[derive(Debug)]
 struct Open {
     file: File,
+    inode: u64,
     size: u64,
     /// Devices and pipes are neither rotated nor cut.
     is_regular: bool,
@@ -130,6 +132,14 @@ impl Sink {
             *all += dropped;
         }
         dropped
+    }
+
+    /// Where the next byte goes, if that is a file.
+    pub(crate) fn position(&self) -> Option<LogPosition> {
+        match &self.state {
+            State::Open(open) if open.is_regular => Some(LogPosition { file: open.inode, end: open.size }),
+            State::Open(_) | State::Unopened | State::Failing => None,
+        }
     }
 
     /// Closes the file, if it was opened, and opens what is at its path now.
@@ -275,7 +285,13 @@ impl Open {
         let file = place.open(path, OpenOptions::new().append(true).create(true).mode(0o640))?;
         let metadata = file.metadata()?;
         let period_end = rotation.next(begin_of(&file, now));
-        Ok(Self { size: metadata.len(), is_regular: metadata.is_file(), period_end, file })
+        Ok(Self {
+            inode: metadata.ino(),
+            size: metadata.len(),
+            is_regular: metadata.is_file(),
+            period_end,
+            file,
+        })
     }
 
     /// Whether the file is still at its path. Notes its size, which others may

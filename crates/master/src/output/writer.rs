@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::fcntl_setpipe_size;
 use supervisor_core::WorkerId;
-use supervisor_protocol::control::Stream;
+use supervisor_protocol::control::{LogPosition, Stream};
 use supervisor_sys::poll::{Interest, Poller, Waker};
 use tokio::sync::broadcast;
 
@@ -26,7 +26,7 @@ use super::rotation::Rotation;
 use super::sink::{self, Now, Sink};
 use super::tail::Tail;
 use super::tidy::Tidy;
-use super::{Access, Command, Dropped, FlushError, NewStream, Piece};
+use super::{Access, Command, Dropped, FlushError, InFile, NewStream, Piece};
 
 /// The most that is read from a pipe at a time, bytes.
 const PIECE: usize = 256 * 1024;
@@ -437,22 +437,24 @@ impl Outlet {
         match form {
             Form::Raw => {
                 self.store(token, new, lines, now);
-                self.show(new, lines);
+                self.show(new, lines, None, now);
             }
             Form::Dated(_) | Form::Json { .. } => {
                 let mut rest = lines;
                 let mut rendered = std::mem::take(&mut self.rendered);
                 while !rest.is_empty() {
+                    let before = rest;
                     form.render(&mut rest, now.time, &mut rendered);
                     self.store(token, new, &rendered, now);
-                    if matches!(form, Form::Dated(_)) {
-                        self.show(new, &rendered);
+                    match form {
+                        Form::Raw | Form::Dated(_) => self.show(new, &rendered, None, now),
+                        Form::Json { .. } => {
+                            let said = &before[..before.len() - rest.len()];
+                            self.show(new, said, Some(&rendered), now);
+                        }
                     }
                 }
                 self.rendered = rendered;
-                if matches!(form, Form::Json { .. }) {
-                    self.show(new, lines);
-                }
             }
         }
     }
@@ -469,11 +471,25 @@ impl Outlet {
         }
     }
 
-    fn show(&self, new: &NewStream, lines: &[u8]) {
+    /// Gives lines to followers. `written` is what the file has of them, if that
+    /// is something else.
+    fn show(&self, new: &NewStream, lines: &[u8], written: Option<&[u8]>, now: Now) {
         if self.followers.receiver_count() == 0 {
             return;
         }
-        for bytes in lines.chunks(FOLLOWED) {
+        let end = new.paths.first().and_then(|path| self.sinks.get(path)?.position());
+        let mut shown = 0;
+        // Where each line is in the file must be known of all lines of a piece.
+        for bytes in lines.chunks(if written.is_some() { lines.len() } else { FOLLOWED }) {
+            shown += bytes.len();
+            let after = (lines.len() - shown) as u64;
+            let place = end.and_then(|end| {
+                let end = LogPosition { end: end.end.checked_sub(after)?, ..end };
+                let lengths = |text: &[u8]| {
+                    text.split_inclusive(|byte| *byte == b'\n').map(|line| line.len() as u64).collect()
+                };
+                Some(InFile { end, lines: written.map(lengths) })
+            });
             let NewStream { app, slot, worker, stream, .. } = new;
             let piece = Piece {
                 app: Arc::clone(app),
@@ -481,6 +497,8 @@ impl Outlet {
                 worker: *worker,
                 stream: *stream,
                 bytes: bytes.into(),
+                at: now.instant,
+                place,
             };
             // The last follower may just have left.
             let _ = self.followers.send(piece);

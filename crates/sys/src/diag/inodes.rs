@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::Errno;
 use rustix::process::Pid;
+
+use crate::process::is_ending;
 
 /// How many sockets processes may have together.
 const MOST: usize = 1 << 18;
@@ -35,15 +36,6 @@ pub fn inodes_of(pids: impl IntoIterator<Item = Pid>) -> io::Result<HashSet<u64>
         }
     }
     Ok(inodes)
-}
-
-/// Whether a process has ended, or has given up its memory on the way there. From then on its descriptors
-/// are for root to look at, whoever it belonged to.
-fn is_ending(pid: Pid) -> bool {
-    match fs::read(format!("/proc/{}/statm", pid.as_raw_pid())) {
-        Ok(pages) => pages.starts_with(b"0 "),
-        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
-    }
 }
 
 fn add_sockets_of(pid: Pid, inodes: &mut HashSet<u64>) -> Result<(), Errno> {

@@ -8,6 +8,8 @@ mod table;
 use std::fs;
 use std::io;
 
+use rustix::process::Pid;
+
 pub use descriptors::{Nameless, nameless, open_pipe};
 pub use sample::{CpuTimes, StatFile, StatmFile, pss};
 pub use stat::{failure_of_zombie, is_stopped, parent, start_time};
@@ -23,6 +25,16 @@ pub fn clock_ticks() -> u64 {
 #[must_use]
 pub fn page_size() -> u64 {
     rustix::param::page_size() as u64
+}
+
+/// Whether a process has ended, or has given up its memory on the way there; its descriptors go only after
+/// that. From then on they are for root to look at, whoever it belonged to.
+#[must_use]
+pub fn is_ending(pid: Pid) -> bool {
+    match fs::read(format!("/proc/{}/statm", pid.as_raw_pid())) {
+        Ok(pages) => pages.starts_with(b"0 "),
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+    }
 }
 
 /// A random id of this boot of the machine: start times are to be compared within one only.

@@ -4,16 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use supervisor_protocol::control::{LogLine, Progress, Status};
+use supervisor_protocol::control::{LogLine, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::order::Order;
 use super::state::{Note, Subject, Tone};
-use crate::client::{Client, Connection, Lines, decode, with_query};
+use crate::client::{BrokenOff, Client, Connection, Lines, decode, with_query};
 use crate::exit_code::{ExitCode, Failure};
+use crate::log_cursor::{LogCursor, Note as Shown};
 use crate::progress::{News as Step, Tracker};
+
+/// Where snapshots are.
+const STATUS: &str = "/v1/status";
 
 /// How often a snapshot is asked for, and a stream that has ended begun again.
 const EVERY: Duration = Duration::from_secs(1);
@@ -109,12 +112,17 @@ async fn poll(client: Arc<Client>, sender: mpsc::Sender<News>) {
     }
 }
 
+/// Asks over the connection that there is, or over a new one: another master
+/// answers.
 async fn ask(client: &Client, connection: &mut Option<Connection>) -> Result<Status, Failure> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => connection.insert(client.connect().await?),
-    };
-    Ok(decode(&connection.get("/v1/status").await?)?)
+    if let Some(connection) = connection
+        && let Ok(answer) = connection.get(STATUS).await
+    {
+        return Ok(decode(&answer)?);
+    }
+    let answer = client.get(STATUS).await?;
+    *connection = Some(client.connect().await?);
+    Ok(decode(&answer)?)
 }
 
 async fn follow_wanted(
@@ -139,23 +147,26 @@ async fn follow_wanted(
     }
 }
 
-/// Passes output on until nobody listens. A new master begins a new stream.
+/// Passes output on until nobody listens. Another master goes on where the one
+/// before was.
 async fn follow(client: &Client, wanted: Wanted, sender: &mpsc::Sender<News>) {
     let Wanted { subject, lines } = wanted;
-    let (selector, mut lines) = (subject.selector(), lines.to_string());
+    let (selector, lines) = (subject.selector(), lines.to_string());
+    let mut cursor = LogCursor::default();
     sleep(SETTLE).await;
     loop {
-        let query = [("selector", selector.as_str()), ("lines", lines.as_str()), ("follow", "true")];
-        let problem = match client.get_lines(&with_query("/v1/logs", query)).await {
+        let query = cursor.query(&lines);
+        let query = query.iter().map(|(name, value)| (*name, value.as_str()));
+        let path = with_query("/v1/logs", query.chain([("selector", selector.as_str())]));
+        let problem = match client.get_lines(&path).await {
             Ok(stream) => {
-                // What was shown before is not shown again.
-                lines = "0".to_owned();
                 if sender.send(News::Log(Arc::clone(&subject), None)).await.is_err() {
                     return;
                 }
-                match pass_on(stream, &subject, sender).await {
-                    Ok(()) => "the daemon ended the stream".to_owned(),
+                match pass_on(stream, &subject, &mut cursor, sender).await {
+                    Err(error) if error.is::<BrokenOff>() => continue,
                     Err(error) => format!("{error:#}"),
+                    Ok(()) => "the daemon ended the stream".to_owned(),
                 }
             }
             Err(failure) => format!("{:#}", failure.cause),
@@ -170,21 +181,28 @@ async fn follow(client: &Client, wanted: Wanted, sender: &mpsc::Sender<News>) {
 async fn pass_on(
     mut stream: Lines,
     subject: &Arc<Subject>,
+    cursor: &mut LogCursor,
     sender: &mpsc::Sender<News>,
 ) -> anyhow::Result<()> {
     while let Some(line) = stream.next().await? {
-        sender.send(News::Line(Arc::clone(subject), decode(&line)?)).await?;
+        let line = decode(&line)?;
+        match cursor.note(&line) {
+            Shown::Show => sender.send(News::Line(Arc::clone(subject), line)).await?,
+            Shown::Pass => {}
+            Shown::Resume => return Err(anyhow::Error::msg(BrokenOff)),
+        }
     }
     Ok(())
 }
 
 /// Gives an order and tells how it goes on, up to its outcome.
 async fn carry_out(client: &Client, order: &Order, sender: &mpsc::Sender<News>) -> Result<Note, Failure> {
-    let mut lines = order.send(client).await?;
+    let mut answer = order.send(client).await?;
     let mut tracker = Tracker::new(false, false).of_slots(std::slice::from_ref(&order.selector));
     let mut failed = None;
-    while let Some(line) = lines.next().await? {
-        let text = match tracker.note(decode::<Progress>(&line)?) {
+    loop {
+        let (_, progress) = answer.next().await?;
+        let text = match tracker.note(progress) {
             None => continue,
             Some(Step::App(app)) => tracker.ordered(&app),
             Some(Step::Step { text, .. }) => text,
@@ -195,11 +213,8 @@ async fn carry_out(client: &Client, order: &Order, sender: &mpsc::Sender<News>) 
             }
             Some(Step::Done(code)) => return Ok(outcome(order, &tracker, code, failed)),
         };
-        if sender.send(News::Order(Note { tone: Tone::Busy, text })).await.is_err() {
-            break;
-        }
+        sender.send(News::Order(Note { tone: Tone::Busy, text })).await.map_err(anyhow::Error::from)?;
     }
-    Err(anyhow!("the daemon's answer broke off before the order was over").into())
 }
 
 /// What became of an order, in one line.
@@ -226,7 +241,7 @@ fn bad(text: String) -> Note {
 
 #[cfg(test)]
 mod tests {
-    use supervisor_protocol::control::Change;
+    use supervisor_protocol::control::{Change, Progress};
 
     use super::super::order::Verb;
     use super::*;

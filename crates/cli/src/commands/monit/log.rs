@@ -42,7 +42,7 @@ impl Log {
     /// Adds a line. Whoever has scrolled up goes on seeing the same lines.
     pub(super) fn add(&mut self, line: LogLine) {
         match line {
-            LogLine::Line { app, slot, stream, line } => {
+            LogLine::Line { app, slot, stream, line, .. } => {
                 if self.entries.len() >= LINES_MAX {
                     self.entries.pop_front();
                 }
@@ -52,6 +52,7 @@ impl Log {
                     self.scroll_up(1);
                 }
             }
+            LogLine::Files { .. } => {}
             LogLine::Missed { chunks } => self.missed = self.missed.saturating_add(chunks),
         }
     }
@@ -84,7 +85,8 @@ mod tests {
     use super::*;
 
     fn line(text: impl Into<String>) -> LogLine {
-        LogLine::Line { app: "web".to_owned(), slot: Some(0), stream: Stream::Out, line: text.into() }
+        let (app, slot, stream) = ("web".to_owned(), Some(0), Stream::Out);
+        LogLine::Line { app, slot, stream, line: text.into(), position: None }
     }
 
     fn shown(log: &Log, rows: usize) -> Vec<&str> {

@@ -2,7 +2,7 @@
 
 use supervisor_protocol::control;
 
-use crate::client::{Client, Lines};
+use crate::client::{Answer, Client};
 use crate::exit_code::Failure;
 
 /// What is to be done.
@@ -46,7 +46,7 @@ impl Order {
     }
 
     /// Gives the order; the answer tells how it goes on.
-    pub(super) async fn send(&self, client: &Client) -> Result<Lines, Failure> {
+    pub(super) async fn send(&self, client: &Client) -> Result<Answer, Failure> {
         match self.verb {
             Verb::Start => self.select(client, "/v1/start").await,
             Verb::Stop => self.select(client, "/v1/stop").await,
@@ -57,13 +57,13 @@ impl Order {
         }
     }
 
-    async fn select(&self, client: &Client, path: &str) -> Result<Lines, Failure> {
+    async fn select(&self, client: &Client, path: &str) -> Result<Answer, Failure> {
         let body = control::Select { selectors: vec![self.selector.clone()], now: false };
-        client.post_lines(path, &body).await
+        client.order(path, &body).await
     }
 
-    async fn scale(&self, client: &Client, instances: &str) -> Result<Lines, Failure> {
+    async fn scale(&self, client: &Client, instances: &str) -> Result<Answer, Failure> {
         let body = control::Scale { app: self.selector.clone(), instances: instances.to_owned() };
-        client.post_lines("/v1/scale", &body).await
+        client.order("/v1/scale", &body).await
     }
 }

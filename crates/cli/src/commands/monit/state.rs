@@ -493,7 +493,7 @@ pub(super) mod tests {
 
     fn line(text: &str) -> LogLine {
         let stream = supervisor_protocol::control::Stream::Out;
-        LogLine::Line { app: "web".to_owned(), slot: Some(1), stream, line: text.to_owned() }
+        LogLine::Line { app: "web".to_owned(), slot: Some(1), stream, line: text.to_owned(), position: None }
     }
 
     #[test]

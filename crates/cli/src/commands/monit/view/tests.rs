@@ -30,7 +30,13 @@ fn web() -> Subject {
 fn busy() -> State {
     let mut state = state();
     for (stream, line) in [(Stream::Out, "hello"), (Stream::Error, "\x1b[2Joh \x1b[31mno")] {
-        let line = LogLine::Line { app: "web".to_owned(), slot: Some(1), stream, line: line.to_owned() };
+        let line = LogLine::Line {
+            app: "web".to_owned(),
+            slot: Some(1),
+            stream,
+            line: line.to_owned(),
+            position: None,
+        };
         state.add_line(&web(), line);
     }
     state

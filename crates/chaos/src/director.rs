@@ -1,0 +1,202 @@
+//! What is done when.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Mutex;
+use std::thread::{ScopedJoinHandle, scope, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::apps::{APPS, App};
+use crate::faults::{self, Fault};
+use crate::lines::{self, Lines};
+use crate::messages::{self, Messages};
+use crate::options::Options;
+use crate::orders::{self, Order};
+use crate::processes::own;
+use crate::rest::{self, Needs};
+use crate::{World, clients, locked};
+
+/// How long things go wrong between two looks at rest.
+const ROUND: Duration = Duration::from_secs(20);
+/// The longest pause between two of them, in milliseconds.
+const PAUSE: u64 = 900;
+
+/// What was seen, beside what clients count.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) before: Needs,
+    pub(crate) after: Needs,
+    /// How long the status took to be right after a master's death.
+    pub(crate) prompt: Vec<Duration>,
+    pub(crate) lines: Lines,
+    pub(crate) messages: Messages,
+}
+
+/// All of it. An error is a finding, too.
+pub(crate) fn run(world: &World, options: Options) -> Result<Seen> {
+    let mut rng = Rng::with_seed(options.seed);
+    world.story.tell(format_args!("seed {}, {:?}", options.seed, options.time));
+    start(world)?;
+    let seen = scope(|scope| {
+        for app in &APPS {
+            let Some(address) = app.port().map(|port| world.home.address(port)) else { continue };
+            for _ in 0..app.clients.map_or(0, |(clients, _, _)| clients) {
+                let seed = rng.u64(..);
+                scope.spawn(move || clients::ask(world, app, address, seed));
+            }
+        }
+        let seen = under_load(world, options, &mut rng);
+        world.give_up();
+        seen
+    });
+    let ended = end(world);
+    let (before, after, prompt) = seen?;
+    ended?;
+    Ok(Seen { before, after, prompt, lines: lines::check(world)?, messages: messages::check(world)? })
+}
+
+/// Declares all apps.
+fn start(world: &World) -> Result<()> {
+    for app in &APPS {
+        let file = world.home.path(&format!("{}.yaml", app.name));
+        fs::write(&file, app.file(&world.home, app.instances, 0, None))?;
+        let output = world.home.run(&["start", &file.display().to_string()])?;
+        ensure!(output.status.success(), "{}: {}", app.name, String::from_utf8_lossy(&output.stderr));
+    }
+    rest::reach(world)
+}
+
+/// What is done while clients ask.
+fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, Needs, Vec<Duration>)> {
+    // The first master has not adopted anything: others are compared with one that has.
+    rest::replace_master(world)?;
+    rest::reach(world)?;
+    // It keeps files of all workers open as soon as it has looked at them.
+    sleep(Duration::from_secs(3));
+    let before = rest::needs(world)?;
+    let end = Instant::now() + options.time;
+    let mut prompt = Vec::new();
+    while Instant::now() < end && !world.is_over() {
+        go_wrong(world, rng, end.min(Instant::now() + ROUND));
+        if world.is_over() {
+            break;
+        }
+        world.story.tell("rest");
+        rest::reach(world)?;
+        prompt.push(rest::replace_master(world)?);
+        world.story.tell("all is as it should be");
+    }
+    if !world.is_over() {
+        as_in_the_beginning(world)?;
+    }
+    let after = rest::no_leak(world, &before)?;
+    Ok((before, after, prompt))
+}
+
+/// A round of faults and orders; returns when all have come to their end.
+fn go_wrong(world: &World, rng: &mut Rng, end: Instant) {
+    let under_way: Mutex<BTreeSet<String>> = Mutex::default();
+    scope(|scope| {
+        let mut threads: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
+        while Instant::now() < end && !world.is_over() {
+            let mut own = rng.fork();
+            if rng.u32(0..5) < 2 {
+                if let Some((app, order)) = choose_order(world, rng) {
+                    threads.push(scope.spawn(move || note(world, orders::carry_out(world, app, order))));
+                }
+            } else {
+                let fault = Fault::choose(rng);
+                let name = format!("{fault:?}");
+                if !fault.is_exclusive() || locked(&under_way).insert(name.clone()) {
+                    let under_way = &under_way;
+                    threads.push(scope.spawn(move || {
+                        note(world, faults::inject(world, fault, &mut own));
+                        locked(under_way).remove(&name);
+                    }));
+                }
+            }
+            sleep(Duration::from_millis(rng.u64(0..PAUSE)));
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                world.find("a thread of this program panicked".to_owned());
+            }
+        }
+    });
+}
+
+fn note(world: &World, result: Result<()>) {
+    if let Err(error) = result {
+        world.find(format!("{error:#}"));
+    }
+}
+
+/// An order for an app that none is under way for.
+fn choose_order(world: &World, rng: &mut Rng) -> Option<(&'static App, Order)> {
+    let app = APPS.get(rng.usize(0..APPS.len()))?;
+    world.with_wanted(app.name, |wanted| {
+        // What is not known for sure is looked at when all is at rest.
+        if wanted.is_busy || wanted.is_uncertain {
+            return None;
+        }
+        wanted.is_busy = true;
+        Some((app, Order::choose(app, wanted, rng)))
+    })
+}
+
+/// As many workers as in the beginning, so that what they need can be compared.
+fn as_in_the_beginning(world: &World) -> Result<()> {
+    for app in &APPS {
+        for words in [["start", app.name, ""], ["scale", app.name, &app.instances.to_string()]] {
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            let output = world.home.run(&words)?;
+            ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        world.with_wanted(app.name, |wanted| {
+            wanted.instances = app.instances;
+            wanted.stopped.clear();
+        });
+    }
+    rest::reach(world)?;
+    check_declared(world)
+}
+
+/// What is on disk is what is so.
+fn check_declared(world: &World) -> Result<()> {
+    let state: Value = serde_json::from_slice(&fs::read(world.home.daemon("state/state.json"))?)?;
+    let apps = state["apps"].as_array().context("the state file has no apps")?;
+    for app in &APPS {
+        let declared: Vec<&Value> =
+            apps.iter().filter(|entry| entry["settings"]["name"] == app.name).collect();
+        let [declared] = declared.as_slice() else {
+            anyhow::bail!("the state file has {declared:?} of {}", app.name)
+        };
+        ensure!(
+            declared["instances"] == app.instances && declared["stopped"] == serde_json::json!([]),
+            "the state file has {} instances of {}, and {} are stopped",
+            declared["instances"],
+            app.name,
+            declared["stopped"]
+        );
+    }
+    Ok(())
+}
+
+/// Ends the daemon. Nothing may be left.
+fn end(world: &World) -> Result<()> {
+    let output = world.home.run(&["kill"])?;
+    ensure!(output.status.success(), "`kill` fails: {}", String::from_utf8_lossy(&output.stderr));
+    let begin = Instant::now();
+    loop {
+        let left = own(world.home.folder())?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(10), "left when the daemon has ended: {left:?}");
+        sleep(Duration::from_millis(50));
+    }
+}

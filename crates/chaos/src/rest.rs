@@ -1,0 +1,215 @@
+//! What must be so when nothing is under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use supervisor_sys::diag::Diag;
+
+use crate::World;
+use crate::apps::{APPS, App};
+use crate::faults::{daemon, pid_of};
+use crate::orders::Wanted;
+use crate::processes::{Number, Process, own};
+use crate::story::Trouble;
+
+/// How long it may take until all is as it should be: the longest pause between two starts is 18 s, and old
+/// sockets are watched for 10 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How soon after a master's death the status must be right.
+const PROMPT: Duration = Duration::from_secs(5);
+/// How many descriptors more than in the beginning there may be: what is open for a moment.
+const MOMENTARY: usize = 8;
+
+/// What keeper and master need.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    pub(crate) keeper: Need,
+    pub(crate) master: Need,
+}
+
+/// What one of them needs.
+#[derive(Debug)]
+pub(crate) struct Need {
+    descriptors: BTreeMap<String, usize>,
+    /// In KiB.
+    memory: u64,
+}
+
+impl Need {
+    fn of(number: Number) -> Result<Self> {
+        let process = Process::open(number)?;
+        Ok(Self { descriptors: process.descriptors()?, memory: process.memory()? })
+    }
+
+    fn is_about(&self, other: &Self) -> bool {
+        let open = |need: &Self| need.descriptors.values().sum::<usize>();
+        open(self) <= open(other) + MOMENTARY
+    }
+}
+
+impl Display for Need {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let descriptors: usize = self.descriptors.values().sum();
+        write!(formatter, "{descriptors} descriptors, {} KiB", self.memory)
+    }
+}
+
+/// An app's state.
+pub(crate) fn state(world: &World, name: &str) -> Option<String> {
+    Some(find(&world.home.ask("/v1/status").ok()?, name)?["state"].as_str()?.to_owned())
+}
+
+fn find<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    status["apps"].as_array()?.iter().find(|app| app["name"] == name)
+}
+
+/// Waits until all is as it should be. An error that says what is not.
+pub(crate) fn reach(world: &World) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let seen = look(world);
+        if seen.is_ok() || begin.elapsed() > PATIENCE {
+            return seen.with_context(|| format!("not at rest within {PATIENCE:?}"));
+        }
+        sleep(Duration::from_millis(100));
+    }
+}
+
+fn look(world: &World) -> Result<()> {
+    let status = world.home.ask("/v1/status").context("the daemon does not answer")?;
+    let mut workers: BTreeMap<String, BTreeSet<Number>> = BTreeMap::new();
+    for app in &APPS {
+        let seen = find(&status, app.name).with_context(|| format!("{} is unknown", app.name))?;
+        let pids = check_app(world, app, seen)?;
+        if let Some(port) = app.port() {
+            let listening = Diag::new()?.listeners(Some(port))?;
+            let address = world.home.address(port);
+            let listening = listening.iter().filter(|listening| listening.local == address).count();
+            ensure!(
+                listening == pids.len(),
+                "{listening} sockets listen for {} workers of {}",
+                pids.len(),
+                app.name
+            );
+        }
+        workers.insert(app.name.to_owned(), pids);
+    }
+    check_processes(world, &status, &workers)
+}
+
+/// Returns the pids of its workers.
+fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>> {
+    let name = app.name;
+    ensure!(seen["state"] == "online", "{name} is {}: {}", seen["state"], seen["reason"]);
+    let count = |field: &str| seen["instances"][field].as_u64().and_then(|count| usize::try_from(count).ok());
+    let list = seen["workers"].as_array().context("no workers")?;
+    let slots: Vec<usize> = list
+        .iter()
+        .filter(|worker| worker["state"] != "stopped")
+        .filter_map(|worker| worker["slot"].as_u64()?.try_into().ok())
+        .collect();
+    let stopped: BTreeSet<usize> = list
+        .iter()
+        .filter(|worker| worker["state"] == "stopped")
+        .filter_map(|worker| worker["slot"].as_u64()?.try_into().ok())
+        .collect();
+    let total = slots.len() + stopped.len();
+    world.with_wanted(name, |wanted| -> Result<()> {
+        if wanted.is_uncertain {
+            *wanted =
+                Wanted { instances: total, stopped: stopped.clone(), is_uncertain: false, ..wanted.clone() };
+        }
+        let should: Vec<usize> =
+            (0..wanted.instances).filter(|slot| !wanted.stopped.contains(slot)).collect();
+        ensure!(slots == should, "{name} has workers in the slots {slots:?}, not {should:?}");
+        Ok(())
+    })?;
+    for field in ["wanted", "ready", "running"] {
+        ensure!(
+            count(field) == Some(slots.len()),
+            "{name}: {} of {}: {}",
+            field,
+            slots.len(),
+            seen["instances"]
+        );
+    }
+    let running: Vec<&Value> = list.iter().filter(|worker| worker["state"] != "stopped").collect();
+    for worker in &running {
+        ensure!(worker["state"] == "ready", "a worker of {name} is {}", worker["state"]);
+        ensure!(
+            app.port().is_none() || worker["in_rotation"] == true,
+            "a worker of {name} is out of rotation"
+        );
+    }
+    Ok(running.iter().filter_map(|worker| pid_of(worker)).collect())
+}
+
+/// Every process is known, and every one that is known is there.
+fn check_processes(
+    world: &World,
+    status: &Value,
+    workers: &BTreeMap<String, BTreeSet<Number>>,
+) -> Result<()> {
+    let all = own(world.home.folder())?;
+    for (name, known) in workers {
+        let there: BTreeSet<Number> =
+            all.iter().filter(|own| own.app.as_ref() == Some(name)).map(|own| own.number).collect();
+        ensure!(there == *known, "{name}: the status knows {known:?}, and there are {there:?}");
+    }
+    let daemons: BTreeSet<Number> =
+        all.iter().filter(|own| own.app.is_none() && !own.zombie).map(|own| own.number).collect();
+    let known = ["pid", "keeper_pid"].map(|field| status["daemon"][field].as_u64().unwrap_or_default());
+    let known: BTreeSet<Number> = known.into_iter().filter_map(|number| number.try_into().ok()).collect();
+    ensure!(daemons == known, "keeper and master are {known:?}, and there are {all:?}");
+    let zombies: Vec<Number> = all.iter().filter(|own| own.zombie).map(|own| own.number).collect();
+    ensure!(zombies.is_empty(), "nobody reaps {zombies:?}");
+    Ok(())
+}
+
+/// Kills the master, and waits until the status is right. Returns how long that took.
+pub(crate) fn replace_master(world: &World) -> Result<Duration> {
+    let (_, master) = daemon(world)?;
+    let trouble = world.story.trouble(Trouble::Master, None);
+    let begin = Instant::now();
+    Process::open(master)?.signal(supervisor_sys::signal::Signal::KILL);
+    loop {
+        let seen = daemon(world).and_then(|(_, now)| {
+            ensure!(now != master, "it still answers");
+            look(world)
+        });
+        let took = begin.elapsed();
+        match seen {
+            Ok(()) => {
+                world.story.over(trouble);
+                return Ok(took);
+            }
+            Err(error) if took > PROMPT => {
+                return Err(error.context(format!("the status is wrong {took:?} after a master's death")));
+            }
+            Err(_) => sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// What keeper and master need now.
+pub(crate) fn needs(world: &World) -> Result<Needs> {
+    let (keeper, master) = daemon(world)?;
+    Ok(Needs { keeper: Need::of(keeper)?, master: Need::of(master)? })
+}
+
+/// Waits until no more descriptors are open than there were with as many workers.
+pub(crate) fn no_leak(world: &World, before: &Needs) -> Result<Needs> {
+    let begin = Instant::now();
+    loop {
+        let now = needs(world)?;
+        if world.is_over() || now.keeper.is_about(&before.keeper) && now.master.is_about(&before.master) {
+            return Ok(now);
+        }
+        ensure!(begin.elapsed() < PATIENCE, "descriptors leak: {now:?}, and {before:?} in the beginning");
+        sleep(Duration::from_millis(200));
+    }
+}

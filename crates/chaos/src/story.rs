@@ -1,0 +1,139 @@
+//! What was done when: for the reader, and for those who judge what followed.
+
+use std::collections::HashSet;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use crate::locked;
+
+/// Milliseconds since 1970: workers note them, too.
+pub(crate) type Moment = u64;
+
+/// The time.
+pub(crate) fn now() -> Moment {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(Moment::MAX)
+}
+
+/// What may explain that something is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// A worker was struck, or stands still.
+    Worker,
+    /// There is no master, or it stands still.
+    Master,
+    /// The keeper stands still.
+    Keeper,
+    /// Nobody can fork.
+    Forks,
+    /// No descriptors are left.
+    Descriptors,
+    /// No space is left.
+    Disk,
+    /// A worker sends more than its siblings may be able to take.
+    Flood,
+    /// Nobody is to serve the app.
+    Nobody,
+}
+
+/// A time of trouble.
+#[derive(Debug)]
+struct Span {
+    trouble: Trouble,
+    app: Option<&'static str>,
+    begin: Moment,
+    /// `None`: it goes on.
+    end: Option<Moment>,
+}
+
+/// A worker that was struck, and the clients whose connections it had accepted.
+#[derive(Debug)]
+pub(crate) struct Strike {
+    pub(crate) at: Moment,
+    pub(crate) peers: HashSet<SocketAddr>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Story {
+    begin: Moment,
+    lines: Mutex<Vec<String>>,
+    file: Mutex<File>,
+    spans: Mutex<Vec<Span>>,
+    strikes: Mutex<Vec<Strike>>,
+}
+
+impl Story {
+    /// One that begins now, and is also written to a file.
+    pub(crate) fn new(file: &Path) -> Result<Self> {
+        Ok(Self {
+            begin: now(),
+            lines: Mutex::default(),
+            file: Mutex::new(File::create(file)?),
+            spans: Mutex::default(),
+            strikes: Mutex::default(),
+        })
+    }
+
+    /// Notes what was done or seen.
+    pub(crate) fn tell(&self, what: impl Display) {
+        let line = format!("{:>10} {what}", self.since_begin(now()));
+        // The story in memory is what counts.
+        let _ = writeln!(locked(&self.file), "{line}");
+        locked(&self.lines).push(line);
+    }
+
+    /// A time as the story shows it.
+    pub(crate) fn since_begin(&self, moment: Moment) -> impl Display + use<> {
+        let millis = moment.saturating_sub(self.begin);
+        fmt::from_fn(move |formatter| formatter.pad(&format!("{}.{:03} s", millis / 1000, millis % 1000)))
+    }
+
+    /// The last lines.
+    pub(crate) fn last(&self, lines: usize) -> String {
+        let all = locked(&self.lines);
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Trouble begins. Returns what [`Self::over`] wants.
+    pub(crate) fn trouble(&self, trouble: Trouble, app: Option<&'static str>) -> usize {
+        let mut spans = locked(&self.spans);
+        spans.push(Span { trouble, app, begin: now(), end: None });
+        spans.len() - 1
+    }
+
+    /// It is over.
+    pub(crate) fn over(&self, number: usize) {
+        if let Some(span) = locked(&self.spans).get_mut(number) {
+            span.end = Some(now());
+        }
+    }
+
+    /// Whether there was such trouble, for this app or all, between two times.
+    pub(crate) fn was(&self, trouble: Trouble, app: Option<&str>, from: Moment, to: Moment) -> bool {
+        locked(&self.spans).iter().any(|span| {
+            span.trouble == trouble
+                && (span.app.is_none() || app.is_none() || span.app == app)
+                && span.begin <= to
+                && span.end.is_none_or(|end| end >= from)
+        })
+    }
+
+    /// A worker is about to be struck.
+    pub(crate) fn strike(&self, strike: Strike) {
+        locked(&self.strikes).push(strike);
+    }
+
+    /// Whether this client's connection had been accepted by a worker that was struck, between two times.
+    pub(crate) fn was_struck(&self, client: SocketAddr, from: Moment, to: Moment) -> bool {
+        let strikes = locked(&self.strikes);
+        strikes.iter().any(|strike| (from..=to).contains(&strike.at) && strike.peers.contains(&client))
+    }
+}
