@@ -8,6 +8,7 @@ from typing import Callable, NamedTuple
 from .calls import calls
 from .channel import channel
 from .crash import crash
+from .crash_loaded import crash_loaded
 from .failures import failures
 from .logs import logs
 from .memory import memory
@@ -34,6 +35,7 @@ ITEMS = {
     "failures": Item(failures, 20, ("node", "pm2", "gunicorn")),
     "steady": Item(steady, 25, ("node", "pm2", "wrk")),
     "crash": Item(crash, 15, MANAGERS),
+    "crash-loaded": Item(crash_loaded, 5, ()),
     "start": Item(start, 20, MANAGERS),
     "memory": Item(memory, 20, MANAGERS),
     "status": Item(status, 8, MANAGERS),

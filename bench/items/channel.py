@@ -15,7 +15,7 @@ from stats import median, quantile
 from turns import figures, in_turns
 
 RECEIVERS = 7
-RATE, RATE_MESSAGES = 1000, 5000
+RATE, RATE_MESSAGES = 1000, 6000
 # What one sample is made of.
 SPEED, P99, CPU = 0, 1, 2
 

@@ -375,6 +375,77 @@ fn an_operator_sends_and_looks_on() {
 }
 
 #[test]
+fn an_onlooker_that_does_not_look() {
+    let home = Home::new();
+    let all = start(&home, 2, "ipc_max_message: 1M");
+    let mut tail = home.command(&["tail-channel", "web", "--json"]).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    tell(&home, all[0], "global.timer = setInterval(() => process.send({z: 1}), 10); 0");
+    assert_eq!(next()["message"], json!({"z": 1}));
+    tell(&home, all[0], "clearInterval(global.timer); process.send({z: 2})");
+    while next()["message"] == json!({"z": 1}) {}
+
+    process::signal(tail.id(), Signal::STOP);
+    let count = 5_000;
+    let sent = format!("for (let n = 0; n < {count}; n++) process.send({{n, x: 'x'.repeat(4000)}})");
+    tell(&home, all[0], &sent);
+    let received = |app: &Value| app["workers"][0]["channel"]["received"].as_u64().unwrap();
+    let before = received(&home.app("web"));
+    home.app_when("web", "has sent all", |app| received(app) >= before.max(count));
+    tell(&home, all[0], "process.send({long: 'x'.repeat(100000)})");
+    tell(&home, all[0], "process.send('end')");
+    process::signal(tail.id(), Signal::CONT);
+    let (mut shown, mut missed, mut last) = (0, 0, Value::Null);
+    while last["message"] != "end" {
+        last = next();
+        shown += u64::from(last["message"]["n"].is_u64());
+        missed += last["missed"].as_u64().unwrap_or(0);
+        assert!(last["bytes"].is_null() || last == json!({"app": "web", "slot": 0, "bytes": 100_011}));
+    }
+    assert_eq!(shown + missed, count, "what is not shown is counted");
+    assert!(missed > 0, "all was kept for it");
+    process::kill(tail.id());
+    tail.wait().unwrap();
+}
+
+#[test]
+fn a_flood_is_the_flooders_own() {
+    let home = Home::new();
+    let app = |name: &str| {
+        let settings = format!(
+            "command: [{}, {}]
+            cwd: {}
+            instances: 2
+            min_uptime: 50ms
+            ipc_buffer: 256K",
+            text(&installed("node")),
+            text(&fixture("channel.js")),
+            text(&home.path("")),
+        );
+        (name.to_owned(), settings)
+    };
+    let apps = [app("web"), app("calm")];
+    home.write_apps("app.yaml", &apps.each_ref().map(|(name, settings)| (name.as_str(), settings.as_str())));
+    home.ok(&["start", "app.yaml"]);
+    let (loud, calm) = (home.pids("web"), home.pids("calm"));
+    // The sibling does not even read.
+    process::signal(loud[1], Signal::STOP);
+    let flood = "let left = 0; const more = () => { while (left < 400) { left++; \
+        process.send({broadcast: true, x: 'x'.repeat(1000)}, () => { if (--left === 0) more(); }); } }; more(); 0";
+    tell(&home, loud[0], flood);
+    home.app_when("web", "is loud", |app| app["workers"][1]["channel"]["dropped"].as_u64() > Some(10_000));
+    for n in 0..200 {
+        tell(&home, calm[0], &format!("process.send({{broadcast: true, from: 'a', n: {n}}})"));
+    }
+    until("all have come", || numbers(&home, calm[1], "a").len() == 200);
+    assert_eq!(home.app("calm")["workers"][1]["channel"]["dropped"], 0);
+    let queued = home.app("web")["workers"][1]["channel"]["queued_bytes"].as_u64().unwrap();
+    assert!(queued <= 256 << 10, "{queued}");
+    process::signal(loud[1], Signal::CONT);
+}
+
+#[test]
 fn the_next_master_goes_on_relaying() {
     let home = Home::new();
     let workers = start(&home, 3, "");

@@ -36,6 +36,7 @@ mod deaths;
 mod describe;
 mod environment;
 mod events;
+mod express;
 mod json;
 mod keeper_death;
 mod lacks;

@@ -58,6 +58,14 @@ pub(crate) fn in_python_environment(name: &str) -> PathBuf {
     path
 }
 
+/// Where Node finds the packages that `scripts/setup` installs.
+#[track_caller]
+pub(crate) fn node_packages() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/node/node_modules");
+    assert!(path.join("express").is_dir(), "express is not in {}: run scripts/setup", path.display());
+    path
+}
+
 /// Where programs are looked for: the tests' own `PATH`, and where daemons are.
 pub(crate) fn search_path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())

@@ -56,7 +56,14 @@ fn json_has_the_documented_shape() {
     let status: Value = serde_json::from_str(&printed.stdout).unwrap();
     check_shape(&status, &[("schema", "number"), ("daemon", "object"), ("apps", "list")]);
     assert_eq!(status["schema"], 1);
-    let daemon = [("version", "string"), ("pid", "number"), ("keeper_pid", "number"), ("uptime_s", "number")];
+    let daemon = [
+        ("version", "string"),
+        ("pid", "number"),
+        ("keeper_pid", "number"),
+        ("uptime_s", "number"),
+        ("safe_mode", "null"),
+        ("problems", "list"),
+    ];
     check_shape(&status["daemon"], &daemon);
     for app in status["apps"].as_array().unwrap() {
         check_shape(

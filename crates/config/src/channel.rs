@@ -31,7 +31,8 @@ pub struct ChannelOptions {
     pub max_message: u64,
     /// What may wait for a worker that does not read, in bytes.
     pub buffer: u64,
-    /// How many of the last messages of each topic can be asked for again.
+    /// How many of the last messages of each topic can be asked for again, unless
+    /// they say so themselves.
     pub retain: u32,
     /// Other apps whose workers may send messages to this one's.
     pub from: Vec<String>,

@@ -14,6 +14,8 @@ mod hub;
 mod inbound;
 mod outbound;
 mod ports;
+#[cfg(test)]
+mod random_lives;
 mod relay;
 mod requests;
 #[cfg(test)]
@@ -39,7 +41,8 @@ use relay::Relay;
 
 use crate::link::Notes;
 
-/// Messages that wait for a slow listener before it misses some.
+/// Messages that wait for a slow listener before it misses some. None of them
+/// is longer than [`outbound::PIECE`].
 const RING: usize = 1024;
 
 /// A message of a worker, for those who look at the channel.
@@ -48,7 +51,10 @@ pub(crate) struct Overheard {
     pub(crate) app: Arc<str>,
     pub(crate) slot: u32,
     /// Without its end.
-    pub(crate) line: Arc<[u8]>,
+    pub(crate) text: Arc<[u8]>,
+    /// How long it is: longer than the text, which is empty then, when it is
+    /// too long to be shown.
+    pub(crate) bytes: usize,
 }
 
 /// A worker's channel.

@@ -7,6 +7,6 @@ mod ask;
 mod line;
 mod tell;
 
-pub use ask::{Ask, BadAsk, Change, MAX_TIMEOUT, MAX_TOPIC, To};
+pub use ask::{Ask, BadAsk, Change, MAX_RETAIN, MAX_TIMEOUT, MAX_TOPIC, To};
 pub use line::{BadLine, Line};
 pub use tell::{Peer, Tell};

@@ -409,9 +409,12 @@ pub struct Overheard {
     /// The slot of the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
-    /// What it said, as it stands.
+    /// What it said, as it stands, unless that is too long to be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<RawValue>>,
+    /// How long a message is that is not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
     /// How many messages were left out here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,

@@ -77,12 +77,22 @@ impl Channel {
         self.ask(&ask).await
     }
 
-    /// As [`crate::Channel::subscribe`], with what is retained if `replay`.
+    /// As [`crate::Channel::publish_retained`].
+    ///
+    /// # Errors
+    ///
+    /// When `data` has no JSON form, or the channel is closed.
+    pub async fn publish_retained(&self, topic: &str, data: &impl Serialize, count: u32) -> io::Result<()> {
+        let ask = json!({"publish": topic, "data": message::value(data)?, "retain": count});
+        self.ask(&ask).await
+    }
+
+    /// As [`crate::Channel::subscribe_with_replay`]; none are replayed with 0.
     ///
     /// # Errors
     ///
     /// When the channel is closed.
-    pub async fn subscribe(&self, topics: &[&str], replay: bool) -> io::Result<()> {
+    pub async fn subscribe(&self, topics: &[&str], replay: u32) -> io::Result<()> {
         self.ask(&json!({"subscribe": topics, "replay": replay})).await
     }
 

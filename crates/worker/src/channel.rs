@@ -100,6 +100,15 @@ impl Channel {
         self.ask(&json!({"publish": topic, "data": message::value(data)?}))
     }
 
+    /// Publishes, and lets the last `count` messages of the topic be replayed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::publish`].
+    pub fn publish_retained(&self, topic: &str, data: &impl Serialize, count: u32) -> io::Result<()> {
+        self.ask(&json!({"publish": topic, "data": message::value(data)?, "retain": count}))
+    }
+
     /// Gets messages about these topics from now on. A topic may end in `*`.
     ///
     /// # Errors
@@ -109,13 +118,14 @@ impl Channel {
         self.ask(&json!({"subscribe": topics}))
     }
 
-    /// The same, with what is retained of them before (`ipc_retain`).
+    /// The same, with the last `count` messages of each before, as far as they
+    /// are retained.
     ///
     /// # Errors
     ///
     /// As [`Self::publish`].
-    pub fn subscribe_with_replay(&self, topics: &[&str]) -> io::Result<()> {
-        self.ask(&json!({"subscribe": topics, "replay": true}))
+    pub fn subscribe_with_replay(&self, topics: &[&str], count: u32) -> io::Result<()> {
+        self.ask(&json!({"subscribe": topics, "replay": count}))
     }
 
     /// Gets them no more.
@@ -230,8 +240,10 @@ mod tests {
         assert_eq!(said(), json!({"broadcast": true, "cmd": "evict"}));
         channel.publish("a", &[1, 2]).unwrap();
         assert_eq!(said(), json!({"supervisor": {"publish": "a", "data": [1, 2]}}));
-        channel.subscribe_with_replay(&["a.*"]).unwrap();
-        assert_eq!(said(), json!({"supervisor": {"subscribe": ["a.*"], "replay": true}}));
+        channel.publish_retained("a", &7, 5).unwrap();
+        assert_eq!(said(), json!({"supervisor": {"publish": "a", "data": 7, "retain": 5}}));
+        channel.subscribe_with_replay(&["a.*"], 5).unwrap();
+        assert_eq!(said(), json!({"supervisor": {"subscribe": ["a.*"], "replay": 5}}));
         channel.ready().unwrap();
         assert_eq!(said(), json!("ready"));
 

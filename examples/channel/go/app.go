@@ -21,7 +21,7 @@ func main() {
 	}
 	var cache sync.Map
 	channel.OnLost = func(int) { cache.Clear() }
-	channel.Subscribe("cache.*", false, func(topic string, _ json.RawMessage) any {
+	channel.Subscribe("cache.*", 0, func(topic string, _ json.RawMessage) any {
 		cache.Delete(strings.TrimPrefix(topic, "cache."))
 		return nil
 	})

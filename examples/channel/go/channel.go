@@ -78,8 +78,15 @@ func (c *Channel) Publish(topic string, data any) error {
 	return c.ask(map[string]any{"publish": topic, "data": data})
 }
 
-// Subscribe has the handler called for each message; replay asks for what is retained.
-func (c *Channel) Subscribe(topic string, replay bool, handler Handler) error {
+// PublishRetained does the same, and the last messages of the topic, as many as
+// count, can be replayed.
+func (c *Channel) PublishRetained(topic string, data any, count int) error {
+	return c.ask(map[string]any{"publish": topic, "data": data, "retain": count})
+}
+
+// Subscribe has the handler called for each message, and for the last ones before
+// that are retained, as many as replay.
+func (c *Channel) Subscribe(topic string, replay int, handler Handler) error {
 	c.mutex.Lock()
 	c.handlers[topic] = handler
 	c.mutex.Unlock()

@@ -34,9 +34,9 @@ process.on('message', async (message) => {
 });
 
 module.exports = {
-  /** Sends data to the other workers that have subscribed to the topic. */
-  publish: (topic, data = null, to = 'others') => ask({ publish: topic, data, to }),
-  /** Calls handler(data, from) for each message; what it returns is the reply to a request. */
+  /** Sends data to the other workers that have subscribed to the topic. The last `retain` can be replayed. */
+  publish: (topic, data = null, { to = 'others', retain } = {}) => ask({ publish: topic, data, to, retain }),
+  /** Calls handler(data, from) for each message, and for the last `replay` before; what it returns is the reply to a request. */
   subscribe(topic, handler, { replay = false } = {}) {
     handlers.set(topic, handler);
     ask({ subscribe: topic, replay });

@@ -39,12 +39,12 @@ class _Base:
         """Sends an object to all other ready workers."""
         self.write({"broadcast": True, **members})
 
-    def publish(self, topic, data=None, to="others"):
-        """Sends data to the other workers that have subscribed to the topic."""
-        self.ask(publish=topic, data=data, to=to)
+    def publish(self, topic, data=None, to="others", retain=None):
+        """Sends data to the other workers that have subscribed to the topic. The last `retain` can be replayed."""
+        self.ask(publish=topic, data=data, to=to, retain=retain)
 
     def subscribe(self, topic, handler, replay=False):
-        """Calls handler(topic, data) for each message; what it returns is the reply to a request."""
+        """Calls handler(topic, data) for each message, and for the last `replay` before; what it returns is the reply to a request."""
         self.handlers[topic] = handler
         self.ask(subscribe=topic, replay=replay)
 

@@ -17,10 +17,10 @@ class Channel
   # Sends an object to all other ready workers.
   def broadcast(**members) = write({ broadcast: true, **members })
 
-  # Sends data to the other workers that have subscribed to the topic.
-  def publish(topic, data = nil, to: 'others') = ask({ publish: topic, data: data, to: to })
+  # Sends data to the other workers that have subscribed to the topic. The last `retain` can be replayed.
+  def publish(topic, data = nil, to: 'others', retain: nil) = ask({ publish: topic, data: data, to: to, retain: retain })
 
-  # Calls the block with topic and data; what it returns is the reply to a request.
+  # Calls the block with topic and data of each message, and of the last `replay` before; what it returns is the reply to a request.
   def subscribe(topic, replay: false, &block)
     @lock.synchronize { @handlers[topic] = block }
     ask({ subscribe: topic, replay: replay })

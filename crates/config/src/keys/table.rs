@@ -462,7 +462,7 @@ pub(crate) const KEYS: &[Key] = &[
         group: Channel,
         takes: Takes::Number(0, 10_000),
         default: Value("0"),
-        doc: "How many of the last messages of each topic a worker can ask for when it subscribes.",
+        doc: "How many of the last messages of each topic a worker can ask for when it subscribes, unless a message's own `retain` says it.",
     },
     Key {
         name: "ipc_from",

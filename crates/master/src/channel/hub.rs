@@ -23,7 +23,7 @@ pub(super) struct Member {
     pub(super) app: Arc<str>,
     pub(super) slot: u32,
     pub(super) generation: u64,
-    /// How many of the last messages of each topic its app retains.
+    /// How many of the last messages of a topic its app retains, unless they say so.
     pub(super) retain: usize,
     /// How many bytes these may have.
     pub(super) retain_bytes: usize,
@@ -164,7 +164,9 @@ impl Hub {
         out: &mut impl Deliver,
     ) -> Meaning {
         match ask {
-            Ask::Publish { topic, to, data } => self.publish(from, &topic, &to, data, out),
+            Ask::Publish { topic, to, retain, data } => {
+                self.publish(from, &Publication { topic: &topic, to, retain, data }, out);
+            }
             Ask::Subscribe { topics, replay } => self.subscribe(from, &topics, replay, out),
             Ask::Unsubscribe { topics } => {
                 if let Some(seat) = self.seats.get_mut(&from) {
@@ -211,7 +213,8 @@ impl Hub {
         self.seats.get(&worker).map(|seat| seat.member.slot)
     }
 
-    fn publish(&mut self, from: WorkerId, topic: &str, to: &To, data: &RawValue, out: &mut impl Deliver) {
+    fn publish(&mut self, from: WorkerId, publication: &Publication<'_>, out: &mut impl Deliver) {
+        let Publication { topic, to, retain, data } = publication;
         let Some(Seat { member, .. }) = self.seats.get(&from) else { return };
         let app = match to {
             To::Others | To::All | To::Slot(_) => &member.app,
@@ -240,12 +243,12 @@ impl Hub {
                 out.deliver(*id, &line);
             }
         }
-        let keep = group.all.last().and_then(|last| self.seats.get(last));
-        let keep = keep.map(|seat| (seat.member.retain, seat.member.retain_bytes));
-        if let (Some((retain, bytes)), Some(group), To::Others | To::All | To::App(_)) =
-            (keep, self.apps.get_mut(&app), to)
+        let newest = group.all.last().and_then(|last| self.seats.get(last));
+        let limits = newest.map(|seat| (seat.member.retain, seat.member.retain_bytes));
+        if let (Some((default, bytes)), Some(group), To::Others | To::All | To::App(_)) =
+            (limits, self.apps.get_mut(&app), to)
         {
-            group.retained.add(topic, &line, retain, bytes);
+            group.retained.add(topic, &line, *retain, default, bytes);
         }
     }
 
@@ -270,14 +273,20 @@ impl Hub {
         }
     }
 
-    fn subscribe(&mut self, from: WorkerId, topics: &[String], replay: bool, out: &mut impl Deliver) {
+    fn subscribe(
+        &mut self,
+        from: WorkerId,
+        topics: &[String],
+        replay: Option<usize>,
+        out: &mut impl Deliver,
+    ) {
         let Some(seat) = self.seats.get_mut(&from) else { return };
         if !topics.iter().all(|topic| seat.topics.add(topic)) {
             out.deliver(from, &Tell::Error { error: "there are too many subscriptions" }.line());
         }
-        if replay {
+        if let Some(count) = replay {
             seat.is_early = true;
-            let retained = self.apps.get(&seat.member.app).map(|group| group.retained.of(topics));
+            let retained = self.apps.get(&seat.member.app).map(|group| group.retained.of(topics, count));
             for line in retained.unwrap_or_default() {
                 out.deliver(from, &line);
             }
@@ -333,6 +342,14 @@ impl Hub {
         let status = Tell::Status { status: id, app: &member.app, slot: member.slot, workers };
         out.deliver(to, &status.line());
     }
+}
+
+/// A message to those who have subscribed to its topic.
+struct Publication<'a> {
+    topic: &'a str,
+    to: To,
+    retain: Option<usize>,
+    data: &'a RawValue,
 }
 
 /// A request as it is passed on.

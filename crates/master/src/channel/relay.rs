@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc::UnboundedSender};
 
 use super::hub::{Deliver, Hub, Meaning};
 use super::inbound::{Heard, Inbound, WINDOW};
-use super::outbound::{PIECE, count};
+use super::outbound::PIECE;
 use super::ports::{Port, Ports};
 use super::{Command, Joining, Overheard};
 use crate::records;
@@ -279,11 +279,12 @@ impl Relay {
     fn relay(&mut self, from: WorkerId, lines: &[u8]) {
         let Some(port) = self.ports.all.get(&from) else { return };
         let max = port.max_message;
-        port.figures.received(count(lines));
-        let (mut begin, mut end) = (0, 0);
+        let (mut begin, mut end, mut received) = (0, 0, 0);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             let next = end + line.len();
             let text = line.trim_ascii();
+            // An empty line is no message: it may be the end of one that came in parts.
+            received += usize::from(!text.is_empty());
             let read = if text.len() > max { None } else { Some(Line::read(text)) };
             if let Some(Ok(Line::Broadcast)) = read {
                 if next - begin > PIECE {
@@ -303,6 +304,9 @@ impl Relay {
             end = next;
         }
         self.pass_on(from, lines.get(begin..end).unwrap_or_default());
+        if let Some(port) = self.ports.all.get(&from) {
+            port.figures.received(received);
+        }
     }
 
     /// Sends lines to all other workers of the app.
@@ -388,8 +392,11 @@ impl Relay {
     /// Passes a line to those who look at the channel.
     fn overhear(&self, worker: WorkerId, line: &[u8]) {
         if let Some((app, slot)) = self.hub.place(worker) {
+            let text = line.trim_ascii();
+            let bytes = text.len();
+            let text = if bytes > PIECE { &[] } else { text };
             // The last one may leave at this moment.
-            let _ = self.listeners.send(Overheard { app, slot, line: line.trim_ascii().into() });
+            let _ = self.listeners.send(Overheard { app, slot, text: text.into(), bytes });
         }
     }
 }

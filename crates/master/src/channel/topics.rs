@@ -61,26 +61,48 @@ type Numbered = (u64, Arc<[u8]>);
 /// The last messages of an app's topics.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    topics: HashMap<String, VecDeque<Numbered>>,
+    topics: HashMap<String, Topic>,
     bytes: usize,
     next: u64,
 }
 
+/// Those of one topic.
+#[derive(Debug, Default)]
+struct Topic {
+    /// How many it retains, where a message has said so.
+    keep: Option<usize>,
+    lines: VecDeque<Numbered>,
+}
+
 impl Retained {
-    /// Retains a message: the last `keep` of its topic, within `limit` bytes.
-    pub(super) fn add(&mut self, topic: &str, line: &[u8], keep: usize, limit: usize) {
+    /// Retains a message: the last ones of its topic within `limit` bytes, as
+    /// many as `keep` says from now on, otherwise as a message has said before,
+    /// otherwise `default`.
+    pub(super) fn add(
+        &mut self,
+        topic: &str,
+        line: &[u8],
+        keep: Option<usize>,
+        default: usize,
+        limit: usize,
+    ) {
+        let known = self.topics.get(topic);
+        let said = keep.or_else(|| known.and_then(|topic| topic.keep));
+        let keep = said.unwrap_or(default);
         if keep == 0 || line.len() > limit {
+            self.forget(topic);
             return;
         }
-        if !self.topics.contains_key(topic) && self.topics.len() >= MAX_RETAINED_TOPICS {
-            self.drop_oldest();
+        if known.is_none() && self.topics.len() >= MAX_RETAINED_TOPICS {
+            self.forget_oldest();
         }
-        self.bytes += line.len();
-        let lines = self.topics.entry(topic.to_owned()).or_default();
-        lines.push_back((self.next, line.into()));
+        let topic = self.topics.entry(topic.to_owned()).or_default();
+        topic.keep = said;
+        topic.lines.push_back((self.next, line.into()));
         self.next += 1;
-        while lines.len() > keep
-            && let Some((_, line)) = lines.pop_front()
+        self.bytes += line.len();
+        while topic.lines.len() > keep
+            && let Some((_, line)) = topic.lines.pop_front()
         {
             self.bytes -= line.len();
         }
@@ -89,24 +111,43 @@ impl Retained {
         }
     }
 
-    /// What is retained of these topics, in the order in which it came.
-    pub(super) fn of(&self, patterns: &[String]) -> Vec<Arc<[u8]>> {
-        let wanted = |topic: &String| patterns.iter().any(|pattern| matches(pattern, topic));
-        let topics = self.topics.iter().filter(|(topic, _)| wanted(topic));
-        let mut lines: Vec<&Numbered> = topics.flat_map(|(_, lines)| lines).collect();
+    /// The last `count` that are retained of each of these topics, in the order
+    /// in which they came.
+    pub(super) fn of(&self, patterns: &[String], count: usize) -> Vec<Arc<[u8]>> {
+        let wanted = |name: &String| patterns.iter().any(|pattern| matches(pattern, name));
+        let topics = self.topics.iter().filter(|(name, _)| wanted(name));
+        let last = |topic: &'_ Topic| topic.lines.len().saturating_sub(count);
+        let mut lines: Vec<&Numbered> =
+            topics.flat_map(|(_, topic)| topic.lines.iter().skip(last(topic))).collect();
         lines.sort_unstable_by_key(|(number, _)| *number);
         lines.into_iter().map(|(_, line)| Arc::clone(line)).collect()
     }
 
-    /// Forgets the oldest message, and its topic with its last one.
+    /// Forgets a topic.
+    fn forget(&mut self, topic: &str) {
+        let Some(topic) = self.topics.remove(topic) else { return };
+        self.bytes -= topic.lines.iter().map(|(_, line)| line.len()).sum::<usize>();
+    }
+
+    /// The topic with the oldest message.
+    fn oldest(&self) -> Option<String> {
+        let oldest = |topic: &Topic| topic.lines.front().map(|(number, _)| *number);
+        self.topics.iter().min_by_key(|(_, topic)| oldest(topic)).map(|(name, _)| name.clone())
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(name) = self.oldest() {
+            self.forget(&name);
+        }
+    }
+
+    /// Drops the oldest message, and its topic with its last one.
     fn drop_oldest(&mut self) {
-        let oldest = self.topics.iter().min_by_key(|(_, lines)| lines.front().map(|(number, _)| *number));
-        let Some(topic) = oldest.map(|(topic, _)| topic.clone()) else { return };
-        if let Some(lines) = self.topics.get_mut(&topic) {
-            self.bytes -= lines.pop_front().map_or(0, |(_, line)| line.len());
-            if lines.is_empty() {
-                self.topics.remove(&topic);
-            }
+        let Some(name) = self.oldest() else { return };
+        let Some(topic) = self.topics.get_mut(&name) else { return };
+        self.bytes -= topic.lines.pop_front().map_or(0, |(_, line)| line.len());
+        if topic.lines.is_empty() {
+            self.topics.remove(&name);
         }
     }
 }
@@ -144,24 +185,50 @@ mod tests {
         assert!(own.add("7"));
     }
 
+    fn text(lines: Vec<Arc<[u8]>>) -> String {
+        lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+
     #[test]
     fn the_last_ones_are_retained() {
-        let text = |lines: Vec<Arc<[u8]>>| {
-            lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>().join("")
-        };
+        let all = ["*".to_owned()];
         let mut retained = Retained::default();
         for (topic, line) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4"), ("c", "5")] {
-            retained.add(topic, line.as_bytes(), 2, 100);
+            retained.add(topic, line.as_bytes(), None, 2, 100);
         }
-        assert_eq!(text(retained.of(&["*".to_owned()])), "2345");
-        assert_eq!(text(retained.of(&["a".to_owned(), "c*".to_owned()])), "345");
+        assert_eq!(text(retained.of(&all, 9)), "2345");
+        assert_eq!(text(retained.of(&all, 1)), "245");
+        assert_eq!(text(retained.of(&["a".to_owned(), "c*".to_owned()], 9)), "345");
         // The oldest makes room.
-        retained.add("d", b"6666", 2, 7);
-        assert_eq!(text(retained.of(&["*".to_owned()])), "3456666");
-        retained.add("e", &[b'x'; 101], 2, 100);
-        assert!(retained.of(&["e".to_owned()]).is_empty());
+        retained.add("d", b"6666", None, 2, 7);
+        assert_eq!(text(retained.of(&all, 9)), "3456666");
+        retained.add("e", &[b'x'; 101], None, 2, 100);
+        assert!(retained.of(&["e".to_owned()], 9).is_empty());
         let mut many = Retained::default();
-        (0..2 * MAX_RETAINED_TOPICS).for_each(|topic| many.add(&topic.to_string(), b"x", 1, usize::MAX));
-        assert_eq!(many.topics.len(), MAX_RETAINED_TOPICS);
+        for topic in 0..2 * MAX_RETAINED_TOPICS {
+            many.add(&topic.to_string(), b"x", Some(3), 0, usize::MAX);
+            many.add(&topic.to_string(), b"y", None, 0, usize::MAX);
+        }
+        assert_eq!((many.topics.len(), many.bytes), (MAX_RETAINED_TOPICS, 2 * MAX_RETAINED_TOPICS));
+    }
+
+    #[test]
+    fn each_topic_retains_as_it_says() {
+        let all = ["*".to_owned()];
+        let mut retained = Retained::default();
+        let mut add = |topic: &str, line: &str, keep| {
+            retained.add(topic, line.as_bytes(), keep, 1, 100);
+            text(retained.of(&all, 9))
+        };
+        add("a", "1", None);
+        assert_eq!(add("a", "2", None), "2");
+        add("a", "3", Some(3));
+        // It goes for the next ones, too.
+        assert_eq!(add("a", "4", None), "234");
+        assert_eq!(add("a", "5", None), "345");
+        add("b", "6", None);
+        assert_eq!(add("a", "7", Some(1)), "67");
+        assert_eq!(add("a", "8", Some(0)), "6");
+        assert_eq!(add("a", "9", None), "69");
     }
 }

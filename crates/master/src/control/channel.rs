@@ -20,14 +20,15 @@ pub(crate) struct Listening {
 pub(super) async fn tell(mut listening: Listening, mut to: Sender<Bytes>) {
     loop {
         let line = match listening.messages.recv().await {
-            Ok(Overheard { app, slot, line }) => {
+            Ok(Overheard { app, slot, text, bytes }) => {
                 if !listening.selection.contains(&app, Some(slot)) {
                     continue;
                 }
                 // It was read as JSON before it came here.
-                let message = serde_json::from_slice(&line).ok();
+                let message = serde_json::from_slice(&text).ok();
+                let bytes = (bytes > text.len()).then_some(bytes);
                 let app = Some(app.to_string());
-                control::Overheard { app, slot: Some(slot), message, missed: None }
+                control::Overheard { app, slot: Some(slot), message, bytes, missed: None }
             }
             Err(RecvError::Lagged(missed)) => {
                 control::Overheard { missed: Some(missed), ..control::Overheard::default() }

@@ -14,25 +14,30 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Topics that one message may name.
 const MAX_TOPICS: usize = 64;
+/// The most messages of one topic that can be retained.
+pub const MAX_RETAIN: usize = 10_000;
 
 /// What a worker asks for.
 #[derive(Debug)]
 pub enum Ask<'a> {
-    /// `{"publish": TOPIC, "data": …, "to": …}`
+    /// `{"publish": TOPIC, "data": …, "to": …, "retain": COUNT}`
     Publish {
         /// What it is about.
         topic: String,
         /// Whom it is for, among those who have subscribed to the topic.
         to: To,
+        /// How many of the topic's last messages are retained from now on.
+        retain: Option<usize>,
         /// Any JSON value.
         data: &'a RawValue,
     },
-    /// `{"subscribe": [TOPIC, …], "replay": true}`
+    /// `{"subscribe": [TOPIC, …], "replay": COUNT}`
     Subscribe {
         /// Topics; one that ends in `*` stands for all that begin so.
         topics: Vec<String>,
-        /// Send what is retained of them.
-        replay: bool,
+        /// Send so many of the last messages of each, as far as they are
+        /// retained; all of them with `true`.
+        replay: Option<usize>,
     },
     /// `{"unsubscribe": [TOPIC, …]}`
     Unsubscribe {
@@ -138,6 +143,9 @@ pub enum BadAsk {
     /// `to` of a request is no slot.
     #[error("`to` of a request must be a slot")]
     NotASlot,
+    /// More messages than can be retained.
+    #[error("`retain` can be at most {MAX_RETAIN}")]
+    TooMuch,
 }
 
 /// All members that there are.
@@ -155,7 +163,8 @@ struct Raw<'a> {
     id: Option<u64>,
     to: Option<RawTo>,
     timeout: Option<u64>,
-    replay: Option<bool>,
+    retain: Option<usize>,
+    replay: Option<RawReplay>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -165,6 +174,13 @@ struct Raw<'a> {
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawReplay {
+    All(bool),
+    Last(usize),
 }
 
 #[derive(Deserialize)]
@@ -220,17 +236,24 @@ impl<'a> Raw<'a> {
                 Some(RawTo::Slot(slot)) => To::Slot(slot),
                 Some(RawTo::App { app }) => To::App(app),
             };
+            let retain = self.retain.take();
+            if retain.is_some_and(|count| count > MAX_RETAIN) {
+                return Err(BadAsk::TooMuch);
+            }
             return Ok(Ask::Publish {
                 topic: name(topic, false)?,
                 to,
+                retain,
                 data: self.data.take().unwrap_or_else(null),
             });
         }
         if let Some(topics) = self.subscribe.take() {
-            return Ok(Ask::Subscribe {
-                topics: names(topics)?,
-                replay: self.replay.take().unwrap_or(false),
-            });
+            let replay = match self.replay.take() {
+                None | Some(RawReplay::All(false) | RawReplay::Last(0)) => None,
+                Some(RawReplay::All(true)) => Some(MAX_RETAIN),
+                Some(RawReplay::Last(count)) => Some(count),
+            };
+            return Ok(Ask::Subscribe { topics: names(topics)?, replay });
         }
         if let Some(topics) = self.unsubscribe.take() {
             return Ok(Ask::Unsubscribe { topics: names(topics)? });
@@ -286,6 +309,7 @@ impl<'a> Raw<'a> {
             ("id", self.id.is_some()),
             ("to", self.to.is_some()),
             ("timeout", self.timeout.is_some()),
+            ("retain", self.retain.is_some()),
             ("replay", self.replay.is_some()),
             ("data", self.data.is_some()),
         ];
@@ -333,11 +357,13 @@ mod tests {
     #[test]
     fn what_can_be_asked() {
         check(r#"{"publish":"a.b","data":{"k":1}}"#, r#"Publish { topic: "a.b", to: Others"#);
-        check(r#"{"publish":"a","to":"all"}"#, "to: All, data: RawValue(null)");
-        check(r#"{"publish":"a","to":3}"#, "to: Slot(3)");
+        check(r#"{"publish":"a","to":"all"}"#, "to: All, retain: None, data: RawValue(null)");
+        check(r#"{"publish":"a","to":3}"#, "to: Slot(3), retain: None");
+        check(r#"{"publish":"a","retain":3}"#, "retain: Some(3)");
         check(r#"{"publish":"a","to":{"app":"web"}}"#, r#"to: App("web")"#);
-        check(r#"{"subscribe":"*"}"#, r#"Subscribe { topics: ["*"], replay: false }"#);
-        check(r#"{"subscribe":["a","b.*"],"replay":true}"#, r#"["a", "b.*"], replay: true"#);
+        check(r#"{"subscribe":"*"}"#, r#"Subscribe { topics: ["*"], replay: None }"#);
+        check(r#"{"subscribe":["a","b.*"],"replay":true}"#, r#"["a", "b.*"], replay: Some(10000)"#);
+        check(r#"{"subscribe":"a","replay":2}"#, "replay: Some(2)");
         check(r#"{"unsubscribe":["a"]}"#, "Unsubscribe");
         check(r#"{"request":"sum","id":7,"data":[1]}"#, "id: 7, to: None, timeout: 5s");
         check(r#"{"request":"sum","id":7,"to":1,"timeout":9999999999}"#, "to: Some(1), timeout: 600s");
@@ -360,6 +386,8 @@ mod tests {
         check(r#"{"subscribe":"a*b"}"#, "the name `a*b`");
         check(r#"{"request":"a"}"#, "`request` needs `id`");
         check(r#"{"request":"a","id":1,"to":"all"}"#, "must be a slot");
+        check(r#"{"publish":"a","retain":10001}"#, "`retain` can be at most 10000");
+        check(r#"{"subscribe":"a","retain":1}"#, "`retain` does not go with `subscribe`");
         check(r#"{"status":1,"data":2}"#, "`data` does not go with `status`");
         check(&format!(r#"{{"subscribe":{}}}"#, serde_json::json!(vec!["a"; 65])), "at most 64");
     }
