@@ -102,6 +102,7 @@ fn json_has_the_documented_shape() {
                     ("memory_bytes", "null number"),
                     ("pss_bytes", "null number"),
                     ("dropped_log_bytes", "number"),
+                    ("lost_log_bytes", "number"),
                     ("queue", "null number"),
                     ("in_rotation", "bool"),
                     ("weight", "null number"),
