@@ -164,6 +164,60 @@ fn a_queue_is_answered_by_the_replacement() {
 }
 
 #[test]
+fn a_queue_outlasts_a_replacement_that_does_not_listen() {
+    let home = Home::new();
+    let (busy, silent) = (home.write("busy", ""), home.path("silent"));
+    // It takes its time to end, too.
+    let (python, queue) = (in_python_environment("python"), fixture("bind/queue.py"));
+    let wait = format!("while test -e {}; do sleep 0.02; done", text(&silent));
+    let command = format!(r#"[sh, -c, "trap '' TERM; {wait}; exec {} {}"]"#, text(&python), text(&queue));
+    let settings = settings(&home, &command, "ready: listen\nlisten_timeout: 2s")
+        .replace("instances: 2", "instances: 1");
+    home.start_app("web", &settings.replace("env: {", &format!("env: {{BUSY: {}, ", text(&busy))));
+    let clients: Vec<_> =
+        (0..5).map(|_| eventually("a connection", || http::send(home.address(), "/").ok())).collect();
+    home.app_when("web", "has five waiting", |app| app["workers"][0]["queue"] == 5);
+    home.write("silent", "");
+    process::kill(home.pids("web")[0]);
+    until("the replacement is given up", || home.daemon_log().contains("not ready within 2s"));
+    for file in [busy, silent] {
+        std::fs::remove_file(file).unwrap();
+    }
+    for client in clients {
+        http::receive(client).unwrap();
+    }
+}
+
+#[test]
+fn a_queue_of_one_that_crashes_while_it_is_drained_is_answered() {
+    let home = Home::new();
+    let busy = home.write("busy", "");
+    let settings = settings(&home, &python("bind/queue.py"), "");
+    home.start_app("web", &settings.replace("env: {", &format!("env: {{BUSY: {}, ", text(&busy))));
+    let [_, dies] = home.pids("web")[..] else { panic!("two workers") };
+    let mut clients = Vec::new();
+    until("both have queues", || {
+        clients.extend(http::send(home.address(), "/"));
+        let app = home.app("web");
+        let queue = |slot: usize| app["workers"][slot]["queue"].as_u64().unwrap_or(0);
+        queue(0) > 0 && queue(1) > 0
+    });
+    let scale = home.command(&["scale", "web", "1"]).spawn().unwrap();
+    home.app_when("web", "drains", |app| app["workers"][1]["state"] == "draining");
+    process::kill(dies);
+    home.app_when("web", "has another", |app| {
+        app["workers"][1]["pid"].as_u64().is_some_and(|pid| pid != u64::from(dies))
+    });
+    std::fs::remove_file(&busy).unwrap();
+    for client in clients {
+        http::receive(client).unwrap();
+    }
+    let scale = finish(scale);
+    assert_eq!(scale.code, Some(0), "{}", scale.stderr);
+    assert_eq!(home.pids("web").len(), 1);
+}
+
+#[test]
 fn a_worker_that_shuts_its_socket_down_is_waited_for() {
     let home = Home::new();
     let settings =

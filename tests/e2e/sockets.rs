@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, text};
+use crate::harness::{Home, finish, text};
 use crate::http;
 use crate::load::Load;
 use crate::process::{self, Number};
@@ -90,6 +90,49 @@ fn only_the_killed_workers_queue_moves() {
     let by = |slot| answers.iter().filter(|answer| *answer == slot).count() as u64;
     assert_eq!((by("0"), by("1")), (queue(&app, 0), queue(&app, 1)));
     assert_eq!(home.pids("web")[1], stays);
+}
+
+#[test]
+fn a_crash_while_draining_after_scale_loses_no_queue() {
+    const CLIENTS: usize = 40;
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 2));
+    let [stays, dies] = home.pids("web")[..] else { panic!("two workers") };
+    freeze(dies);
+    let clients: Vec<TcpStream> =
+        (0..CLIENTS).map(|_| http::send(home.address(), "/slot").unwrap()).collect();
+    let app = home.app_when("web", "has a queue", |app| app["workers"][1]["queue"].as_u64() > Some(0));
+    let queue = app["workers"][1]["queue"].as_u64().unwrap();
+    let scale = home.command(&["scale", "web", "1"]).spawn().unwrap();
+    home.app_when("web", "drains", |app| app["workers"][1]["state"] == "draining");
+    process::signal(dies, Signal::KILL);
+    let answers: Vec<String> = clients.into_iter().map(|client| http::receive(client).unwrap()).collect();
+    assert!(answers.iter().filter(|answer| *answer == "1").count() as u64 >= queue, "{answers:?}");
+    let scale = finish(scale);
+    assert_eq!(scale.code, Some(0), "{}", scale.stderr);
+    assert_eq!(home.pids("web"), [stays]);
+}
+
+#[test]
+fn a_crash_while_draining_in_a_reload_loses_no_queue() {
+    const CLIENTS: u64 = 20;
+    let home = Home::new();
+    home.start_app("web", &settings(&home, 1));
+    let [old] = home.pids("web")[..] else { panic!("one worker") };
+    freeze(old);
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| http::send(home.address(), "/pid").unwrap()).collect();
+    home.app_when("web", "has a queue", |app| app["workers"][0]["queue"] == CLIENTS);
+    let reload = home.command(&["reload", "web"]).spawn().unwrap();
+    until("the old worker drains", || home.daemon_log().contains("draining"));
+    process::signal(old, Signal::KILL);
+    let mut answers: Vec<String> = clients.into_iter().map(|client| http::receive(client).unwrap()).collect();
+    let reload = finish(reload);
+    assert_eq!(reload.code, Some(0), "{}", reload.stderr);
+    let new = home.pids("web")[0].to_string();
+    answers.dedup();
+    // Somebody who came for them alone.
+    assert!(answers.len() == 1 && answers[0] != new && answers[0] != old.to_string(), "{answers:?} {new}");
+    assert_eq!(home.app("web")["restarts"], 0);
 }
 
 #[test]

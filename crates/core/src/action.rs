@@ -155,6 +155,8 @@ pub enum Next {
     Kept,
     /// Its successor serves.
     Replaced,
+    /// Another answers its queue, and ends, too.
+    Relieved,
 }
 
 /// How an operation ended.

@@ -457,12 +457,13 @@ impl App {
 }
 
 impl Turn<'_> {
-    fn spawn(&mut self, seat: SeatId, version: Version) -> Worker {
+    pub(crate) fn spawn(&mut self, seat: SeatId, version: Version) -> Worker {
         let id = *self.next_worker;
         self.next_worker.0 += 1;
         self.places.insert(id, seat.slot);
         self.actions.push(Action::Announce(Notice::Starting(seat.slot, id)));
         self.actions.push(Action::Spawn { worker: id, seat, generation: version.generation });
-        Worker { id, side: seat.side, version, since: self.now, stage: Stage::Spawning, hurry: false }
+        let (side, since, stage) = (seat.side, self.now, Stage::Spawning);
+        Worker { id, side, version, since, stage, hurry: false, relieves: None }
     }
 }

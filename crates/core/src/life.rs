@@ -7,23 +7,28 @@ use crate::action::{Action, Failure, Next, Notice};
 use crate::app::{App, Turn};
 use crate::backoff;
 use crate::event::{Exit, Hang};
-use crate::id::{Generation, SlotId, WorkerId};
+use crate::id::{Generation, SeatId, SlotId, WorkerId};
 use crate::policy::ReadyWhen;
 use crate::slot::{Cause, Ending, Rest, Role, Stage, Worker};
 use crate::time::Timestamp;
 
 impl App {
     /// Records that a worker's process runs.
-    pub(crate) fn spawned(&mut self, index: u32, id: WorkerId, now: Timestamp) {
+    pub(crate) fn spawned(&mut self, index: u32, id: WorkerId, turn: &mut Turn<'_>) {
+        let (slot, now) = (SlotId { app: self.id, index }, turn.now);
         let Some(worker) = self.worker(index, id) else { return };
         let policy = &worker.version.policy;
         let patience = match policy.ready {
             ReadyWhen::Started => policy.min_uptime,
             ReadyWhen::Reported => policy.listen_timeout,
         };
-        if worker.stage == Stage::Spawning {
-            worker.since = now;
-            worker.stage = Stage::Starting { deadline: now + patience, lacks: None };
+        if worker.stage != Stage::Spawning {
+            return;
+        }
+        worker.since = now;
+        match worker.relieves {
+            Some(deadline) => worker.drain(slot, Cause::Asked, deadline, turn),
+            None => worker.stage = Stage::Starting { deadline: now + patience, lacks: None },
         }
     }
 
@@ -31,7 +36,7 @@ impl App {
     /// of its spawn comes later.
     pub(crate) fn ready(&mut self, index: u32, id: WorkerId, turn: &mut Turn<'_>) {
         let slot = SlotId { app: self.id, index };
-        self.spawned(index, id, turn.now);
+        self.spawned(index, id, turn);
         if let Some(worker) = self.worker(index, id)
             && worker.version.policy.ready == ReadyWhen::Reported
             && matches!(worker.stage, Stage::Starting { .. })
@@ -53,7 +58,7 @@ impl App {
     /// Records that a worker says it is about to end.
     pub(crate) fn leaving(&mut self, index: u32, id: WorkerId, turn: &mut Turn<'_>) {
         let slot = SlotId { app: self.id, index };
-        self.spawned(index, id, turn.now);
+        self.spawned(index, id, turn);
         let Some(worker) = self.worker(index, id) else { return };
         let cause = match &worker.stage {
             Stage::Starting { .. } | Stage::Ready { .. } => Cause::Itself,
@@ -148,6 +153,7 @@ impl App {
         let ripe = policy.ready == ReadyWhen::Started
             && matches!(worker.stage, Stage::Starting { deadline, .. } if deadline <= now);
         let stable = ripe || worker.was_stable(now);
+        let left_queue = worker.leaves_queue(now);
         let cause = match (not_started, worker.stage) {
             (Some(cause), _) | (None, Stage::Stopping { cause, .. } | Stage::Draining { cause, .. }) => cause,
             (None, Stage::Spawning | Stage::Starting { .. } | Stage::Ready { .. }) => Cause::Itself,
@@ -159,12 +165,21 @@ impl App {
             Role::Successor => Next::Kept,
             Role::Retired => Next::Replaced,
         };
+        // Who follows anyway answers the queue, too.
+        let relief = left_queue.filter(|_| matches!(next, Next::Stopped | Next::Kept | Next::Replaced));
+        let next = if relief.is_some() { Next::Relieved } else { next };
         let slot = &mut self.slots[index as usize];
         slot.last_ending = Some(ending.clone());
         turn.places.remove(&id);
         let slot = SlotId { app: self.id, index };
         let notice = Notice::Ended { slot, worker: id, ending: ending.clone(), next };
         turn.actions.push(Action::Announce(notice));
+        if relief.is_some() {
+            let seat = SeatId { slot, side: worker.side };
+            let relieving = Worker { relieves: relief, ..turn.spawn(seat, worker.version) };
+            self.slots[index as usize].put(role, relieving);
+            return;
+        }
         let failure = Failure { slot, worker: id, ending };
         match role {
             Role::Worker => self.judge(failure, worker.version.generation, next, turn),
@@ -225,7 +240,7 @@ impl App {
             Next::AtOnce => Rest::Due(turn.now),
             Next::After(pause) => Rest::Due(turn.now + pause),
             Next::Errored(_) => Rest::Errored,
-            Next::Stopped | Next::Kept | Next::Replaced => Rest::Stopped,
+            Next::Stopped | Next::Kept | Next::Replaced | Next::Relieved => Rest::Stopped,
         };
         next
     }
@@ -323,10 +338,7 @@ impl Worker {
                 self.kill(cause.unwrap_or(Cause::Asked), turn);
             }
             (Stage::Ready { .. }, Some(cause)) if policy.listens && others_serve => {
-                let (stable, deadline) = (self.was_stable(turn.now), turn.now + policy.drain_timeout);
-                self.stage = Stage::Draining { cause, deadline, stable };
-                turn.actions.push(Action::Announce(Notice::Draining(slot, self.id)));
-                turn.actions.push(Action::Drain(self.id));
+                self.drain(slot, cause, turn.now + policy.drain_timeout, turn);
             }
             (Stage::Starting { .. } | Stage::Ready { .. }, Some(cause)) => self.terminate(slot, cause, turn),
             (Stage::Draining { cause, .. }, Some(_)) if !others_serve => {
@@ -341,6 +353,12 @@ impl Worker {
                 _,
             ) => {}
         }
+    }
+
+    fn drain(&mut self, slot: SlotId, cause: Cause, deadline: Timestamp, turn: &mut Turn<'_>) {
+        self.stage = Stage::Draining { cause, deadline, stable: self.was_stable(turn.now) };
+        turn.actions.push(Action::Announce(Notice::Draining(slot, self.id)));
+        turn.actions.push(Action::Drain(self.id));
     }
 
     /// Kills it because of `cause`.

@@ -178,6 +178,9 @@ pub struct WorkerMemo {
     pub stage: Stage,
     /// It is to be killed instead of asked, as soon as it runs.
     pub hurry: bool,
+    /// Until when, at most, it answers the queue of one that ended while it was
+    /// drained, if it is there for that.
+    pub relieves: Option<Timestamp>,
 }
 
 impl SlotMemo {
@@ -230,13 +233,14 @@ impl SlotMemo {
 
     fn restore(self, version: &impl Fn(Generation) -> Version) -> Slot {
         let worker = |memo: Option<WorkerMemo>| {
-            memo.map(|WorkerMemo { id, side, generation, since, stage, hurry }| Worker {
+            memo.map(|WorkerMemo { id, side, generation, since, stage, hurry, relieves }| Worker {
                 id,
                 side,
                 version: version(generation),
                 since,
                 stage,
                 hurry,
+                relieves,
             })
         };
         let mut open = Seats::default();
@@ -281,12 +285,13 @@ impl WorkerMemo {
             && self.since == worker.since
             && self.stage == worker.stage
             && self.hurry == worker.hurry
+            && self.relieves == worker.relieves
     }
 
     fn of(worker: &Worker) -> Self {
-        let Worker { id, side, version, since, stage, hurry } = worker;
+        let Worker { id, side, version, since, stage, hurry, relieves } = worker;
         let (generation, stage) = (version.generation, stage.clone());
-        Self { id: *id, side: *side, generation, since: *since, stage, hurry: *hurry }
+        Self { id: *id, side: *side, generation, since: *since, stage, hurry: *hurry, relieves: *relieves }
     }
 }
 

@@ -13,7 +13,9 @@
 //! replaces another: first as the *successor* that must prove itself, then, when
 //! it serves, beside the *retired* one that ends. Each of the two has a seat of
 //! its own ([`Side`]), unless the retired one hangs: then whoever comes next sits
-//! on the same sockets, to answer its queue.
+//! on the same sockets, to answer its queue. One that ends unasked while it is
+//! drained is *relieved*: another takes its place in the same seat, is drained as
+//! soon as it runs, and ends.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -111,6 +113,9 @@ pub(crate) struct Worker {
     pub(crate) stage: Stage,
     /// It is to be killed instead of asked, as soon as it runs.
     pub(crate) hurry: bool,
+    /// It only answers the queue of one that ended unasked while it was drained:
+    /// until when, at most.
+    pub(crate) relieves: Option<Timestamp>,
 }
 
 /// How far a worker's life has come.
@@ -264,6 +269,15 @@ impl Slot {
         }
         self.retired.take_if(is).map(|worker| (Role::Retired, worker))
     }
+
+    /// Puts a worker where another was.
+    pub(crate) fn put(&mut self, role: Role, worker: Worker) {
+        match role {
+            Role::Worker => self.worker = Some(worker),
+            Role::Successor => self.successor = Some(worker),
+            Role::Retired => self.retired = Some(worker),
+        }
+    }
 }
 
 impl Worker {
@@ -284,6 +298,14 @@ impl Worker {
             Stage::Ready { stable_at } => stable_at.is_none_or(|at| at <= now),
             Stage::Draining { stable, .. } | Stage::Stopping { stable, .. } => *stable,
         }
+    }
+
+    /// Until when somebody has to answer its queue, if it ends now, unasked. Who
+    /// only came for that queue is not followed by another.
+    pub(crate) fn leaves_queue(&self, now: Timestamp) -> Option<Timestamp> {
+        let Stage::Draining { deadline, .. } = self.stage else { return None };
+        let alone = self.relieves.is_none() && self.version.policy.listens && !self.hurry;
+        (alone && deadline > now).then_some(deadline)
     }
 
     /// When it must be looked at though nothing happened.

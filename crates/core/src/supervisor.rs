@@ -136,7 +136,7 @@ impl Supervisor {
                 Some(app)
             }
             Event::WorkerSpawned(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.spawned(index, worker, turn.now);
+                app.spawned(index, worker, turn);
             }),
             Event::SpawnFailed { worker, detail } => tell(apps, worker, &mut turn, |app, index, turn| {
                 app.ended(index, worker, None, Some(Cause::NotStarted(detail)), turn);

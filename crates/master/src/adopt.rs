@@ -330,6 +330,7 @@ impl Master {
             Stage::Ready { .. } => {
                 self.hangs.begin(memo.id, settings.app.watchdog);
                 self.channel.ready(memo.id);
+                self.note_ready(memo.id);
             }
             Stage::Spawning | Stage::Starting { .. } | Stage::Draining { .. } | Stage::Stopping { .. } => {}
         }

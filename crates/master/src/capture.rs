@@ -62,6 +62,8 @@ pub(crate) struct Captured {
     listened: Instant,
     /// It has let one listen.
     listens: bool,
+    /// It was ready once. Until then it, or whoever comes after it, is waited for.
+    pub(crate) ready: bool,
     /// It was said that its calls cannot be looked at.
     complained: bool,
 }
@@ -92,7 +94,7 @@ impl Later {
 impl Captured {
     pub(crate) fn new(notify: OwnedFd) -> Self {
         let listened = Instant::now();
-        Self { notify, bound: BTreeMap::new(), listened, listens: false, complained: false }
+        Self { notify, bound: BTreeMap::new(), listened, listens: false, ready: false, complained: false }
     }
 
     /// What an earlier master has known of a worker's calls. `listens` tells
@@ -453,6 +455,13 @@ impl Master {
         Ok(Verdict::Done)
     }
 
+    /// Takes note that a worker is ready.
+    pub(crate) fn note_ready(&mut self, id: WorkerId) {
+        if let Some(captured) = self.workers.captured_mut(id) {
+            captured.ready = true;
+        }
+    }
+
     /// Closes sockets that their program has closed, and that somebody waits at:
     /// nobody will answer there. To be called once a second.
     pub(crate) fn look_after_closed(&mut self) {
@@ -472,12 +481,13 @@ impl Master {
     }
 
     /// Closes sockets whose worker has crashed and that its replacement has not
-    /// made again: nobody will answer there. To be called once a second.
+    /// made again though it was ready: nobody will answer there. To be called once
+    /// a second.
     pub(crate) fn look_after_parked(&mut self) {
         let is_late = |worker: &Worker| {
             worker.captured.as_ref().is_some_and(|captured| {
                 let patience = if captured.listens { REBIND } else { worker.settings.app.listen_timeout };
-                captured.listened.elapsed() >= patience
+                (captured.listens || captured.ready) && captured.listened.elapsed() >= patience
             })
         };
         let late: Vec<_> = self

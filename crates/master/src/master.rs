@@ -642,7 +642,10 @@ impl Master {
         let process = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
         match &notice {
             Notice::Starting(..) | Notice::Switched(..) => {}
-            Notice::Ready { .. } => self.channel.ready(worker),
+            Notice::Ready { .. } => {
+                self.channel.ready(worker);
+                self.note_ready(worker);
+            }
             Notice::Draining(..) | Notice::Stopping(..) | Notice::Hung { .. } | Notice::Killing(..) => {
                 self.channel.drain(worker);
             }

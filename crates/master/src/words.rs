@@ -125,6 +125,7 @@ fn with_next(why: &str, next: Next) -> String {
         Next::Errored(None) => format!("{why}; failed too often, no further try"),
         Next::Kept => format!("the successor has ended, the old worker stays: {why}"),
         Next::Replaced => format!("the old worker has ended: {why}"),
+        Next::Relieved => format!("{why}; another worker answers what waited in its queue"),
     }
 }
 
@@ -133,6 +134,7 @@ pub(crate) const fn state_after(next: Next) -> WorkerState {
     match next {
         Next::AtOnce | Next::After(_) => WorkerState::Backoff,
         Next::Stopped => WorkerState::Stopped,
+        Next::Relieved => WorkerState::Starting,
         Next::Errored(_) => WorkerState::Errored,
         Next::Kept | Next::Replaced => WorkerState::Ready,
     }

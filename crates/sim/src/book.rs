@@ -188,6 +188,17 @@ pub(crate) struct Place {
     pub(crate) last_stable: Option<(WorkerId, Generation)>,
     /// The last life that ended for good, by its own right.
     pub(crate) last_done: Option<(WorkerId, Timestamp)>,
+    /// Somebody is to answer the queue of one that crashed while it was drained.
+    pub(crate) relief: Option<Relief>,
+}
+
+/// Who is to follow one that crashed while it was drained, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Relief {
+    pub(crate) role: Role,
+    pub(crate) side: Side,
+    pub(crate) generation: Generation,
+    pub(crate) until: Timestamp,
 }
 
 /// When a slot may start again.
@@ -214,6 +225,7 @@ impl Place {
             last_ready: None,
             last_stable: None,
             last_done: None,
+            relief: None,
         }
     }
 
@@ -234,6 +246,14 @@ impl Place {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.workers().next().is_none()
+    }
+
+    pub(crate) const fn of(&mut self, role: Role) -> &mut Option<WorkerId> {
+        match role {
+            Role::Own => &mut self.worker,
+            Role::Successor => &mut self.successor,
+            Role::Retired => &mut self.retired,
+        }
     }
 
     pub(crate) fn role(&self, worker: WorkerId) -> Option<Role> {

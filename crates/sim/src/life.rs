@@ -27,6 +27,9 @@ pub(crate) struct Life {
     pub(crate) hangs: bool,
     /// As a successor it may be of no use any more.
     pub(crate) vain: bool,
+    /// It only answers the queue of one that crashed while it was drained: until
+    /// when.
+    pub(crate) relieves: Option<Timestamp>,
 }
 
 /// How far it has come.
@@ -73,6 +76,7 @@ impl Life {
             outgrown: false,
             hangs: false,
             vain: false,
+            relieves: None,
         }
     }
 
@@ -94,6 +98,12 @@ impl Life {
         matches!(self.stage, LifeStage::Starting { ready_by, .. } if ready_by <= now)
     }
 
+    /// Until when another must answer its queue, if it ends now.
+    pub(crate) fn leaves_queue(&self, now: Timestamp) -> Option<Timestamp> {
+        let LifeStage::Draining { until, .. } = self.stage else { return None };
+        (self.relieves.is_none() && self.policy.listens && !self.hurry && until > now).then_some(until)
+    }
+
     /// Whether somebody has begun to end it.
     pub(crate) const fn is_leaving(&self) -> bool {
         matches!(self.stage, LifeStage::Draining { .. } | LifeStage::Ending { .. })
@@ -113,6 +123,10 @@ impl Life {
     }
 
     pub(crate) fn begin_draining(&mut self, now: Timestamp) {
+        if let Some(until) = self.relieves {
+            self.stage = LifeStage::Draining { until, stable: false };
+            self.drained = true;
+        }
         if let LifeStage::Ready { stable_at, .. } = self.stage {
             self.stage =
                 LifeStage::Draining { until: now + self.policy.drain_timeout, stable: stable_at <= now };

@@ -37,9 +37,12 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
     match action {
         Action::Spawn { worker, seat, generation } => {
             spawns::is_new(witness, *worker)?;
-            spawns::is_wanted(witness, *seat, *generation)?;
             spawns::is_alone(witness, *seat)?;
             spawns::is_open(witness, *seat)?;
+            if spawns::relieves(witness, *seat, *generation) {
+                return Ok(());
+            }
+            spawns::is_wanted(witness, *seat, *generation)?;
             spawns::is_due(witness, now, *seat)?;
             replacing::successor_has_a_reason(witness, event, *seat, *generation)?;
             replacing::spawns_in_turn(witness, *seat, *generation)?;
@@ -111,6 +114,7 @@ pub(crate) fn check_turn(
     for (id, book) in &witness.apps {
         whole::no_more_than_instances(witness, *id, book)?;
         replacing::no_more_than_surge(witness, *id, book)?;
+        spawns::relief_comes(*id, book)?;
         seats::fit(witness, *id, book)?;
         seats::rotation_is_right(witness, *id, book)?;
         steps::share_is_right(witness, *id, book)?;

@@ -105,6 +105,7 @@ fn what_next(next: Next) -> String {
         Next::Errored(None) => "errored".to_owned(),
         Next::Kept => "the worker stays".to_owned(),
         Next::Replaced => "its successor serves".to_owned(),
+        Next::Relieved => "another answers its queue".to_owned(),
     }
 }
 

@@ -131,6 +131,8 @@ struct WorkerText {
     stage: StageText,
     #[serde(default)]
     hurry: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relieves: Option<Moment>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -304,14 +306,15 @@ const fn side(b: bool) -> Side {
 }
 
 impl From<WorkerMemo> for WorkerText {
-    fn from(WorkerMemo { id, side, generation, since, stage, hurry }: WorkerMemo) -> Self {
+    fn from(WorkerMemo { id, side, generation, since, stage, hurry, relieves }: WorkerMemo) -> Self {
         let (b, generation) = (side == Side::B, generation.0);
-        Self { id: id.0, b, generation, since: since.into(), stage: stage.into(), hurry }
+        let (since, stage, relieves) = (since.into(), stage.into(), relieves.map(Into::into));
+        Self { id: id.0, b, generation, since, stage, hurry, relieves }
     }
 }
 
 impl From<WorkerText> for WorkerMemo {
-    fn from(WorkerText { id, b, generation, since, stage, hurry }: WorkerText) -> Self {
+    fn from(WorkerText { id, b, generation, since, stage, hurry, relieves }: WorkerText) -> Self {
         Self {
             id: WorkerId(id),
             side: side(b),
@@ -319,6 +322,7 @@ impl From<WorkerText> for WorkerMemo {
             since: since.into(),
             stage: stage.into(),
             hurry,
+            relieves: relieves.map(Into::into),
         }
     }
 }

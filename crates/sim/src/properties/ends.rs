@@ -43,7 +43,8 @@ pub(super) fn has_a_reason(witness: &Witness, now: Timestamp, event: &Event, wor
         Some(Role::Retired) => true,
         None => false,
     };
-    hold(fresh && (unwanted || late || reason), "an end has a reason", || {
+    let relieves = life.relieves.is_some();
+    hold(fresh && (unwanted || late || reason || relieves), "an end has a reason", || {
         format!("worker {} {role:?} {life:?}, {wish:?}", worker.0)
     })
 }
@@ -59,9 +60,10 @@ fn may_shrink(book: &AppBook, index: u32) -> bool {
     })
 }
 
-/// Who drains was getting connections of ours.
+/// Who drains was getting connections of ours, or came for those of another.
 pub(super) fn drain_is_of_use(witness: &Witness, worker: WorkerId) -> Check {
-    let useful = witness.lives.get(&worker).is_some_and(|life| life.policy.listens && life.is_ready());
+    let gets_some = |life: &Life| life.is_ready() || life.relieves.is_some();
+    let useful = witness.lives.get(&worker).is_some_and(|life| life.policy.listens && gets_some(life));
     hold(useful, "a drain is of use", || format!("worker {}", worker.0))
 }
 
@@ -176,7 +178,7 @@ pub(super) fn is_told(witness: &Witness, event: &Event, worker: WorkerId, ending
 
 /// Stable lives are followed at once, unstable ones after the pause, too many
 /// open the breaker, and what is to stay stopped does. The ends of those beside
-/// change nothing.
+/// change nothing. A queue that is being drained is answered by another.
 pub(super) fn is_judged(
     witness: &Witness,
     now: Timestamp,
@@ -190,7 +192,13 @@ pub(super) fn is_judged(
     else {
         return Ok(());
     };
+    let left = ending.exit.is_some() && life.leaves_queue(now).is_some();
     let judged = match witness.role(worker) {
+        Some(role) if next == Next::Relieved => {
+            left && (role != Role::Own || witness.wish(slot) != Wish::Yes)
+        }
+        Some(Role::Successor | Role::Retired) if left => false,
+        Some(Role::Own) if left && next == Next::Stopped => false,
         Some(Role::Own) => own_is_judged((book, witness.wish(slot)), place, life, (over, ending), next),
         Some(Role::Successor) => next == Next::Kept,
         Some(Role::Retired) => next == Next::Replaced,
@@ -240,7 +248,7 @@ fn own_is_judged(
         Next::Errored(retry) => {
             most >= limit && retry == (!policy.breaker_retry.is_zero()).then_some(policy.breaker_retry)
         }
-        Next::Kept | Next::Replaced => false,
+        Next::Kept | Next::Replaced | Next::Relieved => false,
     }
 }
 

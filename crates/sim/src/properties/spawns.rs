@@ -1,9 +1,9 @@
 //! Beginnings of lives.
 
-use supervisor_core::{Generation, SeatId, Timestamp, WorkerId};
+use supervisor_core::{AppId, Generation, SeatId, Timestamp, WorkerId};
 
 use super::{Check, hold};
-use crate::book::{Rest, Wish};
+use crate::book::{AppBook, Rest, Wish};
 use crate::witness::Witness;
 
 /// A life's id is its identity: news of an earlier life must not meet it.
@@ -38,6 +38,19 @@ pub(super) fn is_alone(witness: &Witness, seat: SeatId) -> Check {
 pub(super) fn is_open(witness: &Witness, seat: SeatId) -> Check {
     let open = witness.place(seat.slot).is_some_and(|place| place.open.contains(&seat.side));
     hold(open, "spawn is open", || format!("{seat:?} is closed"))
+}
+
+/// Whether it answers the queue of one that crashed while it was drained: with
+/// the same settings, and at once.
+pub(super) fn relieves(witness: &Witness, seat: SeatId, generation: Generation) -> bool {
+    let relief = witness.place(seat.slot).and_then(|place| place.relief);
+    relief.is_some_and(|relief| relief.side == seat.side && relief.generation == generation)
+}
+
+/// Nobody is left waiting in the queue of one that crashed while it was drained.
+pub(super) fn relief_comes(id: AppId, book: &AppBook) -> Check {
+    let owed = book.places.iter().find(|place| place.relief.is_some());
+    hold(owed.is_none(), "relief comes", || format!("app {}: {owed:?}", id.0))
 }
 
 /// Restarts never outrun the backoff, nor tries the breaker: a broken program

@@ -6,7 +6,7 @@ use supervisor_core::{
 };
 
 use super::Witness;
-use crate::book::{AppBook, OperationBook, Rest, Wish, least_pause};
+use crate::book::{AppBook, OperationBook, Relief, Rest, Wish, least_pause};
 use crate::life::{Life, LifeStage, Role};
 
 impl Witness {
@@ -149,6 +149,14 @@ impl Witness {
         let Some(book) = self.apps.get_mut(&seat.slot.app) else { return };
         let Some(policy) = book.policies.get(&generation).cloned() else { return };
         let ordered = book.may_renew(seat.slot.index);
+        if let Some(place) = book.places.get_mut(seat.slot.index as usize)
+            && let Some(Relief { role, until, .. }) = place.relief.take()
+        {
+            *place.of(role) = Some(worker);
+            let life = Life { relieves: Some(until), vain: true, ..Life::new(seat, generation, policy) };
+            self.lives.insert(worker, life);
+            return;
+        }
         if generation == book.generation
             && let Some(operation) = &mut book.operation
             && operation.slots.contains(&seat.slot.index)
@@ -233,6 +241,10 @@ impl Witness {
         let Some(book) = self.apps.get_mut(&slot.app) else { return };
         let reverted = book.operation.as_ref().is_some_and(|operation| operation.reverted.is_some());
         let Some(place) = book.places.get_mut(slot.index as usize) else { return };
+        if let (Next::Relieved, Some(role), Some(until)) = (next, place.role(worker), life.leaves_queue(now))
+        {
+            place.relief = Some(Relief { role, side: life.seat.side, generation: life.generation, until });
+        }
         match place.role(worker) {
             Some(Role::Own) => {
                 place.worker = None;
@@ -288,7 +300,7 @@ impl Witness {
                     place.wish = if forgiving { Wish::Maybe } else { Wish::No };
                 }
             }
-            Next::Kept | Next::Replaced => {}
+            Next::Kept | Next::Replaced | Next::Relieved => {}
         }
         // What was begun for a worker's memory ends with the worker.
         if let Some(successor) = place.successor.and_then(|worker| self.lives.get_mut(&worker)) {
