@@ -1,6 +1,7 @@
 //! What the machine may lack: descriptors, processes, room on a disk. The daemon
 //! tells, and goes on when it is over.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -85,16 +86,15 @@ fn without_descriptors() {
     let home = Home::new();
     home.start_app("web", &settings(&home));
     let (_, master) = home.daemon();
-    let numbers =
-        || fs::read_dir(process::path(master, "fd")).unwrap().map(|entry| entry.unwrap().file_name());
-    let highest: Option<usize> = numbers().filter_map(|number| number.to_str()?.parse().ok()).max();
-    let limit = highest.unwrap() + 1;
-    let limited = Limited::to(master, "--nofile", limit.try_into().unwrap());
-    // Clients who say nothing take what is left.
-    let free = limit - numbers().count();
-    let idle: Vec<UnixStream> = (0..free).map(|_| UnixStream::connect(home.socket()).unwrap()).collect();
-    until("all are taken", || numbers().count() == limit);
-    process::kill_and_wait(home.pids("web")[0]);
+    let numbers: BTreeSet<u64> = fs::read_dir(process::path(master, "fd"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect();
+    // No number below the limit is free, so nothing can be opened any more.
+    let limit = (0..).find(|number| !numbers.contains(number)).unwrap();
+    let victim = home.pids("web")[0];
+    let limited = Limited::to(master, "--nofile", limit);
+    process::kill_and_wait(victim);
     let app = home.app_when("web", "tells why", |app| {
         app["workers"][0]["last_exit"]["reason"]
             .as_str()
@@ -106,7 +106,6 @@ fn without_descriptors() {
     let refused = home.ends(5, &["scale", "web", "2"]);
     assert!(refused.stderr.contains("descriptors, but the daemon's limit is"), "{}", refused.stderr);
     drop(limited);
-    drop(idle);
     home.app_in_state("web", "online");
     assert_eq!(home.daemon().1, master);
 }
