@@ -18,7 +18,7 @@ COLOURS = {
     ".line": ("stroke", "#1a7f64", "#3fb68b"),
 }
 # Lines of the others, which have no better and no worse.
-LINES = ("#bf8700", "#8250df", "#218bff", "#e16f24", "#d4469a", "#768390", "#1b9aaa", "#a0753c")
+LINES = ("#bf8700", "#8250df", "#218bff", "#e16f24", "#d4469a", "#768390", "#1b9aaa", "#a0753c", "#6b8e23", "#c0392b")
 STYLE = (
     'text{font:13px system-ui,-apple-system,"Segoe UI",sans-serif}.title{font-weight:600;font-size:14px}.soft{font-size:12px}'
     ".end{text-anchor:end}.middle{text-anchor:middle}.curve{fill:none;stroke-width:2;stroke-linejoin:round}"
