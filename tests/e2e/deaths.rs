@@ -146,6 +146,9 @@ fn streams_go_on() {
     let follow = |app: &str| home.command(&["logs", "-f", "-n", "3", app]).spawn().unwrap();
     let (raw, json) = (follow("raw"), follow("json"));
     let mut events = Follow::start(&home, &["events", "--json"]);
+    until("events are listened to", || events.is_connected());
+    // What is asked after it is answered after it.
+    home.ok(&["ping"]);
     for round in 0..kills() {
         let (_, master) = home.daemon();
         process::kill_and_wait(master);

@@ -33,6 +33,14 @@ impl Follow {
         lines.map_while(Result::ok).find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part:?}"))
     }
 
+    /// Whether it has a connection to the daemon, or is about to have one.
+    pub(crate) fn is_connected(&self) -> bool {
+        let open =
+            std::fs::read_dir(format!("/proc/{}/fd", self.command.id())).into_iter().flatten().flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|target| target.to_string_lossy().starts_with("socket:"))
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn finish(self) -> Finished {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::thread;
 
 use supervisor_sys::signal::Signal;
 
@@ -21,9 +22,15 @@ fn asked(socket: &Path) -> Option<Number> {
 pub(crate) fn all_answer(home: &Home, socket: &Path) {
     let mut missing: BTreeSet<Number> = home.pids("web").into_iter().collect();
     until("every worker has answered", || {
-        // It may be a child of the worker.
-        let pid = asked(socket);
-        missing.retain(|one| pid.is_none_or(|pid| *one != pid && *one != process::parent(pid)));
+        // At once: of those who wait for a client at one socket the same may win each time.
+        let answers: Vec<Option<Number>> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(|| asked(socket))).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        for pid in answers.into_iter().flatten() {
+            // It may be a child of the worker.
+            missing.retain(|one| *one != pid && *one != process::parent(pid));
+        }
         missing.is_empty()
     });
 }
