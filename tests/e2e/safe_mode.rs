@@ -110,8 +110,9 @@ fn workers_go_on_and_stop_is_the_way_out() {
 
     // Who ends is seen, and not replaced.
     process::kill_and_wait(poor[0]);
-    let gone = home.app_when("poor", "is seen to have ended", |app| app["state"] == "errored");
-    assert_eq!(gone["workers"][0]["last_exit"]["signal"], "SIGKILL", "{gone:#}");
+    home.app_when("poor", "is seen to have ended, and how", |app| {
+        app["state"] == "errored" && app["workers"][0]["last_exit"]["signal"] == "SIGKILL"
+    });
 
     let shown = home.ok(&["status"]).stdout;
     assert!(shown.starts_with("safe mode, in which only status, stop and kill work: "), "{shown}");
