@@ -78,7 +78,8 @@ impl Succession {
             return io::ErrorKind::InvalidInput.into();
         };
         // Held until the end of this program: nobody changes it from now on.
-        let held = link.mirror().lock();
+        let mut held = link.mirror().lock();
+        held.spend();
         let saved = match save(&hello, &held.table) {
             Ok(saved) => saved,
             Err(error) => return error,
