@@ -147,13 +147,20 @@ fn reloads_crashes_and_scaling_go_on() {
 #[test]
 fn a_reload_is_finished_by_the_next_master() {
     let home = Home::new();
-    home.start_app("web", &settings(&home, 3, "").replace("50ms", "500ms"));
+    home.write("check.sh", "test -e go-$SUPERVISOR_INSTANCE");
+    let go = |slot: u32| home.write(&format!("go-{slot}"), "");
+    (0..3).for_each(|slot| _ = go(slot));
+    let check = "ready_check: {command: sh check.sh, interval: 50ms, timeout: 10s}\nlisten_timeout: 10m";
+    home.start_app("web", &format!("{}\n{check}", settings(&home, 3, "")));
     let before = home.pids("web");
     let load = Load::start(home.address());
+    // The second one waits until it may go on.
+    fs::remove_file(home.path("go-1")).unwrap();
     let reload = home.command(&["reload", "web"]).spawn().unwrap();
     home.app_when("web", "is half-way", |app| app["workers"][0]["generation"] == 2);
     replace_master(&home);
     assert_eq!(home.app("web")["state"], "reloading");
+    go(1);
     let app = home.app_when("web", "is reloaded", |app| is_new(app, &before));
     assert_eq!((&app["generation"], &app["restarts"]), (&2.into(), &0.into()));
     load.more(20);
@@ -162,9 +169,9 @@ fn a_reload_is_finished_by_the_next_master() {
     assert_eq!(reload.code, Some(0), "{reload:?}");
     assert_eq!(reload.stderr.matches("web:1 starting").count(), 1, "{reload:?}");
     assert!(reload.stderr.contains("web reloaded, 3 workers ready"), "{reload:?}");
-    assert!(home.daemon_log().contains("web: the order that was under way goes on"));
+    home.until_logged("web: the order that was under way goes on");
     let done = "web: the reload to generation 2, which an earlier master began, is done";
-    assert!(home.daemon_log().contains(done));
+    home.until_logged(done);
     let last = &home.app("web")["last_order"];
     assert_eq!((&last["outcome"], &last["by_next_master"]), (&"done".into(), &true.into()), "{last:#}");
     let described = home.ok(&["describe", "web"]).stdout;
@@ -182,13 +189,15 @@ fn a_bad_release_is_rolled_back_by_the_next_master() {
     home.start_app("web", &settings(&home, 2, ""));
     let before = home.pids("web");
     let load = Load::start(home.address());
-    // The release looks good for a moment.
-    let bad = settings(&home, 2, ", --exit-after, '1500'").replace("50ms", "5s");
-    home.write_app("web", &bad);
+    // The release looks good until it is told to fail.
+    let bad =
+        "command: [sh, -c, 'until test -e fail; do sleep 0.02; done; exit 3']\ninstances: 2\nmin_uptime: 1h";
+    home.write_app("web", &format!("{bad}\nlisten: '{}'", home.address()));
     let reload = home.command(&["start", "app.yaml"]).spawn().unwrap();
     home.app_when("web", "has a successor", |app| pids(app).len() == 3);
     replace_master(&home);
-    until("it is rolled back", || home.daemon_log().contains("rolled back"));
+    home.write("fail", "");
+    home.until_logged("rolled back");
     let app = home.app_in_state("web", "online");
     assert_eq!((&app["generation"], pids(&app)), (&1.into(), before));
     load.more(20);
@@ -228,11 +237,13 @@ fn who_ends_without_a_master_is_replaced() {
         gone = home.get("/pid").unwrap().parse().unwrap();
         process::kill_and_wait(gone);
     });
-    let app = home
-        .app_when("web", "has another worker", |app| app["state"] == "online" && !pids(app).contains(&gone));
     let slot = before.iter().position(|pid| *pid == gone).unwrap();
-    let exit = &app["workers"][slot]["last_exit"];
-    assert_eq!((&exit["signal"], &app["restarts"]), (&"SIGKILL".into(), &1.into()), "{app:#}");
+    let app = home.app_when("web", "has another worker, and tells how it ended", |app| {
+        app["state"] == "online"
+            && !pids(app).contains(&gone)
+            && app["workers"][slot]["last_exit"]["signal"] == "SIGKILL"
+    });
+    assert_eq!(app["restarts"], 1, "{app:#}");
     assert_eq!(pids(&app)[1 - slot], before[1 - slot]);
 
     // The next one's end is told by the keeper, too.
@@ -278,15 +289,23 @@ fn a_bind_waits_for_the_next_master() {
     assert_eq!(pids(&app), before);
 }
 
+/// Settings of workers that end when they are killed, and no sooner.
+fn deaf(home: &Home) -> String {
+    settings(home, 2, ", --ignore-term, --ready-after, '0'") + "\nready: notify\nkill_timeout: 10m"
+}
+
 #[test]
 fn a_shutdown_goes_on() {
     let home = Home::new();
-    home.start_app("web", &settings(&home, 2, ", --ignore-term").replace("min_", "kill_timeout: 2s\nmin_"));
+    home.start_app("web", &deaf(&home));
     let (keeper, master) = home.daemon();
-    let all = process::descendants(keeper);
+    let (all, workers) = (process::descendants(keeper), home.pids("web"));
     let kill = home.command(&["kill"]).spawn().unwrap();
     home.app_in_state("web", "stopping");
     process::kill_and_wait(master);
+    // The next one waits for them as well.
+    home.app_in_state("web", "stopping");
+    workers.into_iter().for_each(process::kill);
     let kill = finish(kill);
     assert_eq!(kill.code, Some(0), "{kill:?}");
     until("all are gone", || all.iter().chain([&keeper]).all(|pid| !process::is_alive(*pid)));
@@ -295,15 +314,15 @@ fn a_shutdown_goes_on() {
 #[test]
 fn a_deletion_goes_on() {
     let home = Home::new();
-    let slow = settings(&home, 2, ", --ignore-term").replace("min_", "kill_timeout: 1s\nmin_");
-    home.write_apps(
-        "app.yaml",
-        &[("slow", &slow), ("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1")],
-    );
+    let web = "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1";
+    home.write_apps("app.yaml", &[("slow", &deaf(&home)), ("web", web)]);
     home.ok(&["start", "app.yaml"]);
+    let slow = home.pids("slow");
     let delete = home.command(&["delete", "slow"]).spawn().unwrap();
     home.app_in_state("slow", "stopping");
     replace_master(&home);
+    home.app_in_state("slow", "stopping");
+    slow.into_iter().for_each(process::kill);
     let delete = finish(delete);
     assert_eq!(delete.code, Some(0), "{delete:?}");
     until("it is gone", || home.status()["apps"].as_array().unwrap().len() == 1);

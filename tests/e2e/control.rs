@@ -13,7 +13,7 @@ use crate::wait::{DEADLINE, eventually, until};
 
 fn home() -> Home {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1");
     home
 }
 

@@ -14,7 +14,7 @@ use crate::wait::{eventually, until};
 
 /// The process that answers.
 fn asked(socket: &Path) -> Option<Number> {
-    http::ask(socket, "GET", "/", "").ok()?.body.trim().parse().ok()
+    http::ask(socket, "GET", "/pid", "").ok()?.body.trim().parse().ok()
 }
 
 /// Waits until each worker has answered.

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, finish, number, pids, text};
+use crate::harness::{Home, finish, pids, text};
 use crate::load::Load;
 use crate::process::{self, Number};
 use crate::programs::worker;
@@ -99,8 +99,9 @@ fn workers_go_on_and_stop_is_the_way_out() {
     let reason = status["daemon"]["safe_mode"].as_str().unwrap();
     assert!(reason.contains("masters in a row ended before they served"), "{reason}");
     assert!(reason.contains("exit code 101: panicked at") && reason.contains("poisoned"), "{reason}");
-    assert!(daemon.stderr().contains(reason), "{}", daemon.stderr());
-    assert!(daemon.stderr().contains("safe mode: workers go on"), "{}", daemon.stderr());
+    for told in [reason, "safe mode: workers go on"] {
+        until("standard error has it", || daemon.stderr().contains(told));
+    }
     let known = app(&status, "web");
     assert_eq!((&known["state"], pids(known)), (&"online".into(), web.clone()), "{known:#}");
     assert_eq!(known["workers"][0]["state"], "ready");
@@ -152,12 +153,17 @@ fn it_is_left_when_the_cause_is_gone() {
     daemon.cure();
     daemon.until_ordinary();
     assert_eq!(home.pids("poor"), before);
-    let known = home.app_when("poor", "has lost output", |app| {
-        app["workers"][0]["lost_log_bytes"].as_u64().unwrap() > 4 << 20
-    });
-    let lost = number(&known["workers"][0]["lost_log_bytes"]);
+    let lost = |app: &Value| app["workers"][0]["lost_log_bytes"].as_u64().unwrap();
+    home.app_when("poor", "has lost output", |app| lost(app) > 4 << 20);
     assert!(home.ok(&["status"]).stdout.contains("lost while no master read it"));
-    assert!(home.daemon_log().contains(&format!("poor:0: {lost} bytes of its output were thrown away")));
+    let told = |line: &str| -> Option<u64> {
+        let (bytes, _) =
+            line.split_once("poor:0: ")?.1.split_once(" bytes of its output were thrown away")?;
+        bytes.parse().ok()
+    };
+    until("the log tells as much", || {
+        home.daemon_log().lines().filter_map(told).sum::<u64>() == lost(&home.app("poor"))
+    });
     let all = daemon.all();
     home.ok(&["kill", "--now"]);
     daemon.until_gone(&all, 0);
@@ -165,8 +171,10 @@ fn it_is_left_when_the_cause_is_gone() {
 
 #[test]
 fn everything_can_be_ended() {
-    let deaf =
-        format!("command: [{}, --ignore-term]\nmin_uptime: 50ms\nkill_timeout: 200ms", text(&worker()));
+    let deaf = format!(
+        "command: [{}, --ignore-term, --ready-after, '0']\nready: notify\nkill_timeout: 200ms",
+        text(&worker())
+    );
     let daemon = Poisoned::new(&deaf);
     daemon.poison();
     let all = daemon.all();
