@@ -1,7 +1,7 @@
 //! Masters that die whenever they adopt one app: safe mode stands in for them.
 
 use std::fs::{self, File};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
@@ -22,6 +22,12 @@ struct Poisoned {
 impl Poisoned {
     #[track_caller]
     fn new(poor: &str) -> Self {
+        Self::with(poor, |_, _| {})
+    }
+
+    /// The same, with changes of the command that runs it.
+    #[track_caller]
+    fn with(poor: &str, change: impl Fn(&Home, &mut Command)) -> Self {
         let home = Home::new();
         let web = format!(
             "command: [{}]\nmin_uptime: 50ms\ninstances: 2\nlisten: '{}'",
@@ -30,13 +36,10 @@ impl Poisoned {
         );
         home.write_apps("app.yaml", &[("web", &web), ("poor", poor)]);
         let stderr = File::create(home.path("stderr")).unwrap();
-        let run = home
-            .command(&["run", "app.yaml"])
-            .env("SUPERVISOR_FAULT", home.path("fault"))
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let mut run = home.command(&["run", "app.yaml"]);
+        change(&home, &mut run);
+        let run = run.env("SUPERVISOR_FAULT", home.path("fault")).stdout(Stdio::null()).stderr(stderr);
+        let run = run.spawn().unwrap();
         home.app_in_state("web", "online");
         home.app_in_state("poor", "online");
         Self { home, run }
@@ -189,4 +192,61 @@ fn a_signal_ends_everything_too() {
     let all = daemon.all();
     process::signal(daemon.run.id(), Signal::TERM);
     daemon.until_gone(&all, 0);
+}
+
+#[test]
+fn who_stands_in_takes_the_place_of_a_keeper_that_dies() {
+    let daemon = Poisoned::new(SLEEP);
+    let home = &daemon.home;
+    let known = || (home.pids("web"), home.pids("poor"));
+    let before = known();
+    let load = Load::with_clients(home.address(), 4);
+    daemon.poison();
+    for _ in 0..2 {
+        let (keeper, stand_in) = home.daemon();
+        process::kill_and_wait(keeper);
+        eventually("safe mode under another keeper", || {
+            let status = home.try_status().ok()?;
+            let daemon = &status["daemon"];
+            (daemon["keeper_pid"] == stand_in && !daemon["safe_mode"].is_null()).then_some(())
+        });
+        assert_eq!(known(), before);
+    }
+    daemon.cure();
+    daemon.until_ordinary();
+    home.app_in_state("web", "online");
+    assert_eq!(known(), before);
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
+    home.ok(&["kill", "--now"]);
+    home.until_refused();
+    assert_eq!(finish(daemon.run).code, None);
+}
+
+#[test]
+fn who_stands_in_waits_for_the_next_keeper_of_a_service_manager() {
+    let manager = |home: &Home, run: &mut Command| {
+        run.env("NOTIFY_SOCKET", home.path("manager"));
+    };
+    let daemon = Poisoned::with(SLEEP, manager);
+    let home = &daemon.home;
+    let known = || (home.pids("web"), home.pids("poor"));
+    let before = known();
+    daemon.poison();
+    let (keeper, stand_in) = home.daemon();
+    process::kill_and_wait(keeper);
+    until("it waits for another keeper", || home.daemon_folder().join("run/handover.sock").exists());
+    let status = home.status();
+    assert_eq!((&status["daemon"]["pid"], &status["daemon"]["keeper_pid"]), (&stand_in.into(), &Value::Null));
+    assert_eq!(known(), before);
+    daemon.cure();
+    let mut run = home.command(&["run", "app.yaml"]);
+    manager(home, &mut run);
+    let run = run.spawn().unwrap();
+    daemon.until_ordinary();
+    assert_eq!((home.daemon().0, known()), (run.id(), before));
+    home.ok(&["kill", "--now"]);
+    assert_eq!(finish(run).code, Some(0));
+    home.until_refused();
+    assert_eq!(finish(daemon.run).code, None);
 }

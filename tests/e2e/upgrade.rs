@@ -123,6 +123,13 @@ fn there_and_back() {
 /// Each broken binary: what it does, and what the command says of it.
 #[track_caller]
 fn goes_back(fault: &str, cause: &str) {
+    let [before, after] = went_back(fault, cause);
+    assert_eq!(after, before, "the same keeper");
+}
+
+/// The same. Returns the keeper before and after.
+#[track_caller]
+fn went_back(fault: &str, cause: &str) -> [process::Number; 2] {
     let home = Home::new();
     start(&home);
     let (before, own, keeper) = (workers(&home), version(&home), home.daemon().0);
@@ -134,11 +141,14 @@ fn goes_back(fault: &str, cause: &str) {
     load.more(20);
     home.app_in_state("web", "online");
     home.app_in_state("node", "online");
-    assert_eq!((workers(&home), version(&home), home.daemon().0), (before, own, keeper));
+    let after = home.daemon().0;
+    assert_eq!((workers(&home), version(&home)), (before, own));
+    assert_eq!(program(after), supervisor());
     assert_eq!(load.finish(), Vec::<String>::new());
     // Nothing is in the way of another try.
     home.write("next.fault", "");
     assert_eq!(upgrade(&home, &home.path("next")).code, Some(0));
+    [keeper, after]
 }
 
 #[test]
@@ -181,22 +191,33 @@ fn one_that_serves_and_dies() {
     goes_back("serving exit", "its master served, and ended soon after (exit code 3)");
 }
 
+/// The master becomes the keeper, of the version that has proved itself as one.
 #[test]
 fn one_whose_keeper_exits() {
+    let [before, after] = went_back("keeper exit", "the keeper died as it became the new binary");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn one_whose_keeper_hangs() {
+    let [before, after] = went_back("keeper hang", "the keeper hung as it became the new binary");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn a_keeper_that_dies_while_a_version_is_tried_out() {
     let home = Home::new();
     start(&home);
-    let (before, keeper) = (workers(&home), home.daemon().0);
+    let (before, own) = (workers(&home), version(&home));
     let load = Load::with_clients(home.address(), 2);
-    let ended = upgrade(&home, &broken(&home, "keeper exit"));
-    // Its master had proved itself.
-    assert_eq!(ended.code, Some(0), "{ended:#?}");
-    // Its master becomes the keeper, and starts another one.
-    until("there is another keeper, and all is as it was", || {
-        home.try_status().is_ok_and(|status| {
-            let daemon = &status["daemon"];
-            daemon["keeper_pid"] != keeper && daemon["version"] == NEXT && workers_in(&status) == before
-        })
-    });
+    let tried = home.command(&["upgrade", "--binary", text(&next())]).spawn().unwrap();
+    home.app_when("web", "is the new version's", |_| version(&home) == "0.2.0-next");
+    process::kill_and_wait(home.daemon().0);
+    let ended = crate::harness::finish(tried);
+    assert_eq!(ended.code, Some(6), "{ended:#?}");
+    assert!(ended.stderr.contains("the keeper has died"), "{}", ended.stderr);
+    home.app_in_state("web", "online");
+    assert_eq!((workers(&home), version(&home)), (before, own));
     load.more(20);
     assert_eq!(load.finish(), Vec::<String>::new());
 }
