@@ -169,6 +169,30 @@ fn a_unit_is_installed_and_removed() {
 }
 
 #[test]
+fn the_unit_of_a_package_is_used() {
+    let home = Home::new();
+    let systemd = Systemd::start(&home);
+    let enabled = || systemd.run(&["systemctl", "is-enabled", UNIT]).stdout;
+    let packaged = format!("/usr/lib/systemd/system/{UNIT}");
+    systemd.ok(&["sh", "-c", &format!("{} startup --print > {packaged}", text(&supervisor()))]);
+    systemd.ok(&["systemctl", "daemon-reload"]);
+    assert_eq!(enabled(), "disabled\n");
+    // Nothing is written beside it, and it is the one that `start` starts.
+    systemd.run_app(1);
+    assert_eq!(enabled(), "enabled\n");
+    assert_eq!(systemd.show("FragmentPath"), packaged);
+    systemd.supervisor(&["unstartup"]);
+    assert_eq!(enabled(), "disabled\n");
+    systemd.ok(&["systemctl", "stop", UNIT]);
+    // One that says something else needs a file of its own.
+    systemd.ok(&["sed", "-i", "s/^ExecStart=.*/ExecStart=true/", &packaged]);
+    systemd.supervisor(&["startup"]);
+    assert_eq!(systemd.show("FragmentPath"), format!("/etc/systemd/system/{UNIT}"));
+    systemd.supervisor(&["unstartup"]);
+    assert_eq!(systemd.show("FragmentPath"), packaged);
+}
+
+#[test]
 fn it_stops_and_starts_with_the_unit() {
     let home = Home::new();
     let systemd = Systemd::start(&home);

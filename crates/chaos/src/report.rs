@@ -66,7 +66,7 @@ fn print_seen(seen: &Seen) {
     prompt.sort_unstable();
     let millis = |time: Option<&Duration>| time.map_or(0, Duration::as_millis);
     println!(
-        "\nstatus right after a master's death: median {} ms, at most {} ms ({} times)",
+        "\nstatus right after the death of a master or a keeper: median {} ms, at most {} ms ({} times)",
         millis(prompt.get(prompt.len() / 2)),
         millis(prompt.last()),
         prompt.len()
