@@ -46,7 +46,7 @@ use crate::link::Notes;
 /// is longer than [`outbound::PIECE`].
 const RING: usize = 1024;
 /// A message is passed on within such a slice, so the thread asks for a short
-/// one and has it early: on busy CPUs that takes a quarter off a message's p99.
+/// one and has it early: on busy CPUs that takes 5 to 25 % off a message's p99.
 const SLICE: Duration = Duration::from_micros(100);
 
 /// A message of a worker, for those who look at the channel.
