@@ -336,6 +336,13 @@ struct Step {
     workers: usize,
 }
 
+/// The process that answers clients.
+type Asked<'a> = &'a dyn Fn() -> Option<Number>;
+
+fn asked(address: std::net::SocketAddr) -> Option<Number> {
+    http::get(address, "/pid").ok()?.parse().ok()
+}
+
 /// Every how many steps a master dies: 1 tries each of them.
 fn stride() -> usize {
     std::env::var("SUPERVISOR_TEST_STRIDE").ok().and_then(|number| number.parse().ok()).unwrap_or(9)
@@ -344,13 +351,7 @@ fn stride() -> usize {
 /// Has the master die at each step of orders in turn, and looks at what became
 /// of them.
 #[track_caller]
-fn die_at_each_step(
-    home: &Home,
-    address: std::net::SocketAddr,
-    order: &Step,
-    back: Option<&Step>,
-    first: usize,
-) {
+fn die_at_each_step(home: &Home, ask: Asked<'_>, order: &Step, back: Option<&Step>, first: usize) {
     let fault = home.path("fault");
     let mut at = first;
     loop {
@@ -359,10 +360,10 @@ fn die_at_each_step(
         let died = !fault.exists();
         let _ = fs::remove_file(&fault);
         assert_eq!(given.code, Some(0), "step {at} of {:?}: {given:?}", order.order);
-        settle(home, address, order.workers, at, order.order);
+        settle(home, ask, order.workers, at, order.order);
         if let Some(back) = back {
             home.ok(back.order);
-            settle(home, address, back.workers, at, back.order);
+            settle(home, ask, back.workers, at, back.order);
         }
         if !died {
             break;
@@ -375,7 +376,7 @@ fn die_at_each_step(
 /// Waits until nothing is under way, and looks whether all is well: as many
 /// processes as workers, each known, and all answer.
 #[track_caller]
-fn settle(home: &Home, address: std::net::SocketAddr, workers: usize, at: usize, order: &[&str]) {
+fn settle(home: &Home, ask: Asked<'_>, workers: usize, at: usize, order: &[&str]) {
     let app = home.app_when("web", &format!("is at rest (step {at} of {order:?})"), |app| {
         let running = pids(app).len();
         ["online", "stopped"].contains(&app["state"].as_str().unwrap())
@@ -393,7 +394,7 @@ fn settle(home: &Home, address: std::net::SocketAddr, workers: usize, at: usize,
         there == known
     });
     if !known.is_empty() {
-        let pid: Number = http::get(address, "/pid").unwrap().parse().unwrap();
+        let pid = ask().unwrap_or_else(|| panic!("nobody answers (step {at} of {order:?})"));
         assert!(known.contains(&pid), "step {at} of {order:?}");
     }
 }
@@ -414,20 +415,14 @@ fn a_master_may_die_at_any_step() {
     let home = Home::new();
     let run = run_mortal(&home, &(settings(&home, 2, "") + "\ndrain_timeout: 50ms"));
     let open = descriptors(home.daemon().0);
-    let address = home.address();
+    let ask: Asked<'_> = &|| asked(home.address());
     let step = |order, workers| Step { order, workers };
     let back = step(&["start", "web"], 2);
-    die_at_each_step(&home, address, &step(&["reload", "web"], 2), None, 0);
-    die_at_each_step(&home, address, &step(&["stop", "web"], 0), Some(&back), 1);
-    die_at_each_step(&home, address, &step(&["restart", "web"], 2), None, 2);
-    die_at_each_step(
-        &home,
-        address,
-        &step(&["scale", "web", "3"], 3),
-        Some(&step(&["scale", "web", "2"], 2)),
-        3,
-    );
-    die_at_each_step(&home, address, &step(&["stop", "web", "--now"], 0), Some(&back), 4);
+    die_at_each_step(&home, ask, &step(&["reload", "web"], 2), None, 0);
+    die_at_each_step(&home, ask, &step(&["stop", "web"], 0), Some(&back), 1);
+    die_at_each_step(&home, ask, &step(&["restart", "web"], 2), None, 2);
+    die_at_each_step(&home, ask, &step(&["scale", "web", "3"], 3), Some(&step(&["scale", "web", "2"], 2)), 3);
+    die_at_each_step(&home, ask, &step(&["stop", "web", "--now"], 0), Some(&back), 4);
     let keeper = home.daemon().0;
     until("nothing is left open", || descriptors(keeper) <= open + 8);
     end(&home, run);
@@ -441,10 +436,45 @@ fn a_master_may_die_at_any_step_of_a_capture() {
     let address = home.second_address();
     until("the program listens", || http::get(address, "/").is_ok());
     let reload = Step { order: &["reload", "web"], workers: 2 };
-    die_at_each_step(&home, address, &reload, None, 5);
+    die_at_each_step(&home, &|| asked(address), &reload, None, 5);
     let app = home.app_in_state("web", "online");
     assert_eq!(app["listeners"][0]["policy"], "random", "{app:#}");
     assert_eq!(app["restarts"], 0, "{app:#}");
+    end(&home, run);
+}
+
+#[test]
+fn a_master_may_die_at_any_step_of_a_bind_at_a_path() {
+    let home = Home::new();
+    let socket = home.path("web.sock");
+    let settings = format!(
+        "command: {}\ninstances: 2\nmin_uptime: 100ms\nready: listen\ndrain_timeout: 50ms\nenv: {{SOCKET: {}}}",
+        crate::paths::in_node(&home),
+        text(&socket)
+    );
+    let run = run_mortal(&home, &settings);
+    let ask: Asked<'_> = &|| crate::paths::asked(&socket);
+    until("the program listens", || ask().is_some());
+    let reload = Step { order: &["reload", "web"], workers: 2 };
+    die_at_each_step(&home, ask, &reload, None, 6);
+    let stop = Step { order: &["stop", "web", "--now"], workers: 0 };
+    die_at_each_step(&home, ask, &stop, Some(&Step { order: &["start", "web"], workers: 2 }), 7);
+    let app = home.app_in_state("web", "online");
+    assert_eq!((&app["listeners"][0]["policy"], &app["restarts"]), (&"shared".into(), &0.into()), "{app:#}");
+    end(&home, run);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_master_may_die_at_any_step_of_a_canary() {
+    let home = Home::new();
+    let canary = "\ndrain_timeout: 3s\nreload: {mode: canary, steps: [50%, 100%], hold: 50ms}";
+    let run = run_mortal(&home, &(settings(&home, 2, "") + canary));
+    let load = Load::start(home.address());
+    let reload = Step { order: &["reload", "web"], workers: 2 };
+    die_at_each_step(&home, &|| asked(home.address()), &reload, None, 8);
+    assert_eq!(home.app("web")["restarts"], 0);
+    assert_eq!(load.finish(), Vec::<String>::new());
     end(&home, run);
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::{Finished, Home, finish, number, pids, text};
+use crate::load::Load;
 use crate::mounts::{ReadOnly, Tmpfs};
 use crate::process::{self, Number};
 use crate::programs::{installed, supervisor, worker};
@@ -143,11 +144,23 @@ impl Plain {
 
     #[track_caller]
     fn run(&self, args: &[&str]) -> Finished {
-        let mut command = self.home.program(installed("setpriv"));
+        self.run_limited(args, "")
+    }
+
+    /// Runs it under limits, as `prlimit` takes them.
+    #[track_caller]
+    fn run_limited(&self, args: &[&str], limits: &str) -> Finished {
+        let mut command = self.home.program(installed("prlimit"));
+        command.args(limits.split_whitespace()).arg(installed("setpriv"));
         command.args([format!("--reuid={}", self.user), format!("--regid={}", self.user)]);
         command.arg("--clear-groups").arg(self.home.path("supervisor")).args(args);
         command.env("SUPERVISOR_HOME", self.home.path("own/d")).env("HOME", self.home.path("own"));
         finish(command.spawn().unwrap())
+    }
+
+    /// The settings of [`settings`], for workers of this user.
+    fn settings(&self) -> String {
+        settings(&self.home).replace(text(&worker()), text(&self.home.path("worker")))
     }
 
     #[track_caller]
@@ -167,8 +180,7 @@ impl Drop for Plain {
 fn without_processes() {
     let plain = Plain::new();
     let home = &plain.home;
-    let settings = settings(home).replace(text(&worker()), text(&home.path("worker")));
-    home.write_app("web", &settings);
+    home.write_app("web", &plain.settings());
     let started = plain.run(&["start", "app.yaml"]);
     assert_eq!(started.code, Some(0), "{started:?}");
     let status = plain.status();
@@ -198,6 +210,63 @@ fn without_processes() {
     assert_eq!(started.code, Some(0), "{started:?}");
     assert_eq!(number(&plain.status()["daemon"]["pid"]), master);
     home.get("/pid").unwrap();
+}
+
+/// Nobody can raise a hard limit but root.
+#[test]
+fn with_few_descriptors_for_a_user() {
+    const LIMIT: &str = "--nofile=700:700";
+    let plain = Plain::new();
+    let home = &plain.home;
+    home.write_app("web", &plain.settings());
+    let started = plain.run_limited(&["start", "app.yaml"], LIMIT);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let refused = plain.run(&["scale", "web", "40"]);
+    assert_eq!(refused.code, Some(5), "{refused:?}");
+    assert!(refused.stderr.contains("but the daemon's limit is 700"), "{}", refused.stderr);
+    for order in [&["scale", "web", "12"][..], &["reload", "web"]] {
+        let done = plain.run(order);
+        assert_eq!(done.code, Some(0), "{done:?}");
+    }
+    let status = plain.status();
+    let before = pids(&status["apps"][0]);
+    assert_eq!(before.len(), 12);
+    // There is room for all that a next master has to hold at once.
+    process::kill_and_wait(number(&status["daemon"]["pid"]));
+    until("another master", || plain.status()["daemon"]["pid"] != status["daemon"]["pid"]);
+    let status = plain.status();
+    assert_eq!(
+        (pids(&status["apps"][0]), &status["daemon"]["problems"]),
+        (before, &Value::Array(Vec::new()))
+    );
+    home.get("/pid").unwrap();
+}
+
+/// A master that gets no memory dies of it, and so do those after it, until
+/// there is some.
+#[test]
+fn without_memory() {
+    let home = Home::new();
+    home.start_app("web", &settings(&home).replace("instances: 1", "instances: 2"));
+    let (keeper, master) = home.daemon();
+    let before = home.pids("web");
+    let load = Load::start(home.address());
+    let size = |pid| {
+        let status = fs::read_to_string(process::path(pid, "status")).unwrap();
+        let size = process::field(&status, "VmSize").unwrap().trim_end_matches(" kB").parse::<u64>();
+        size.unwrap() * 1024
+    };
+    // A master needs far more than that; the keeper itself needs a little.
+    let limited = Limited::to(keeper, "--as", size(keeper) + (2 << 20));
+    process::kill_and_wait(master);
+    until("masters fail", || home.log("keeper.log").contains("the next one starts in"));
+    load.more(50);
+    drop(limited);
+    let app = home.app_in_state("web", "online");
+    assert_eq!((pids(&app), home.daemon().0), (before, keeper));
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
+    home.ok(&["reload", "web"]);
 }
 
 #[test]
