@@ -88,7 +88,7 @@ fn count(home: &Home, pid: Number) {
         home,
         pid,
         "let n = 0; global.timer = setInterval(() => { \
-         process.send({broadcast: true, from: String(process.pid), n: n++}) }, 5); 0",
+         process.send({broadcast: true, from: String(process.pid), n: n++}) }, 20); 0",
     );
 }
 

@@ -146,8 +146,8 @@ fn a_service_manager_is_told() {
     let said = |word: &str| {
         while !next().lines().any(|line| line == word) {}
     };
-    // One is ready late, the other fails.
-    let ready = settings(&home, ", --ready-after, '1500'", "ready: notify");
+    // One is not ready yet, the other fails.
+    let ready = settings(&home, "", "ready: notify\nlisten_timeout: 10m");
     let failing = "command: ['false']\ninstances: 1\nrestart_delay: 10m";
     home.write_apps("app.yaml", &[("web", &ready), ("bad", failing)]);
     let run = home.command(&["run", "app.yaml"]).env("NOTIFY_SOCKET", home.path("manager")).spawn().unwrap();
@@ -157,6 +157,7 @@ fn a_service_manager_is_told() {
         "{first}"
     );
     assert!(first.contains("EXTEND_TIMEOUT_USEC=") && !first.contains("READY=1"), "{first}");
+    eventually("it answers", || home.get("/notify?READY=1").ok());
     said("READY=1");
     assert_eq!(home.app("web")["state"], "online");
     // It beats, and nothing else.

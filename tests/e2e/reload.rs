@@ -303,7 +303,8 @@ fn stopping_ends_a_reload() {
 fn a_master_that_dies_meanwhile_leaves_the_old_release() {
     let home = Home::new();
     home.start_app("web", &settings(&home, ""));
-    home.write_app("web", &format!("{}\nready: notify\nenv: {{NEW: '1'}}", settings(&home, "")));
+    let never_ready = "ready: notify\nlisten_timeout: 8s\nenv: {NEW: '1'}";
+    home.write_app("web", &format!("{}\n{never_ready}", settings(&home, "")));
     home.ok(&["reload", "--no-wait", "app.yaml"]);
     home.app_when("web", "has a successor", |app| pids(app).len() == 3);
     let (_, master) = home.daemon();

@@ -144,15 +144,10 @@ fn it_is_left_when_the_cause_is_gone() {
     let daemon = Poisoned::new(&format!("command: [{}, --flood]\nmin_uptime: 50ms", text(&worker())));
     let home = &daemon.home;
     let before = home.pids("poor");
-    let cpu = |pid: Number| {
-        let stat = fs::read_to_string(process::path(pid, "io")).unwrap_or_default();
-        let field = process::field(&stat, "wchar").and_then(|count| count.parse::<u64>().ok());
-        field.unwrap_or_default()
-    };
     daemon.poison();
     // More than its pipe holds: somebody reads.
-    let written = cpu(before[0]);
-    until("its output is drained", || cpu(before[0]) > written + (4 << 20));
+    let written = process::written(before[0]);
+    until("its output is drained", || process::written(before[0]) > written + (4 << 20));
     daemon.cure();
     daemon.until_ordinary();
     assert_eq!(home.pids("poor"), before);

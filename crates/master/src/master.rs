@@ -929,8 +929,8 @@ impl Master {
     /// Says that the master is alive, and to a service manager how things are.
     pub(crate) fn beat(&mut self, ending: bool) {
         self.link.beat();
+        let advancing = self.is_busy() || self.core.next_deadline().is_some();
         let Some(service) = &mut self.service else { return };
-        let advancing = self.core.next_deadline().is_some();
         let mut facts = service::Facts { ending, advancing, ..service::Facts::default() };
         for (_, entry) in self.registry.iter() {
             if let Some(app) = self.core.app(entry.id) {
