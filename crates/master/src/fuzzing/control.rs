@@ -1,6 +1,6 @@
 //! Requests on the control socket, from their bytes to what becomes of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -40,8 +40,11 @@ pub fn control(data: &[u8]) {
 async fn serve(data: &[u8]) {
     let (mut client, server) = duplex(64 * 1024);
     let (requests, mut asked) = mpsc::channel::<Request>(1);
+    // Otherwise what was sent before the end would not be answered any more.
     let connection = hyper::server::conn::http1::Builder::new()
+        .half_close(true)
         .serve_connection(TokioIo::new(server), TowerToHyperService::new(router(requests)));
+    let taken = Cell::new(0);
     let speak = async {
         // It may hang up in the middle of a request that is none.
         let _ = client.write_all(data).await;
@@ -49,10 +52,13 @@ async fn serve(data: &[u8]) {
         let mut answers = Vec::new();
         let _ = client.read_to_end(&mut answers).await;
         assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."), "no answer: {answers:?}");
+        let given = answers.windows(7).filter(|part| *part == b"HTTP/1.").count();
+        assert!(given >= taken.get(), "{given} answers to {} requests", taken.get());
     };
     let answer = async {
         let mut master = Master::default();
         while let Some(Request { ask, reply, .. }) = asked.recv().await {
+            taken.set(taken.get() + 1);
             let _ = reply.send(master.take(ask).map(|()| Reply::Json(b"{}".to_vec())));
         }
     };
