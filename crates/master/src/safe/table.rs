@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use supervisor_config::DaemonSettings;
-use supervisor_core::{AppId, Exit, Slots, Timestamp, WorkerId};
+use supervisor_core::{AppId, Exit, MAX_SLOTS, Slots, Timestamp, WorkerId};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail};
 use supervisor_protocol::keeper::{FdRole, FromKeeper, LOCK_KEY, Orphan};
 use supervisor_sys::Pid;
@@ -163,7 +163,8 @@ impl Table {
             if self.unread.contains(&app)
                 && let Some(entry) = self.registry.by_id_mut(app)
             {
-                entry.instances = entry.instances.max(left.record.slot.saturating_add(1));
+                let instances = left.record.slot.saturating_add(1).min(MAX_SLOTS);
+                entry.instances = entry.instances.max(instances);
             }
             let exit = left.record.exit.map(Exit::from);
             let exit = exit.or_else(|| leftovers.orphan(&left.record).map(process_exit_of));
