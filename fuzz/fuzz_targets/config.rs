@@ -1,39 +1,5 @@
-//! An ecosystem file: the first byte says in which format. A mistake is an error
-//! that can be shown; what is right survives its way to the daemon.
+//! An ecosystem file.
 
 #![no_main]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use libfuzzer_sys::fuzz_target;
-use supervisor_config::{App, Context, Format, ImportOptions, Source, import, load};
-
-fuzz_target!(|data: &[u8]| {
-    let [format, text @ ..] = data else { return };
-    let Ok(text) = std::str::from_utf8(text) else { return };
-    let format = [Format::Yaml, Format::Json, Format::Toml][usize::from(format % 3)];
-    let source = Source { path: PathBuf::from("/nowhere/ecosystem"), text: text.to_owned(), format };
-    let context = Context {
-        base_dir: PathBuf::from("/nowhere"),
-        caller_env: BTreeMap::from([("PATH".to_owned(), "/nowhere".to_owned())]),
-        env_name: Some("production".to_owned()),
-        usable_cpus: 4,
-    };
-    match load(&source, &context) {
-        Ok(loaded) => {
-            for app in &loaded.apps {
-                let json = serde_json::to_vec(app).expect("an app has a JSON form");
-                let again: App = serde_json::from_slice(&json).expect("which is read again");
-                assert_eq!(*app, again);
-            }
-            loaded.warnings.iter().for_each(|warning| assert!(!warning.render(false).is_empty()));
-        }
-        Err(errors) => assert!(!errors.render(true).is_empty()),
-    }
-    let options = ImportOptions { base_dir: None, caller_env: BTreeMap::new() };
-    if let Ok(text) = import(&source, &options) {
-        let source = Source { text, format: Format::Yaml, ..source };
-        let _ = load(&source, &context);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| supervisor_config::fuzzing::config(data));

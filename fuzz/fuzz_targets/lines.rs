@@ -2,6 +2,4 @@
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| supervisor_master::fuzzing::lines(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| supervisor_master::fuzzing::lines(data));

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use supervisor_core::MAX_SLOTS;
+
 use crate::fields::Fields;
 use crate::listen::{self, MAX_LISTEN};
 use crate::program::{self, is_variable_name};
@@ -16,8 +18,6 @@ use crate::{
     environment, limits, logs, memory, path, ready, reload, signal, watch,
 };
 
-/// More workers than a machine can have; arithmetic on them is safe.
-const MAX_INSTANCES: u32 = 10_000;
 /// The longest name, in characters.
 const MAX_NAME: usize = 64;
 
@@ -203,15 +203,15 @@ fn exec_mode(node: &Node) -> Result<ExecMode, Problem> {
 }
 
 fn instances(usable_cpus: u32) -> impl Fn(&Node) -> Result<u32, Problem> {
-    let usable = i64::from(usable_cpus.clamp(1, MAX_INSTANCES));
+    let usable = i64::from(usable_cpus.clamp(1, MAX_SLOTS));
     move |node| {
         let number = match &node.value {
             Value::Text(text) if text == "max" => usable,
             Value::Number(number) if number.starts_with('-') => {
-                (usable + integer(-i64::from(MAX_INSTANCES)..=-1)(node)?).max(1)
+                (usable + integer(-i64::from(MAX_SLOTS)..=-1)(node)?).max(1)
             }
             Value::Number(number) if number == "0" => usable,
-            Value::Number(_) => integer(0..=i64::from(MAX_INSTANCES))(node)?,
+            Value::Number(_) => integer(0..=i64::from(MAX_SLOTS))(node)?,
             Value::Text(text) if whole::<i64>(text).is_some() => {
                 return Err(expected("a number or `max`", node).help("remove the quotes"));
             }

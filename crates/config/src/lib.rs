@@ -32,6 +32,8 @@ mod env_file;
 mod environment;
 mod fields;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod import;
 mod keys;
 mod limits;

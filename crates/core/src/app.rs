@@ -18,6 +18,10 @@ use crate::slot::{Cause, Rest, Slot, Stage, Worker};
 use crate::steps::Steps;
 use crate::time::Timestamp;
 
+/// The most slots of an app: more than the keeper's table has room for workers.
+/// Whoever orders or remembers has to keep to it.
+pub const MAX_SLOTS: u32 = 10_000;
+
 /// What one call of `handle` shares: the time, and where results go.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {

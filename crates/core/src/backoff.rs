@@ -24,8 +24,9 @@ pub fn pause(policy: &Policy, streak: u32, jitter: i32) -> Duration {
         pause = pause.saturating_mul(policy.restart_backoff_percent) / 100;
     }
     let pause = pause.min(cap);
-    let spread = pause / 5 * jitter.unsigned_abs().min(1000) / 1000;
-    if jitter < 0 { pause - spread } else { pause + spread }
+    // Divided first: a pause from a damaged memo may be as long as can be.
+    let spread = pause / 5000 * jitter.unsigned_abs().min(1000);
+    if jitter < 0 { pause - spread } else { pause.saturating_add(spread) }
 }
 
 #[cfg(test)]
@@ -76,6 +77,12 @@ mod tests {
     #[test]
     fn a_delay_beyond_the_cap_is_its_own_cap() {
         check(60_000, 200, 3, 0, 60_000);
+    }
+
+    #[test]
+    fn the_longest_delay_is_none_too_long() {
+        let longest = Policy { restart_delay: Duration::MAX, ..policy(0, 200) };
+        assert_eq!(pause(&longest, 3, 1000), Duration::MAX);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub mod supervisor;
 pub mod time;
 
 pub use action::{Action, Failure, Next, Notice, Outcome, Portion, Refusal, Step};
+pub use app::MAX_SLOTS;
 pub use event::{Event, Exit, Hang, Order, Slots};
 pub use id::{AppId, Generation, OperationId, SeatId, Side, SlotId, WorkerId};
 pub use memo::{AppMemo, SlotMemo};

@@ -9,6 +9,8 @@
 //! performed. So whatever was done is known, and what is known may not have been
 //! done: [`Supervisor::adopt`](crate::Supervisor::adopt) orders that again.
 
+mod soundness;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -256,7 +258,8 @@ impl SlotMemo {
             open,
             rest: self.rest,
             streak: self.streak,
-            restarts: self.restarts,
+            // It counts on, as many slots' do in a sum.
+            restarts: self.restarts.min(u32::MAX.into()),
             generation: self.generation,
             last_ending: self.last_ending,
         }
@@ -394,14 +397,17 @@ impl App {
         Some(changed.map(|((index, slot), _)| (index, SlotMemo::of(slot, index, operation))).collect())
     }
 
-    /// The app that a memo was taken of; `None` when the memo lacks the settings
-    /// that it names.
+    /// The app that a memo was taken of; `None` when the memo is of none, or lacks
+    /// the settings that it names.
     pub(crate) fn adopted(
         id: AppId,
         memo: AppMemo,
         slots: Vec<SlotMemo>,
         turn: &mut Turn<'_>,
     ) -> Option<Self> {
+        if !memo.is_sound(&slots, turn) {
+            return None;
+        }
         let versions: BTreeMap<Generation, Rc<Policy>> = memo.versions.into_iter().collect();
         let current = Rc::clone(versions.get(&memo.generation)?);
         let version = |generation: Generation| Version {

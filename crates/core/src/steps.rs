@@ -86,6 +86,7 @@ impl Steps {
     /// The steps that a memo was taken of.
     pub(crate) fn restored(memo: StepsMemo, introduced: BTreeSet<u32>, admitted: BTreeSet<u32>) -> Self {
         let StepsMemo { shares, hold, at, held_until, of, share } = memo;
+        let at = at.min(shares.len());
         Self { shares, hold, at, held_until, of, introduced, admitted, share }
     }
 

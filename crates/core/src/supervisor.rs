@@ -64,7 +64,7 @@ impl Supervisor {
     /// each must be, unless it is known to have been. What has happened meanwhile
     /// is told by events, as ever; [`Event::TimePassed`] is due now.
     ///
-    /// `None` for a memo that is not whole, and for a known app.
+    /// `None` for a memo that no app can have left, and for a known app.
     #[must_use]
     pub fn adopt(
         &mut self,

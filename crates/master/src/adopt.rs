@@ -140,17 +140,18 @@ impl Master {
             entry.deleted = memo.deleting;
             entry.before = before.map(Box::new);
         }
-        match &memo.operation {
-            Some(operation) => self.follow_on(id, operation, memo.generation),
-            None => self.settle_on(id, is_proved),
-        }
-        let generation = memo.generation;
+        let (generation, operation) = (memo.generation, memo.operation.clone());
         let Some(orders) = self.core.adopt(clock::now(), id, memo, slots.clone()) else {
             tracing::error!("{}: what is known of it makes no sense; it starts anew", again.0.name);
             self.registry.remove(id);
+            self.link.delete(&next_key(&again.0.name));
             self.declare_again(again.0, again.1);
             return 0;
         };
+        match operation {
+            Some(operation) => self.follow_on(id, &operation, generation),
+            None => self.settle_on(id, is_proved),
+        }
 
         self.spread_out(id);
         for (seat, occupant) in open_seats(id, &slots, generation) {

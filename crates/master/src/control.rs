@@ -24,7 +24,7 @@ pub(crate) use channel::Listening;
 pub(crate) use environment::Subject;
 pub(crate) use events::Following;
 pub(crate) use logs::{LogFile, LogQuery, Logs};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use routes::router;
 pub(crate) use routes::to_json;
 pub(crate) use server::{Held, Server, bind};

@@ -4,6 +4,9 @@
 mod control;
 mod lines;
 mod records;
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
 
 use std::time::Duration;
 
@@ -25,5 +28,20 @@ pub fn notify(message: &[u8]) {
             Word::Extend(time) => assert!(time <= Duration::from_secs(24 * 60 * 60), "{time:?}"),
             Word::Ready | Word::Stopping | Word::Watchdog => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replay::replay;
+
+    #[test]
+    fn what_the_corpora_have() {
+        replay("control", control);
+        replay("lines", lines);
+        replay("notify", notify);
+        replay("records", records);
+        replay("state", state);
     }
 }

@@ -127,16 +127,7 @@ pub(crate) struct Table {
 pub(crate) fn read(link: &mut Link) -> anyhow::Result<Table> {
     let lost = "cannot read the keeper's table";
     let (FromKeeper::Hello(hello), _) = link.receive().context(lost)? else { bail!("{lost}: no hello") };
-    let mut table = Table {
-        hello,
-        apps: Apps::default(),
-        members: Vec::new(),
-        passed: Vec::new(),
-        first_worker: None,
-        upgrade: None,
-        unreadable: Vec::new(),
-        unknown: Vec::new(),
-    };
+    let mut table = Table::new(hello);
     loop {
         let (message, fds) = match link.receive() {
             // Of another version, or cut: it stays with the keeper.
@@ -162,8 +153,21 @@ pub(crate) fn read(link: &mut Link) -> anyhow::Result<Table> {
 }
 
 impl Table {
+    pub(crate) fn new(hello: Hello) -> Self {
+        Self {
+            hello,
+            apps: Apps::default(),
+            members: Vec::new(),
+            passed: Vec::new(),
+            first_worker: None,
+            upgrade: None,
+            unreadable: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
     /// Takes an entry. One that is not understood stays with the keeper.
-    fn take(&mut self, entry: Entry) {
+    pub(crate) fn take(&mut self, entry: Entry) {
         let key = entry.key.clone();
         if let Err(error) = self.try_take(entry) {
             tracing::error!("{key}: cannot read the record: {error}");
@@ -176,7 +180,7 @@ impl Table {
         let Entry { key, record, mut fds } = entry;
         if apps.memories.take(&key, &record, &mut fds)? {
             // It is looked at when the whole table is there.
-        } else if key == LOCK_KEY {
+        } else if key == LOCK_KEY || key == records::FORMER {
             // The mirror holds it.
         } else if key == records::APPLY {
             apps.new = Some(records::load(only(fds)?)?);
@@ -284,10 +288,10 @@ pub(crate) fn shortened(list: &[String]) -> String {
 }
 
 /// An entry of the keeper's table.
-struct Entry {
-    key: String,
-    record: Vec<u8>,
-    fds: Vec<OwnedFd>,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) record: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl Leftovers {

@@ -25,7 +25,7 @@ mod elsewhere;
 mod events;
 mod family;
 mod fault;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod group;
 mod hangs;
@@ -36,6 +36,7 @@ mod ledger;
 mod link;
 mod listeners;
 mod log;
+mod lull;
 mod master;
 mod memory;
 mod mirror;

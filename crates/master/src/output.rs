@@ -44,11 +44,11 @@ pub(crate) use access::{Access, Place};
 pub(crate) use date::zone;
 pub(crate) use echo::Echo;
 pub use echo::EchoForm;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use form::{Author, Form};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use lines::{Buffer, MAX_LINE};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use rotation::Rotation;
 pub(crate) use rotation::{COMPRESSED, rotated_files};
 use writer::Writer;

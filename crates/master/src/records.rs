@@ -3,6 +3,7 @@
 //! | key | record | fds |
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
+//! | `former` | empty | the binary of the version before, while an upgrade is under way |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `daemon` | the settings of the daemon itself | |
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
@@ -29,16 +30,19 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use supervisor_config::App;
-use supervisor_core::WorkerId;
+use supervisor_core::{MAX_SLOTS, WorkerId};
 use supervisor_protocol::keeper::{FdRole, Orphan};
 
 use crate::control::to_json;
 use crate::link::Link;
 use crate::memory::ExitText;
 
+/// The binary of the version before, while an upgrade is under way.
+pub(crate) const FORMER: &str = "former";
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";
@@ -63,11 +67,22 @@ pub(crate) const MAX_JSON: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AppRecord {
     pub(crate) generation: u64,
+    #[serde(deserialize_with = "bounded")]
     pub(crate) instances: u32,
     #[serde(default)]
     pub(crate) stopped: BTreeSet<u32>,
     #[serde(flatten)]
     pub(crate) origin: Origin,
+}
+
+/// A number of slots that an app can have: memory is set aside for all of them.
+fn bounded<'de, D: Deserializer<'de>>(number: D) -> Result<u32, D::Error> {
+    let instances = u32::deserialize(number)?;
+    if instances > MAX_SLOTS {
+        let message = format!("{instances} instances are more than the {MAX_SLOTS} that an app can have");
+        return Err(D::Error::custom(message));
+    }
+    Ok(instances)
 }
 
 /// Where a declaration comes from.
@@ -274,6 +289,18 @@ mod tests {
 
     use super::*;
     use crate::state;
+
+    #[test]
+    fn no_record_has_more_slots_than_an_app_can_have() {
+        let check = |instances: u32| {
+            let record: io::Result<AppRecord> =
+                read(format!(r#"{{"generation": 1, "instances": {instances}}}"#).as_bytes());
+            record.map(|record| record.instances).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(10_000), Ok(10_000));
+        let refused = check(u32::MAX).unwrap_err();
+        assert!(refused.contains("more than the 10000 that an app can have"), "{refused}");
+    }
 
     #[test]
     fn what_a_later_version_has_noted_is_kept() {

@@ -37,7 +37,7 @@ fn restore(link: &mut Link) -> anyhow::Result<()> {
         bail!("cannot read {} of the daemon's records: {}", named.len(), shortened(&named));
     }
     // The core goes on from what is remembered; what it orders is not done.
-    let mut core = Supervisor::new(0, WorkerId(0));
+    let mut core = Supervisor::new(0, WorkerId(u64::MAX));
     for (id, (app, _)) in (0..).map(AppId).zip(&table.apps.known) {
         let Some(known) = table.apps.memories.of(&app.name) else { continue };
         if core.adopt(clock::now(), id, known.app, known.slots).is_none() {

@@ -9,5 +9,7 @@
 pub mod channel;
 pub mod control;
 pub mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod keeper;
 pub mod release;

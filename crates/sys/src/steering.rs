@@ -6,7 +6,7 @@
 //! (`SO_ATTACH_REUSEPORT_CBPF` in `socket(7)`); a number that nobody has falls back to the kernel's
 //! hash over all members. A program takes effect at once, for all members, and needs no privilege.
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
 mod probes;
 mod program;
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{sock_filter, sock_fprog};
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use fuzzing::fuzz;
 pub use probes::{MAX_PROBES, Probe};
 

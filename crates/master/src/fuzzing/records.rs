@@ -6,42 +6,52 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use supervisor_config::App;
-use supervisor_core::{AppId, Event, Exit, OperationId, Supervisor, Timestamp, WorkerId};
+use supervisor_core::{AppId, Event, Exit, Generation, Slots, Supervisor, Timestamp, WorkerId};
+use supervisor_protocol::keeper::Hello;
 
-use crate::capture::CallsRecord;
+use crate::inherit::{Entry, Table};
 use crate::memory::{self, Memories};
-use crate::records::{self, AppRecord, WorkerRecord};
+use crate::settings::Settings;
 use crate::state as text;
 
 const APP: AppId = AppId(0);
+/// An app of more slots is taken over, and not ended: that takes long.
+const FEW: usize = 100;
 
-/// Entries of the keeper's table: a key, a line end, a record, a byte 0. A memo is
-/// taken over by a core, which must then come to an end.
+/// What the keeper says first.
+const HELLO: Hello = Hello {
+    keeper_pid: 1,
+    nofile_soft: None,
+    nofile_hard: None,
+    oom_score_adj: None,
+    service_manager: false,
+};
+
+/// Entries of the keeper's table: a key, a line end, a record, a byte 0. What is
+/// known of the app `web` is taken over by a core, which must then come to an end.
 pub fn records(data: &[u8]) {
-    let mut memories = Memories::default();
+    let mut table = Table::new(HELLO);
     for entry in data.split(|byte| *byte == 0) {
         let Some(end) = entry.iter().position(|byte| *byte == b'\n') else { continue };
-        let (Ok(key), record) = (std::str::from_utf8(&entry[..end]), &entry[end + 1..]) else { continue };
+        let (Ok(key), record) = (str::from_utf8(&entry[..end]), &entry[end + 1..]) else { continue };
         // Some are in a descriptor, which may be missing.
-        let mut fds = if record.is_empty() { Vec::new() } else { vec![file(record)] };
-        if memories.take(key, record, &mut fds) {
-            continue;
-        }
-        if key.starts_with(records::WORKER) {
-            let _ = records::read::<WorkerRecord>(record);
-        } else if key.starts_with(records::CALLS) {
-            let _ = records::read::<CallsRecord>(record);
-        } else {
-            let _ = records::load::<(App, AppRecord)>(file(record));
-        }
+        let fds = if record.is_empty() { Vec::new() } else { vec![file(record)] };
+        table.take(Entry { key: key.to_owned(), record: record.to_vec(), fds });
     }
-    if let Some(found) = memories.of("web") {
-        let mut core = Supervisor::new(1, WorkerId(1 << 32));
-        if core.adopt(Timestamp::default(), APP, OperationId(1), found.app, found.slots).is_some() {
+    assert!(table.unreadable.iter().all(|(_, why)| !why.is_empty()));
+    let _ = table.set_aside();
+    let mut core = Supervisor::new(1, WorkerId(1 << 32));
+    if let Some(found) = table.apps.memories.of("web") {
+        if core.adopt(Timestamp::default(), APP, found.app, found.slots).is_some() {
             check_memory(&core);
             end(&mut core);
         }
+    } else if let Some((app, record)) = table.apps.known.into_iter().find(|(app, _)| app.name == "web") {
+        let policy = Settings::new(app, record.generation).policy(true, true);
+        let generation = Generation(record.generation);
+        core.restore(Timestamp::default(), APP, generation, policy, record.instances, &Slots::All);
+        check_memory(&core);
+        end(&mut core);
     }
 }
 
@@ -50,13 +60,16 @@ fn check_memory(core: &Supervisor) {
     let (Some(app), slots) = (core.memo(APP), core.slot_memos(APP).collect::<Vec<_>>()) else { return };
     let mut memories = Memories::default();
     let mut fds = vec![memory::account(1, &app, &slots).expect("a file in memory")];
-    assert!(memories.take("memo:web", &[], &mut fds));
+    assert!(memories.take("memo:web", &[], &mut fds).expect("it is read"));
     let found = memories.of("web").expect("it was just written");
     assert_eq!((found.app, found.slots), (app, slots));
 }
 
 /// Lets time pass for a while, then ends all workers, then everything.
 fn end(core: &mut Supervisor) {
+    if core.slot_memos(APP).count() > FEW {
+        return;
+    }
     let mut now = Timestamp::default();
     for turn in 0..200 {
         let event = match turn {

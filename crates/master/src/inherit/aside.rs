@@ -10,7 +10,7 @@ use crate::records;
 
 impl Table {
     /// Takes those apps out, and returns their names.
-    pub(super) fn set_aside(&mut self) -> BTreeSet<String> {
+    pub(crate) fn set_aside(&mut self) -> BTreeSet<String> {
         let names: BTreeSet<String> =
             self.unreadable.iter().filter_map(|(key, _)| self.app_of(key)).collect();
         if names.is_empty() {

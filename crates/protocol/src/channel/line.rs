@@ -1,6 +1,5 @@
 //! What a line is for.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -127,9 +126,26 @@ impl<'de> Visitor<'de> for Members<'de> {
 
 /// Whether Node takes a message with this `cmd` for its own.
 fn is_internal(cmd: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str(cmd.get()).is_ok_and(|Text(cmd)| cmd.starts_with("NODE_"))
+    /// As bytes, since JavaScript's texts may have halves of characters.
+    struct Prefix(bool);
+    impl<'de> Deserialize<'de> for Prefix {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Text;
+            impl Visitor<'_> for Text {
+                type Value = Prefix;
+
+                fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    to.write_str("a text")
+                }
+
+                fn visit_bytes<E>(self, text: &[u8]) -> Result<Prefix, E> {
+                    Ok(Prefix(text.starts_with(b"NODE_")))
+                }
+            }
+            deserializer.deserialize_bytes(Text)
+        }
+    }
+    serde_json::from_str(cmd.get()).is_ok_and(|Prefix(is_node)| is_node)
 }
 
 #[cfg(test)]
@@ -172,6 +188,7 @@ mod tests {
     fn what_node_takes_for_its_own() {
         check(r#"{"broadcast":true,"cmd":"NODE_HANDLE"}"#, "internal");
         check(r#"{"cmd":"\u004eODE_X","supervisor":{}}"#, "internal");
+        check(r#"{"broadcast":true,"cmd":"NODE_\ud800"}"#, "internal");
         check(r#"{"broadcast":true,"cmd":{"NODE_":1}}"#, "broadcast");
     }
 

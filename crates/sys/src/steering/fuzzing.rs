@@ -117,3 +117,15 @@ impl Bytes<'_> {
         more.then_some(packet)
     }
 }
+
+#[cfg(test)]
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_the_corpus_has() {
+        super::replay::replay("steering", super::fuzz);
+    }
+}
