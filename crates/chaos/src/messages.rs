@@ -50,7 +50,7 @@ pub(crate) fn check(world: &World) -> Result<Messages> {
                 let was = |trouble: Trouble| world.story.was(trouble, None, since.saturating_sub(1_000), at);
                 if was(Trouble::Flood) {
                     found.dropped += missing;
-                } else if was(Trouble::Master) {
+                } else if was(Trouble::Master) || was(Trouble::KeeperDeath) {
                     found.lost_with_masters += missing;
                 } else {
                     let at = world.story.since_begin(since);
