@@ -211,13 +211,17 @@ fn a_keeper_that_dies_while_a_version_is_tried_out() {
     let (before, own) = (workers(&home), version(&home));
     let load = Load::with_clients(home.address(), 2);
     let tried = home.command(&["upgrade", "--binary", text(&next())]).spawn().unwrap();
-    home.app_when("web", "is the new version's", |_| version(&home) == "0.2.0-next");
-    process::kill_and_wait(home.daemon().0);
+    let status = eventually("the new version's master serves", || {
+        home.try_status().ok().filter(|status| status["daemon"]["version"] == NEXT)
+    });
+    process::kill_and_wait(crate::harness::number(&status["daemon"]["keeper_pid"]));
     let ended = crate::harness::finish(tried);
     assert_eq!(ended.code, Some(6), "{ended:#?}");
     assert!(ended.stderr.contains("the keeper has died"), "{}", ended.stderr);
-    home.app_in_state("web", "online");
-    assert_eq!((workers(&home), version(&home)), (before, own));
+    until("all is as it was", || {
+        home.try_status().is_ok_and(|status| status["daemon"]["version"] == own.as_str())
+            && workers(&home) == before
+    });
     load.more(20);
     assert_eq!(load.finish(), Vec::<String>::new());
 }
