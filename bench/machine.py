@@ -48,12 +48,14 @@ def children():
 
 
 def family(pids):
-    """These processes and all that descend from them."""
-    parents, found, left = children(), [], [pid for pid in pids if is_alive(pid)]
+    """These processes and all that descend from them, each once."""
+    parents, found, left = children(), {}, [pid for pid in pids if is_alive(pid)]
     while left:
-        found.append(left.pop())
-        left += parents.get(found[-1], [])
-    return found
+        pid = left.pop()
+        if pid not in found:
+            found[pid] = True
+            left += parents.get(pid, [])
+    return list(found)
 
 
 def cpu_ns(pids):

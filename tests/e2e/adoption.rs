@@ -147,13 +147,20 @@ fn reloads_crashes_and_scaling_go_on() {
 #[test]
 fn a_reload_is_finished_by_the_next_master() {
     let home = Home::new();
-    home.start_app("web", &settings(&home, 3, "").replace("50ms", "500ms"));
+    home.write("check.sh", "test -e go-$SUPERVISOR_INSTANCE");
+    let go = |slot: u32| home.write(&format!("go-{slot}"), "");
+    (0..3).for_each(|slot| _ = go(slot));
+    let check = "ready_check: {command: sh check.sh, interval: 50ms, timeout: 10s}\nlisten_timeout: 10m";
+    home.start_app("web", &format!("{}\n{check}", settings(&home, 3, "")));
     let before = home.pids("web");
     let load = Load::start(home.address());
+    // The second one waits until it may go on.
+    fs::remove_file(home.path("go-1")).unwrap();
     let reload = home.command(&["reload", "web"]).spawn().unwrap();
     home.app_when("web", "is half-way", |app| app["workers"][0]["generation"] == 2);
     replace_master(&home);
     assert_eq!(home.app("web")["state"], "reloading");
+    go(1);
     let app = home.app_when("web", "is reloaded", |app| is_new(app, &before));
     assert_eq!((&app["generation"], &app["restarts"]), (&2.into(), &0.into()));
     load.more(20);
@@ -162,9 +169,9 @@ fn a_reload_is_finished_by_the_next_master() {
     assert_eq!(reload.code, Some(0), "{reload:?}");
     assert_eq!(reload.stderr.matches("web:1 starting").count(), 1, "{reload:?}");
     assert!(reload.stderr.contains("web reloaded, 3 workers ready"), "{reload:?}");
-    assert!(home.daemon_log().contains("web: the order that was under way goes on"));
+    home.until_logged("web: the order that was under way goes on");
     let done = "web: the reload to generation 2, which an earlier master began, is done";
-    assert!(home.daemon_log().contains(done));
+    home.until_logged(done);
     let last = &home.app("web")["last_order"];
     assert_eq!((&last["outcome"], &last["by_next_master"]), (&"done".into(), &true.into()), "{last:#}");
     let described = home.ok(&["describe", "web"]).stdout;
@@ -182,13 +189,15 @@ fn a_bad_release_is_rolled_back_by_the_next_master() {
     home.start_app("web", &settings(&home, 2, ""));
     let before = home.pids("web");
     let load = Load::start(home.address());
-    // The release looks good for a moment.
-    let bad = settings(&home, 2, ", --exit-after, '1500'").replace("50ms", "5s");
-    home.write_app("web", &bad);
+    // The release looks good until it is told to fail.
+    let bad =
+        "command: [sh, -c, 'until test -e fail; do sleep 0.02; done; exit 3']\ninstances: 2\nmin_uptime: 1h";
+    home.write_app("web", &format!("{bad}\nlisten: '{}'", home.address()));
     let reload = home.command(&["start", "app.yaml"]).spawn().unwrap();
     home.app_when("web", "has a successor", |app| pids(app).len() == 3);
     replace_master(&home);
-    until("it is rolled back", || home.daemon_log().contains("rolled back"));
+    home.write("fail", "");
+    home.until_logged("rolled back");
     let app = home.app_in_state("web", "online");
     assert_eq!((&app["generation"], pids(&app)), (&1.into(), before));
     load.more(20);
@@ -228,11 +237,13 @@ fn who_ends_without_a_master_is_replaced() {
         gone = home.get("/pid").unwrap().parse().unwrap();
         process::kill_and_wait(gone);
     });
-    let app = home
-        .app_when("web", "has another worker", |app| app["state"] == "online" && !pids(app).contains(&gone));
     let slot = before.iter().position(|pid| *pid == gone).unwrap();
-    let exit = &app["workers"][slot]["last_exit"];
-    assert_eq!((&exit["signal"], &app["restarts"]), (&"SIGKILL".into(), &1.into()), "{app:#}");
+    let app = home.app_when("web", "has another worker, and tells how it ended", |app| {
+        app["state"] == "online"
+            && !pids(app).contains(&gone)
+            && app["workers"][slot]["last_exit"]["signal"] == "SIGKILL"
+    });
+    assert_eq!(app["restarts"], 1, "{app:#}");
     assert_eq!(pids(&app)[1 - slot], before[1 - slot]);
 
     // The next one's end is told by the keeper, too.
@@ -278,15 +289,23 @@ fn a_bind_waits_for_the_next_master() {
     assert_eq!(pids(&app), before);
 }
 
+/// Settings of workers that end when they are killed, and no sooner.
+fn deaf(home: &Home) -> String {
+    settings(home, 2, ", --ignore-term, --ready-after, '0'") + "\nready: notify\nkill_timeout: 10m"
+}
+
 #[test]
 fn a_shutdown_goes_on() {
     let home = Home::new();
-    home.start_app("web", &settings(&home, 2, ", --ignore-term").replace("min_", "kill_timeout: 2s\nmin_"));
+    home.start_app("web", &deaf(&home));
     let (keeper, master) = home.daemon();
-    let all = process::descendants(keeper);
+    let (all, workers) = (process::descendants(keeper), home.pids("web"));
     let kill = home.command(&["kill"]).spawn().unwrap();
     home.app_in_state("web", "stopping");
     process::kill_and_wait(master);
+    // The next one waits for them as well.
+    home.app_in_state("web", "stopping");
+    workers.into_iter().for_each(process::kill);
     let kill = finish(kill);
     assert_eq!(kill.code, Some(0), "{kill:?}");
     until("all are gone", || all.iter().chain([&keeper]).all(|pid| !process::is_alive(*pid)));
@@ -295,15 +314,15 @@ fn a_shutdown_goes_on() {
 #[test]
 fn a_deletion_goes_on() {
     let home = Home::new();
-    let slow = settings(&home, 2, ", --ignore-term").replace("min_", "kill_timeout: 1s\nmin_");
-    home.write_apps(
-        "app.yaml",
-        &[("slow", &slow), ("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1")],
-    );
+    let web = "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1";
+    home.write_apps("app.yaml", &[("slow", &deaf(&home)), ("web", web)]);
     home.ok(&["start", "app.yaml"]);
+    let slow = home.pids("slow");
     let delete = home.command(&["delete", "slow"]).spawn().unwrap();
     home.app_in_state("slow", "stopping");
     replace_master(&home);
+    home.app_in_state("slow", "stopping");
+    slow.into_iter().for_each(process::kill);
     let delete = finish(delete);
     assert_eq!(delete.code, Some(0), "{delete:?}");
     until("it is gone", || home.status()["apps"].as_array().unwrap().len() == 1);
@@ -317,6 +336,13 @@ struct Step {
     workers: usize,
 }
 
+/// The process that answers clients.
+type Asked<'a> = &'a dyn Fn() -> Option<Number>;
+
+fn asked(address: std::net::SocketAddr) -> Option<Number> {
+    http::get(address, "/pid").ok()?.parse().ok()
+}
+
 /// Every how many steps a master dies: 1 tries each of them.
 fn stride() -> usize {
     std::env::var("SUPERVISOR_TEST_STRIDE").ok().and_then(|number| number.parse().ok()).unwrap_or(9)
@@ -325,13 +351,7 @@ fn stride() -> usize {
 /// Has the master die at each step of orders in turn, and looks at what became
 /// of them.
 #[track_caller]
-fn die_at_each_step(
-    home: &Home,
-    address: std::net::SocketAddr,
-    order: &Step,
-    back: Option<&Step>,
-    first: usize,
-) {
+fn die_at_each_step(home: &Home, ask: Asked<'_>, order: &Step, back: Option<&Step>, first: usize) {
     let fault = home.path("fault");
     let mut at = first;
     loop {
@@ -340,10 +360,10 @@ fn die_at_each_step(
         let died = !fault.exists();
         let _ = fs::remove_file(&fault);
         assert_eq!(given.code, Some(0), "step {at} of {:?}: {given:?}", order.order);
-        settle(home, address, order.workers, at, order.order);
+        settle(home, ask, order.workers, at, order.order);
         if let Some(back) = back {
             home.ok(back.order);
-            settle(home, address, back.workers, at, back.order);
+            settle(home, ask, back.workers, at, back.order);
         }
         if !died {
             break;
@@ -356,7 +376,7 @@ fn die_at_each_step(
 /// Waits until nothing is under way, and looks whether all is well: as many
 /// processes as workers, each known, and all answer.
 #[track_caller]
-fn settle(home: &Home, address: std::net::SocketAddr, workers: usize, at: usize, order: &[&str]) {
+fn settle(home: &Home, ask: Asked<'_>, workers: usize, at: usize, order: &[&str]) {
     let app = home.app_when("web", &format!("is at rest (step {at} of {order:?})"), |app| {
         let running = pids(app).len();
         ["online", "stopped"].contains(&app["state"].as_str().unwrap())
@@ -374,7 +394,7 @@ fn settle(home: &Home, address: std::net::SocketAddr, workers: usize, at: usize,
         there == known
     });
     if !known.is_empty() {
-        let pid: Number = http::get(address, "/pid").unwrap().parse().unwrap();
+        let pid = ask().unwrap_or_else(|| panic!("nobody answers (step {at} of {order:?})"));
         assert!(known.contains(&pid), "step {at} of {order:?}");
     }
 }
@@ -395,20 +415,14 @@ fn a_master_may_die_at_any_step() {
     let home = Home::new();
     let run = run_mortal(&home, &(settings(&home, 2, "") + "\ndrain_timeout: 50ms"));
     let open = descriptors(home.daemon().0);
-    let address = home.address();
+    let ask: Asked<'_> = &|| asked(home.address());
     let step = |order, workers| Step { order, workers };
     let back = step(&["start", "web"], 2);
-    die_at_each_step(&home, address, &step(&["reload", "web"], 2), None, 0);
-    die_at_each_step(&home, address, &step(&["stop", "web"], 0), Some(&back), 1);
-    die_at_each_step(&home, address, &step(&["restart", "web"], 2), None, 2);
-    die_at_each_step(
-        &home,
-        address,
-        &step(&["scale", "web", "3"], 3),
-        Some(&step(&["scale", "web", "2"], 2)),
-        3,
-    );
-    die_at_each_step(&home, address, &step(&["stop", "web", "--now"], 0), Some(&back), 4);
+    die_at_each_step(&home, ask, &step(&["reload", "web"], 2), None, 0);
+    die_at_each_step(&home, ask, &step(&["stop", "web"], 0), Some(&back), 1);
+    die_at_each_step(&home, ask, &step(&["restart", "web"], 2), None, 2);
+    die_at_each_step(&home, ask, &step(&["scale", "web", "3"], 3), Some(&step(&["scale", "web", "2"], 2)), 3);
+    die_at_each_step(&home, ask, &step(&["stop", "web", "--now"], 0), Some(&back), 4);
     let keeper = home.daemon().0;
     until("nothing is left open", || descriptors(keeper) <= open + 8);
     end(&home, run);
@@ -422,10 +436,45 @@ fn a_master_may_die_at_any_step_of_a_capture() {
     let address = home.second_address();
     until("the program listens", || http::get(address, "/").is_ok());
     let reload = Step { order: &["reload", "web"], workers: 2 };
-    die_at_each_step(&home, address, &reload, None, 5);
+    die_at_each_step(&home, &|| asked(address), &reload, None, 5);
     let app = home.app_in_state("web", "online");
     assert_eq!(app["listeners"][0]["policy"], "random", "{app:#}");
     assert_eq!(app["restarts"], 0, "{app:#}");
+    end(&home, run);
+}
+
+#[test]
+fn a_master_may_die_at_any_step_of_a_bind_at_a_path() {
+    let home = Home::new();
+    let socket = home.path("web.sock");
+    let settings = format!(
+        "command: {}\ninstances: 2\nmin_uptime: 100ms\nready: listen\ndrain_timeout: 50ms\nenv: {{SOCKET: {}}}",
+        crate::paths::in_node(&home),
+        text(&socket)
+    );
+    let run = run_mortal(&home, &settings);
+    let ask: Asked<'_> = &|| crate::paths::asked(&socket);
+    until("the program listens", || ask().is_some());
+    let reload = Step { order: &["reload", "web"], workers: 2 };
+    die_at_each_step(&home, ask, &reload, None, 6);
+    let stop = Step { order: &["stop", "web", "--now"], workers: 0 };
+    die_at_each_step(&home, ask, &stop, Some(&Step { order: &["start", "web"], workers: 2 }), 7);
+    let app = home.app_in_state("web", "online");
+    assert_eq!((&app["listeners"][0]["policy"], &app["restarts"]), (&"shared".into(), &0.into()), "{app:#}");
+    end(&home, run);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_master_may_die_at_any_step_of_a_canary() {
+    let home = Home::new();
+    let canary = "\ndrain_timeout: 3s\nreload: {mode: canary, steps: [50%, 100%], hold: 50ms}";
+    let run = run_mortal(&home, &(settings(&home, 2, "") + canary));
+    let load = Load::start(home.address());
+    let reload = Step { order: &["reload", "web"], workers: 2 };
+    die_at_each_step(&home, &|| asked(home.address()), &reload, None, 8);
+    assert_eq!(home.app("web")["restarts"], 0);
+    assert_eq!(load.finish(), Vec::<String>::new());
     end(&home, run);
 }
 

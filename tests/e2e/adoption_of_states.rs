@@ -179,7 +179,8 @@ fn who_hangs_is_ended_by_the_next_master() {
         address.ip(),
         address.port()
     );
-    let hang = "hang_timeout: 2s\nkill_timeout: 6s\nmin_uptime: 100ms";
+    // It has time to end until the next master has been looked at.
+    let hang = "hang_timeout: 4s\nkill_timeout: 15s\nmin_uptime: 100ms";
     home.start_app("web", &format!("{settings}\n{hang}"));
     let stopped = home.pids("web")[0];
     process::signal(stopped, Signal::STOP);

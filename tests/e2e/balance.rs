@@ -1,7 +1,7 @@
 //! Who gets new connections, by `balance`.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -10,11 +10,12 @@ use supervisor_sys::cpus::allowed_cpus;
 use supervisor_sys::signal::Signal;
 use supervisor_sys::socket::{self, TcpOptions};
 
+use crate::claims::Port;
 use crate::harness::{Home, number, text};
 use crate::http;
 use crate::process;
 use crate::programs::{fixture, installed, worker};
-use crate::wait::{eventually, until};
+use crate::wait::until;
 
 /// The settings of our worker at an address.
 fn settings(address: impl ToString, more: &str) -> String {
@@ -26,12 +27,12 @@ fn settings(address: impl ToString, more: &str) -> String {
 struct Network(Vec<Ipv6Addr>);
 
 impl Network {
-    fn new(count: u16) -> Self {
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let prefix = u16::from_be_bytes([high, low]);
-        let addresses = (1..=count).map(|number| Ipv6Addr::new(0xfd00, 0x2917, prefix, 0, 0, 0, 0, number));
+    fn new(home: &Home, count: u16) -> Self {
+        // Its own, as far as the home's number is.
+        let [a, b, c, d] = home.number().to_be_bytes().map(u16::from);
+        let addresses = (1..=count).map(|number| Ipv6Addr::new(0xfd00, 0x2917, a, b, c, d, 0, number));
         let network = Self(addresses.collect());
-        assert!(network.all("add"), "addresses cannot be added");
+        assert!(network.all("replace"), "addresses cannot be added");
         network
     }
 
@@ -66,11 +67,9 @@ fn slot_of(client: IpAddr, port: u16) -> io::Result<u32> {
 #[test]
 fn clients_stay_with_their_slot() {
     let home = Home::new();
-    let network = Network::new(40);
-    // Outside the range that clients' ports are taken from.
-    let is_free = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).is_ok();
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let port = (first..first + 1000).find(is_free).unwrap();
+    let network = Network::new(&home, 40);
+    let claim = Port::claim();
+    let port = claim.number();
     let v4 = (1..=200).map(|last| IpAddr::from(Ipv4Addr::new(127, 9, 0, last)));
     let clients: Vec<IpAddr> = v4.chain(network.0.iter().map(|address| IpAddr::from(*address))).collect();
     let slots = || -> Vec<u32> { clients.iter().map(|client| slot_of(*client, port).unwrap()).collect() };
@@ -179,7 +178,7 @@ fn who_joins_a_group_is_told() {
     crash();
     policy("kernel");
     let told = format!("web: another program (pid {}, ", std::process::id());
-    let log = eventually("it is told", || Some(home.daemon_log()).filter(|log| log.contains(&told)));
+    let log = home.until_logged(&told);
     assert!(log.contains(&format!("listens on {}, too", home.address())), "{log}");
     assert_eq!(weights(&home.app("web")), [Value::Null, Value::Null]);
     drop(stranger);
@@ -193,7 +192,7 @@ fn who_joins_a_group_is_told() {
 #[test]
 fn who_does_not_accept_weighs_less() {
     let home = Home::new();
-    home.start_app("web", &settings(home.address(), "instances: 2\nbalance: least-queue"));
+    home.start_app("web", &settings(home.address(), "instances: 2\nbalance: least-queue\nhang_timeout: 10m"));
     assert_eq!(home.app("web")["listeners"][0]["policy"], "least-queue");
     let [frozen, _] = home.pids("web")[..] else { panic!("two workers") };
     process::signal(frozen, Signal::STOP);

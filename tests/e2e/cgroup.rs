@@ -1,5 +1,6 @@
 //! Workers in cgroups of their own, in a container's tree of them.
 
+use std::fs;
 use std::process::Child;
 
 use supervisor_sys::signal::Signal;
@@ -38,6 +39,17 @@ fn end(home: &Home, run: Child) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
+/// Waits until a worker's cgroup has this many processes, each of which has become a `sleep`: then all that
+/// starts others is over.
+#[track_caller]
+fn until_asleep(cgroup: &TestCgroup<'_>, worker: &str, count: usize) {
+    until("all are in its cgroup", || {
+        let members = cgroup.members(&format!("/workers/{worker}"));
+        let name = |pid: &Number| fs::read_to_string(process::path(*pid, "comm")).unwrap_or_default();
+        members.len() == count && members.iter().all(|pid| name(pid) == "sleep\n")
+    });
+}
+
 #[test]
 fn what_a_worker_has_started_ends_with_it() {
     let home = Home::new();
@@ -47,7 +59,7 @@ fn what_a_worker_has_started_ends_with_it() {
     home.app_in_state("web", "online");
     let (keeper, master) = home.daemon();
     let first = home.pids("web");
-    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
+    until_asleep(&cgroup, "web-1", 3);
     assert!(cgroup.members("/workers/web-1").contains(&first[0]));
     assert_eq!(home.app("web")["workers"][0]["cgroup"], "/workers/web-1");
     let described = home.ok(&["describe", "web"]).stdout;
@@ -58,17 +70,17 @@ fn what_a_worker_has_started_ends_with_it() {
     home.app_when("web", "is back", |app| app["state"] == "online" && app["workers"][0]["restarts"] == 1);
     until("the first one's are gone", || cgroup.members("/workers/web-1").is_empty());
     until("its cgroup is gone", || cgroup.workers() == ["web-2"]);
-    until("all are in the second's", || cgroup.members("/workers/web-2").len() == 3);
+    until_asleep(&cgroup, "web-2", 3);
     // A person stops it.
     home.ok(&["stop", "web"]);
-    assert_eq!(cgroup.members("/workers/web-2"), [] as [Number; 0]);
+    until("the second one's are gone", || cgroup.members("/workers/web-2").is_empty());
     until("no cgroup is left", || cgroup.workers().is_empty());
     let log = home.daemon_log();
     assert!(!log.contains("did not end in time"), "{log}");
     home.ok(&["start", "web"]);
     end(&home, run);
     // Where the kernel can limit memory, keeper and master were in there.
-    assert!(cgroup.all().iter().all(|path| path == "/daemon"), "{:?}", cgroup.all());
+    until("nothing else is left", || cgroup.all().iter().all(|path| path == "/daemon"));
 }
 
 #[test]
@@ -79,11 +91,10 @@ fn whoever_ignores_the_signal_is_killed() {
     write_app(&home, &format!("{deaf}; trap - TERM"), "kill_timeout: 300ms");
     let run = run(&home, &cgroup);
     home.app_in_state("web", "online");
-    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 2);
+    until_asleep(&cgroup, "web-1", 2);
     home.ok(&["stop", "web"]);
-    assert_eq!(cgroup.members("/workers/web-1"), [] as [Number; 0]);
-    let log = home.daemon_log();
-    assert!(log.contains("did not end in time"), "{log}");
+    until("all are gone", || cgroup.members("/workers/web-1").is_empty());
+    home.until_logged("did not end in time");
     end(&home, run);
 }
 
@@ -95,7 +106,7 @@ fn a_new_master_takes_cgroups_over() {
     let run = run(&home, &cgroup);
     home.app_in_state("web", "online");
     let (master, before) = (home.daemon().1, home.pids("web"));
-    until("all are in its cgroup", || cgroup.members("/workers/web-1").len() == 3);
+    until_asleep(&cgroup, "web-1", 3);
     process::kill_and_wait(master);
     let app = home.app_when("web", "is known to another master", |_| home.daemon().1 != master);
     assert_eq!(crate::harness::pids(&app), before);
@@ -107,7 +118,7 @@ fn a_new_master_takes_cgroups_over() {
     home.app_when("web", "has another worker", |app| app["state"] == "online" && app["restarts"] == 1);
     end(&home, run);
     // Where the kernel can limit memory, keeper and master were in there.
-    assert!(cgroup.all().iter().all(|path| path == "/daemon"), "{:?}", cgroup.all());
+    until("nothing else is left", || cgroup.all().iter().all(|path| path == "/daemon"));
 }
 
 #[test]

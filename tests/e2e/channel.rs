@@ -10,7 +10,7 @@ use supervisor_sys::signal::Signal;
 use crate::harness::{Home, pids, text};
 use crate::process::{self, Number};
 use crate::programs::{fixture, installed};
-use crate::wait::{eventually, until};
+use crate::wait::{DEADLINE, eventually, until};
 
 /// Node programs that note what they are sent.
 fn start(home: &Home, instances: u32, more: &str) -> Vec<Number> {
@@ -36,6 +36,7 @@ fn start(home: &Home, instances: u32, more: &str) -> Vec<Number> {
 fn tell(home: &Home, pid: Number, code: &str) -> Value {
     let path = home.path(&format!("do-{pid}"));
     let mut stream = eventually("it takes orders", || UnixStream::connect(&path).ok());
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     writeln!(stream, "{code}").unwrap();
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).unwrap();
@@ -75,9 +76,9 @@ fn a_broadcast_reaches_the_others_once() {
     until("the other way", || numbers(&home, all[0], "last") == [0]);
     assert!(numbers(&home, all[0], "first").is_empty(), "nobody hears itself");
     none_uncaught(&home);
-    let status = home.app("web");
-    assert_eq!(status["workers"][0]["channel"]["received"], 100);
-    assert_eq!(status["workers"][1]["channel"]["sent"], 101);
+    let status = home.app_when("web", "has counted them", |app| {
+        app["workers"][0]["channel"]["received"] == 100 && app["workers"][1]["channel"]["sent"] == 101
+    });
     assert_eq!(status["workers"][1]["channel"]["dropped"], 0);
 }
 
@@ -87,7 +88,7 @@ fn count(home: &Home, pid: Number) {
         home,
         pid,
         "let n = 0; global.timer = setInterval(() => { \
-         process.send({broadcast: true, from: String(process.pid), n: n++}) }, 5); 0",
+         process.send({broadcast: true, from: String(process.pid), n: n++}) }, 20); 0",
     );
 }
 
@@ -162,7 +163,9 @@ fn lines_in_pieces_and_lines_that_are_none() {
     assert_eq!(got.len(), 4, "{got:?}");
     assert_eq!(got[..2], [json!({"broadcast": true, "n": 1}), json!({"broadcast": true, "n": 2})]);
     assert_eq!(got[2]["x"].as_str().unwrap().len(), 32 * 1024 - 27);
-    assert_eq!(home.app("web")["workers"][0]["channel"]["refused"], refused.len() + 2);
+    home.app_when("web", "has counted what was refused", |app| {
+        app["workers"][0]["channel"]["refused"] == refused.len() + 2
+    });
     none_uncaught(&home);
 }
 

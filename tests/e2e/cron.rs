@@ -33,7 +33,7 @@ fn an_app_is_reloaded_and_what_is_stopped_stays_so() {
         home.app_when(name, "was reloaded a few times", |app| generation(app) >= 4);
     }
     assert!(home.pids("web").iter().all(|pid| !before.contains(pid)));
-    assert!(home.daemon_log().contains("web: reloading it: the time of its cron_restart has come"));
+    home.until_logged("web: reloading it: the time of its cron_restart has come");
     let half = home.app("half");
     // A worker beside the one of slot 0 is listed as well.
     let last = half["workers"].as_array().unwrap().last().unwrap();
@@ -72,7 +72,7 @@ fn a_worker_that_fails_does_not_take_the_place_of_one_that_serves() {
     home.write("first", "");
     home.start_app("web", &app);
     let before = home.pids("web");
-    until("a reload was rolled back", || home.daemon_log().contains("rolled back"));
+    home.until_logged("rolled back");
     let app = home.app_in_state("web", "online");
     assert_eq!(pids(&app), before);
     assert_eq!(generation(&app), 1);

@@ -50,7 +50,7 @@ fn give(home: &Home, key: &str, path: &str, body: &Value) -> Vec<Value> {
 #[test]
 fn an_order_with_a_key_is_carried_out_once() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 2");
     let more = json!({"app": "web", "instances": "+1"});
     let first = give(&home, "one", "/v1/scale", &more);
     let meant = json!({"event": "app", "app": "web", "change": "scaled", "instances": 3});
@@ -75,7 +75,7 @@ fn an_order_with_a_key_is_carried_out_once() {
 #[test]
 fn nobody_is_refused_without_a_master() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1");
     let mut waiting = Vec::new();
     without_a_master(&home, || {
         waiting.push(home.command(&["status"]).spawn().unwrap());
@@ -145,10 +145,7 @@ fn streams_go_on() {
     home.ok(&["start", "app.yaml"]);
     let follow = |app: &str| home.command(&["logs", "-f", "-n", "3", app]).spawn().unwrap();
     let (raw, json) = (follow("raw"), follow("json"));
-    let mut events = Follow::start(&home, &["events", "--json"]);
-    until("events are listened to", || events.is_connected());
-    // What is asked after it is answered after it.
-    home.ok(&["ping"]);
+    let events = Follow::events(&home, &["--json"], "dated");
     for round in 0..kills() {
         let (_, master) = home.daemon();
         process::kill_and_wait(master);
@@ -157,8 +154,8 @@ fn streams_go_on() {
         process::kill(killed);
         // It is told once, also where nobody was there to listen.
         let ended = events.until("killed by SIGKILL");
-        let ready = events.until("\"state\":\"ready\"");
-        assert!(!ready.contains(&killed.to_string()) && ended.contains("\"dated\""), "{ended} {ready}");
+        let ready: Value = serde_json::from_str(&events.until("\"state\":\"ready\"")).unwrap();
+        assert!(number(&ready["pid"]) != killed && ended.contains("\"dated\""), "{ended} {ready}");
     }
     let last = |app: &str| home.log(&format!("{app}-out-0.log")).lines().count();
     let enough = last("raw") + 20;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Home;
 
-const SETTINGS: &str = "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms\nkill_timeout: 1s\n\
+const SETTINGS: &str = "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms\nkill_timeout: 1s\n\
                         env: {PASSWORD: hunter2, MODE: a}\nenv_production: {MODE: live}";
 
 /// The differences as JSON.
@@ -56,7 +56,7 @@ fn a_file_that_cannot_tell_says_why() {
     std::fs::remove_file(home.path("app.yaml")).unwrap();
     assert!(not_compared().contains("o such file"));
     // What came from a command line is compared with nothing.
-    home.ok(&["start", "--name", "web", "--", "sleep", "60"]);
+    home.ok(&["start", "--name", "web", "--", "sleep", "600"]);
     assert_eq!(differences(&home), (Value::Null, Value::Null));
 }
 
@@ -65,7 +65,7 @@ fn javascript_of_others_is_not_run() {
     let home = Home::new();
     let file = home.write(
         "ecosystem.config.js",
-        "module.exports = {apps: [{name: 'web', command: ['sleep', '60'], instances: 1}]}",
+        "module.exports = {apps: [{name: 'web', command: ['sleep', '600'], instances: 1}]}",
     );
     home.ok(&["start", "ecosystem.config.js"]);
     assert_eq!(differences(&home), (json!([]), Value::Null));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::harness::{Home, finish};
+use crate::harness::{Home, finish, pids};
 use crate::process;
 
 /// What is changed, what is done then, and what the worker has after it. Without
@@ -155,7 +155,7 @@ const CASES: [Case; 18] = [
     },
     Case {
         what: "a release that fails leaves what was there",
-        file: ["env: {A: '1', B: '1'}", "env: {A: '2'}\ncommand: [sh, -c, 'exit 1']"],
+        file: ["env: {A: '1', B: '1'}", "env: {A: '2'}\ncommand: [/nowhere]"],
         steps: &["reload app.yaml"],
         expected: &["A=1", "B=1"],
         ..SAME
@@ -172,7 +172,7 @@ const CASES: [Case; 18] = [
 impl Case {
     fn write(&self, home: &Home, version: usize) {
         let file = self.file[version];
-        let command = if file.contains("command:") { "" } else { "command: [sleep, '60']\n" };
+        let command = if file.contains("command:") { "" } else { "command: [sleep, '600']\n" };
         let settings = format!("{command}instances: 1\nmin_uptime: 50ms\nenv_file: vars\n{file}");
         home.write_app("web", &settings);
         home.write("vars", self.env_file[version]);
@@ -192,7 +192,13 @@ impl Case {
         self.write(&home, 1);
         for step in self.steps {
             match *step {
-                CRASH => process::kill_and_wait(home.pids("web")[0]),
+                CRASH => {
+                    let before = home.pids("web");
+                    process::kill_and_wait(before[0]);
+                    home.app_when("web", "has another worker", |app| {
+                        app["state"] == "online" && pids(app) != before
+                    });
+                }
                 NEXT_MASTER => process::kill_and_wait(home.daemon().1),
                 NEXT_DAEMON => {
                     home.ok(&["kill", "--now"]);

@@ -5,46 +5,27 @@ use serde_json::Value;
 use crate::follow::Follow;
 use crate::harness::{Home, number};
 use crate::process;
-use crate::wait::until;
 
 /// An app of two workers that do nothing.
 fn start(home: &Home) {
-    home.start_app("web", "command: [sleep, '60']\ninstances: 2\nmin_uptime: 50ms\nkill_timeout: 1s");
-}
-
-/// What `events` shows once it is certain that it listens.
-fn follow(home: &Home, args: &[&str]) -> Follow {
-    let mut follow = Follow::start(home, &[&["events"], args].concat());
-    // It follows from its request on: orders are given until one shows.
-    std::thread::scope(|scope| {
-        let (seen, is_seen) = std::sync::mpsc::channel::<()>();
-        scope.spawn(move || {
-            until("it listens", || {
-                home.ok(&["restart", "--now", "web"]);
-                is_seen.try_recv().is_ok()
-            });
-        });
-        follow.until("restarted");
-        seen.send(()).unwrap();
-    });
-    follow
+    home.start_app("web", "command: [sleep, '600']\ninstances: 2\nmin_uptime: 50ms\nkill_timeout: 1s");
 }
 
 #[test]
 fn orders_crashes_and_failures_are_told() {
     let home = Home::new();
     start(&home);
-    let mut events = follow(&home, &["web"]);
+    let events = Follow::events(&home, &["web"], "web");
     process::kill(home.pids("web")[1]);
     events.until("web:1 killed by SIGKILL; starting again at once");
     events.until("web:1 ready after");
-    home.write_app("web", "command: [sh, -c, 'exit 3']\ninstances: 2\nmin_uptime: 50ms");
+    home.write_app("web", "command: [sh, -c, 'exit 3']\ninstances: 2\nmin_uptime: 1h");
     home.ends(6, &["reload", "app.yaml"]);
     events.until("web changes, 2 workers");
     let failed = events.until("rolled back");
     assert!(failed.contains("exited with code 3"), "{failed}");
     // Others are not its business.
-    home.write_app("other", "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms");
+    home.write_app("other", "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms");
     home.ok(&["start", "app.yaml"]);
     home.ok(&["delete", "web"]);
     loop {
@@ -61,7 +42,7 @@ fn orders_crashes_and_failures_are_told() {
 fn as_json_and_to_the_end() {
     let home = Home::new();
     start(&home);
-    let mut events = follow(&home, &["--json"]);
+    let events = Follow::events(&home, &["--json"], "web");
     let pid = home.pids("web")[0];
     process::kill_and_wait(pid);
     events.until(r#""killed by SIGKILL"#);

@@ -30,7 +30,7 @@ fn until_one_waits(home: &Home, slot: usize) -> Vec<TcpStream> {
 /// One of the workers is stopped, so that nothing of it moves.
 #[track_caller]
 fn check(home: &Home, settings: &str, slot: usize) {
-    home.start_app("web", &format!("{settings}\nhang_timeout: 2s\nkill_timeout: 3s\nmin_uptime: 100ms"));
+    home.start_app("web", &format!("{settings}\nhang_timeout: 4s\nkill_timeout: 10s\nmin_uptime: 100ms"));
     let stopped = home.pids("web")[slot];
     process::signal(stopped, Signal::STOP);
     until("it is stopped", || process::state(stopped).is_some_and(|state| state.starts_with('T')));
@@ -47,11 +47,10 @@ fn check(home: &Home, settings: &str, slot: usize) {
     let app = home.app_when("web", "has lost it", |app| {
         app["state"] == "online" && reason(app, slot).contains("killed by SIGKILL")
     });
-    let why = "hung: took no connection from its queue for 2s; ";
+    let why = "hung: took no connection from its queue for 4s; ";
     assert!(reason(&app, slot).starts_with(why), "{app:#}");
     assert_eq!(app["workers"][slot]["restarts"], 1, "{app:#}");
-    let log = home.daemon_log();
-    assert!(log.contains("hangs, aborting it"), "{log}");
+    let log = home.until_logged("hangs, aborting it");
     // What it had was its successor's by then.
     assert!(!log.contains("does not listen"), "{log}");
 }
@@ -120,14 +119,14 @@ fn who_works_hard_does_not_hang() {
 fn who_does_not_say_that_it_is_alive() {
     let home = Home::new();
     let listen = format!("listen: '{}'", home.address());
-    let settings = "ready: notify\nwatchdog: 1s\ninstances: 1\nmin_uptime: 100ms";
+    let settings = "ready: notify\nwatchdog: 3s\ninstances: 1\nmin_uptime: 100ms";
     let command = format!("command: [{}, --ready-after, '1', --alive]", text(&worker()));
     home.start_app("web", &format!("{command}\n{listen}\n{settings}"));
-    let app = home.app_when("web", "has lived on", |app| app["workers"][0]["uptime_s"].as_f64() > Some(3.0));
+    let app = home.app_when("web", "has lived on", |app| app["workers"][0]["uptime_s"].as_f64() > Some(7.0));
     assert_eq!(app["workers"][0]["restarts"], 0, "{app:#}");
     home.get("/silent").unwrap();
     let app = home.app_when("web", "has another", |app| {
         app["workers"][0]["restarts"] == 1 && reason(app, 0).contains("SIGABRT")
     });
-    assert_eq!(reason(&app, 0), "hung: no WATCHDOG=1 for 1s; killed by SIGABRT");
+    assert_eq!(reason(&app, 0), "hung: no WATCHDOG=1 for 3s; killed by SIGABRT");
 }

@@ -1,17 +1,17 @@
 //! A daemon's home for one test, and the commands that are given in it.
 
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::claims::Address;
 use crate::process::{self, Number};
 use crate::wait::{DEADLINE, eventually, until};
 use crate::{http, programs};
@@ -23,7 +23,7 @@ const PORT: u16 = 29_170;
 #[derive(Debug)]
 pub(crate) struct Home {
     folder: TempDir,
-    ip: Ipv4Addr,
+    address: Address,
 }
 
 /// How a command ended.
@@ -39,7 +39,7 @@ impl Home {
     /// A new home without a daemon.
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("supervisor-").tempdir().unwrap();
-        Self { folder, ip: own_address() }
+        Self { folder, address: Address::claim() }
     }
 
     /// A file in the folder.
@@ -92,7 +92,12 @@ impl Home {
 
     /// One with this port.
     pub(crate) fn address_with(&self, port: u16) -> SocketAddr {
-        SocketAddr::from((self.ip, port))
+        SocketAddr::from((self.address.ip(), port))
+    }
+
+    /// A number below four million that no other test has.
+    pub(crate) const fn number(&self) -> u32 {
+        self.address.number()
     }
 
     /// The folders of the daemon.
@@ -114,6 +119,15 @@ impl Home {
     pub(crate) fn daemon_log(&self) -> String {
         let files = fs::read_dir(self.daemon_folder().join("log/daemon")).into_iter().flatten().flatten();
         files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
+    }
+
+    /// Waits until the daemon's own log has this. A thread writes it, so it comes
+    /// later than what it tells of.
+    #[track_caller]
+    pub(crate) fn until_logged(&self, text: &str) -> String {
+        eventually(&format!("the log has {text:?}"), || {
+            Some(self.daemon_log()).filter(|log| log.contains(text))
+        })
     }
 
     /// Any program in the folder, with the environment that all commands have:
@@ -211,6 +225,14 @@ impl Home {
         (number(&daemon["keeper_pid"]), number(&daemon["pid"]))
     }
 
+    /// Waits until another master than this one serves.
+    #[track_caller]
+    pub(crate) fn until_other_master(&self, master: Number) {
+        until("another master serves", || {
+            self.try_status().is_ok_and(|status| status["daemon"]["pid"] != master)
+        });
+    }
+
     /// Asks a worker at [`Self::address`].
     pub(crate) fn get(&self, path: &str) -> std::io::Result<String> {
         http::get(self.address(), path)
@@ -288,7 +310,7 @@ fn wait(child: Child) -> Option<Finished> {
 }
 
 /// One app of a status.
-fn find(status: &Value, name: &str) -> Option<Value> {
+pub(crate) fn find(status: &Value, name: &str) -> Option<Value> {
     status["apps"].as_array()?.iter().find(|app| app["name"] == name).cloned()
 }
 
@@ -307,13 +329,4 @@ pub(crate) fn number(value: &Value) -> Number {
 /// A path as text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// An address of the loopback network for one test: from the process and a
-/// counter, as tests run on threads of one process or in processes of their own.
-fn own_address() -> Ipv4Addr {
-    static COUNTER: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    // 127.0.x.y is everybody's.
-    Ipv4Addr::new(127, high | 0x80, low, COUNTER.fetch_add(1, Ordering::Relaxed))
 }

@@ -15,7 +15,7 @@ fn lines(home: &Home, code: i32, args: &[&str]) -> Vec<Value> {
 #[test]
 fn orders_print_their_steps() {
     let home = Home::new();
-    let settings = "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms";
+    let settings = "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms";
     home.write_app("web", settings);
     let ends_with = |code: i32, args: &[&str]| {
         let lines = lines(&home, code, args);
@@ -34,7 +34,9 @@ fn orders_print_their_steps() {
         ends_with(0, order);
     }
     ends_with(0, &["start", "web"]);
-    home.write_app("web", &settings.replace("sleep, '60'", "sh, -c, 'echo oh no; exit 1'"));
+    // It would be taken for a good one if it lived for `min_uptime`.
+    let failing = settings.replace("sleep, '600'", "sh, -c, 'echo oh no; exit 1'").replace("50ms", "1h");
+    home.write_app("web", &failing);
     let failed = ends_with(6, &["reload", "app.yaml"]);
     let failure = failed.iter().find(|line| line["event"] == "failed").unwrap();
     assert_eq!((&failure["rolled_back"], &failure["last_lines"][0]), (&true.into(), &"oh no".into()));
@@ -45,7 +47,7 @@ fn orders_print_their_steps() {
 #[test]
 fn answers_are_the_daemons() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms");
+    home.start_app("web", "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms");
     let field = |args: &[&str], pointer: &str| {
         let answer = lines(&home, 0, args);
         let value = answer.first().and_then(|answer| answer.pointer(pointer));

@@ -211,7 +211,7 @@ fn nobody_is_taken_for_a_worker_that_is_none() {
     ];
     for (what, lie) in lies {
         let home = Home::new();
-        home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
+        home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1");
         let before = home.pids("web");
         until_written(&home, &before);
         kill_both(&home);

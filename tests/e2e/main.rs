@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 
+mod claims;
 mod follow;
 mod hang;
 mod harness;

@@ -1,10 +1,11 @@
 //! Ceilings of memory.
 
 use serde_json::Value;
+use supervisor_sys::signal::Signal;
 
 use crate::harness::{Home, pids};
 use crate::load::Load;
-use crate::process::Number;
+use crate::process::{self, Number};
 use crate::programs::worker;
 use crate::wait::until;
 
@@ -22,7 +23,7 @@ fn restarts(app: &Value) -> u64 {
     app["workers"].as_array().unwrap().iter().filter_map(|worker| worker["restarts"].as_u64()).sum()
 }
 
-/// Lets a worker use so many MiB more. It may be ended before it can answer.
+/// Lets a worker use so many MiB, if it does not yet. It may be ended before it can answer.
 fn grow(home: &Home, mebibytes: u32) {
     let _ = home.get(&format!("/grow?{mebibytes}"));
 }
@@ -51,7 +52,7 @@ fn who_uses_too_much_is_replaced_and_nobody_else() {
     let reason = exits[0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("used 1") && reason.contains("more than 100 MiB"), "{reason}");
     // The new one was ready before the old one was told to go.
-    let log = home.daemon_log();
+    let log = home.until_logged("the old worker has ended");
     let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("no `{what}` in {log}"));
     assert!(at("takes over") < at("draining"), "{log}");
 }
@@ -62,19 +63,27 @@ fn an_app_that_leaks_in_step_loses_no_request() {
     home.start_app("web", &settings(&home, "instances: 2\nmax_memory_restart: 100M"));
     let before = home.pids("web");
     let load = Load::start(home.address());
-    // Whoever answers leaks; below the ceiling once, and above it twice.
-    let replaced = |app: &Value| pids(app).len() == 2 && pids(app).iter().all(|pid| !before.contains(pid));
-    until("both are replaced", || {
-        grow(&home, 70);
+    // Whoever answers leaks.
+    let look = || {
         let app = home.app("web");
         assert_eq!(app["instances"]["ready"], 2, "{app:#}");
-        replaced(&app)
+        app
+    };
+    let leaks = |worker: &Value| worker["memory_bytes"].as_u64() > Some(110 << 20);
+    let is_old = |worker: &Value| before.iter().any(|pid| worker["pid"] == *pid);
+    until("both leak", || {
+        grow(&home, 150);
+        look()["workers"].as_array().unwrap().iter().all(|worker| leaks(worker) || !is_old(worker))
+    });
+    until("both are replaced", || {
+        let app = look();
+        pids(&app).len() == 2 && pids(&app).iter().all(|pid| !before.contains(pid))
     });
     load.more(100);
     assert_eq!(load.finish(), [""; 0]);
     assert!(last_exits(&home.app("web")).iter().all(|exit| exit["reason"].as_str().unwrap().contains("MiB")));
     // One after the other: the second successor starts when the first old worker is gone.
-    let log = home.daemon_log();
+    let log = home.until_logged("the old worker has ended");
     let starts: Vec<usize> = log.match_indices(": starting").map(|(at, _)| at).collect();
     let gone = log.find("the old worker has ended").unwrap();
     assert!(starts[2] < gone && starts[3..].iter().all(|start| *start > gone), "{log}");
@@ -87,7 +96,12 @@ fn far_too_much_is_killed_at_once() {
     let ignores_term = settings(&home, ceilings).replace("\nlisten", " --ignore-term\nlisten");
     home.start_app("web", &ignores_term);
     let before = home.pids("web");
+    // Nobody looks before it has all.
+    let (_, master) = home.daemon();
+    process::signal(master, Signal::STOP);
+    until("the master stands still", || process::state(master).as_deref() == Some("T"));
     grow(&home, 300);
+    process::signal(master, Signal::CONT);
     let app = another_worker(&home, &before);
     let exits = last_exits(&app);
     assert_eq!(exits[0]["signal"], "SIGKILL", "{app:#}");

@@ -8,7 +8,7 @@ use crate::programs::supervisor;
 use crate::terminal::{Left, SIZES, Screen};
 
 const SPEAKER: &str =
-    "command: [sh, -c, 'echo slot $SUPERVISOR_INSTANCE speaks; exec sleep 60']\nmin_uptime: 50ms";
+    "command: [sh, -c, 'echo slot $SUPERVISOR_INSTANCE speaks; exec sleep 600']\nmin_uptime: 50ms";
 
 /// `monit` in a terminal, and then how it left the terminal.
 fn monit(home: &Home, size: (u16, u16)) -> Screen {
@@ -90,8 +90,8 @@ fn apps_are_stopped_started_scaled_and_reloaded() {
 fn what_went_wrong_is_told() {
     let home = Home::new();
     // Only its first life is a good one.
-    let script = "test -e second && exit 3; touch second; exec sleep 60";
-    home.start_app("web", &format!("command: [sh, -c, '{script}']\ninstances: 1\nmin_uptime: 100ms"));
+    let script = "test -e second && exit 3; touch second; exec sleep 600";
+    home.start_app("web", &format!("command: [sh, -c, '{script}']\ninstances: 1\nmin_uptime: 3s"));
     let mut screen = monit(&home, SIZES[1]);
     screen.shows("online");
     screen.press("R");

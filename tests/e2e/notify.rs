@@ -41,13 +41,19 @@ fn stopping_is_believed() {
     home.app_when("web", "is back", |app| app["state"] == "online" && app["restarts"] == 1);
 }
 
+/// How long the first worker has lived, in seconds.
+fn uptime(app: &serde_json::Value) -> f64 {
+    app["workers"][0]["uptime_s"].as_f64().unwrap_or_default()
+}
+
 #[test]
 fn more_time_to_start() {
     let home = Home::new();
-    let settings = settings(&home, ", --ready-after, '4500'", "ready: notify\nlisten_timeout: 3s");
-    home.write_app("web", &settings);
+    home.write_app("web", &settings(&home, "", "ready: notify\nlisten_timeout: 5s"));
     let start = home.command(&["start", "app.yaml"]).spawn().unwrap();
-    eventually("it answers", || home.get("/notify?EXTEND_TIMEOUT_USEC=60000000").ok());
+    eventually("it answers", || home.get("/notify?EXTEND_TIMEOUT_USEC=600000000").ok());
+    home.app_when("web", "lives on", |app| uptime(app) > 5.5);
+    home.get("/notify?READY=1").unwrap();
     let start = finish(start);
     assert_eq!(start.code, Some(0), "{start:?}");
 }
@@ -55,12 +61,12 @@ fn more_time_to_start() {
 #[test]
 fn more_time_to_stop() {
     let home = Home::new();
-    home.start_app("web", &settings(&home, ", --ignore-term", "kill_timeout: 2s"));
+    let flags = ", --ignore-term, --ready-after, '0'";
+    home.start_app("web", &settings(&home, flags, "ready: notify\nkill_timeout: 5s"));
     let stop = home.command(&["stop", "web"]).spawn().unwrap();
-    let uptime = |app: &serde_json::Value| app["workers"][0]["uptime_s"].as_f64().unwrap_or_default();
     let begin = uptime(&home.app_in_state("web", "stopping"));
-    home.get("/notify?EXTEND_TIMEOUT_USEC=60000000").unwrap();
-    home.app_when("web", "lives on", |app| uptime(app) > begin + 2.5);
+    home.get("/notify?EXTEND_TIMEOUT_USEC=600000000").unwrap();
+    home.app_when("web", "lives on", |app| uptime(app) > begin + 5.5);
     home.get("/exit?4").unwrap_err();
     let stop = finish(stop);
     assert_eq!(stop.code, Some(0), "{stop:?}");
@@ -140,8 +146,8 @@ fn a_service_manager_is_told() {
     let said = |word: &str| {
         while !next().lines().any(|line| line == word) {}
     };
-    // One is ready late, the other fails.
-    let ready = settings(&home, ", --ready-after, '1500'", "ready: notify");
+    // One is not ready yet, the other fails.
+    let ready = settings(&home, "", "ready: notify\nlisten_timeout: 10m");
     let failing = "command: ['false']\ninstances: 1\nrestart_delay: 10m";
     home.write_apps("app.yaml", &[("web", &ready), ("bad", failing)]);
     let run = home.command(&["run", "app.yaml"]).env("NOTIFY_SOCKET", home.path("manager")).spawn().unwrap();
@@ -151,6 +157,7 @@ fn a_service_manager_is_told() {
         "{first}"
     );
     assert!(first.contains("EXTEND_TIMEOUT_USEC=") && !first.contains("READY=1"), "{first}");
+    eventually("it answers", || home.get("/notify?READY=1").ok());
     said("READY=1");
     assert_eq!(home.app("web")["state"], "online");
     // It beats, and nothing else.

@@ -13,8 +13,8 @@ use crate::programs::{fixture, in_python_environment, installed};
 use crate::wait::{eventually, until};
 
 /// The process that answers.
-fn asked(socket: &Path) -> Option<Number> {
-    http::ask(socket, "GET", "/", "").ok()?.body.trim().parse().ok()
+pub(crate) fn asked(socket: &Path) -> Option<Number> {
+    http::ask(socket, "GET", "/pid", "").ok()?.body.trim().parse().ok()
 }
 
 /// Waits until each worker has answered.
@@ -33,6 +33,13 @@ pub(crate) fn all_answer(home: &Home, socket: &Path) {
         }
         missing.is_empty()
     });
+}
+
+/// The command of a Node program that serves at `$SOCKET`.
+pub(crate) fn in_node(home: &Home) -> String {
+    let script =
+        "require('http').createServer((q, a) => a.end(String(process.pid))).listen(process.env.SOCKET)";
+    format!("[{}, {}]", text(&installed("node")), text(&home.write("server.js", script)))
 }
 
 /// Two workers at one path, one of them killed, all replaced, all stopped.
@@ -73,10 +80,7 @@ fn check(home: &Home, command: &str) {
 #[test]
 fn a_node_server() {
     let home = Home::new();
-    let script =
-        "require(`http`).createServer((q, a) => a.end(`${process.pid}\\n`)).listen(process.env.SOCKET)";
-    let program = home.write("server.js", &script.replace("\\\\n", "\\n"));
-    check(&home, &format!("[{}, {}]", text(&installed("node")), text(&program)));
+    check(&home, &in_node(&home));
 }
 
 #[test]
@@ -121,5 +125,28 @@ fn a_path_that_a_worker_removes_comes_back() {
     let failed = home.ends(1, &["start", "app.yaml"]);
     assert!(failed.stderr.contains("app web has this address already"), "{failed:?}");
     home.ok(&["delete", "--now", "other"]);
+    all_answer(&home, &socket);
+}
+
+#[test]
+fn a_path_that_somebody_has_is_tried_again() {
+    let home = Home::new();
+    let socket = home.path("web.sock");
+    let stranger = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let settings = format!(
+        "command: {}\ninstances: 2\nmin_uptime: 100ms\nready: listen\nrestart_backoff: 1\nenv: {{SOCKET: {}}}",
+        in_node(&home),
+        text(&socket)
+    );
+    home.write_app("web", &settings);
+    let failed = home.ends(1, &["start", "app.yaml"]);
+    assert!(failed.stderr.contains("EADDRINUSE"), "{failed:?}");
+    home.app_when("web", "has failed again, for the same reason", |app| {
+        let worker = &app["workers"][0];
+        worker["restarts"].as_u64() > Some(2) && worker["last_exit"]["code"] == 1
+    });
+    drop(stranger);
+    std::fs::remove_file(&socket).unwrap();
+    home.app_in_state("web", "online");
     all_answer(&home, &socket);
 }

@@ -75,6 +75,18 @@ pub(crate) fn parent(number: Number) -> Number {
     field(&status, "PPid").and_then(|pid| pid.parse().ok()).unwrap()
 }
 
+/// How many bytes a process has written, wherever to.
+pub(crate) fn written(number: Number) -> u64 {
+    let io = fs::read_to_string(path(number, "io")).unwrap_or_default();
+    field(&io, "wchar").and_then(|count| count.parse().ok()).unwrap_or_default()
+}
+
+/// The process group that a process is in.
+pub(crate) fn group(number: Number) -> Option<Number> {
+    let stat = fs::read_to_string(path(number, "stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()
+}
+
 /// Whether this process has a capability (`capabilities(7)`), by its number.
 pub(crate) fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();

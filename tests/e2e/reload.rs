@@ -83,7 +83,7 @@ fn a_file_is_read_anew() {
 }
 
 fn sleep() -> String {
-    "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1".to_owned()
+    "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1".to_owned()
 }
 
 #[test]
@@ -93,11 +93,18 @@ fn progress_is_drawn_on_screens_of_any_size() {
     // for a line of it.
     let long = "a-name-that-is-as-long-as-the-name-of-an-app-can-be-for-a-person".to_owned();
     let names: Vec<String> = (10..40).map(|number| format!("app-{number}")).chain([long.clone()]).collect();
-    let settings = "command: [sleep, '60']\nmin_uptime: 700ms\ninstances: 2";
-    let apps: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), settings)).collect();
+    // Nobody is ready without this file.
+    let go = home.write("go", "");
+    let settings = format!(
+        "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 2\nlisten_timeout: 10m\n\
+         ready_check: {{command: [test, -e, {}], interval: 1s, timeout: 10s}}",
+        text(&go)
+    );
+    let apps: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), settings.as_str())).collect();
     home.write_apps("app.yaml", &apps);
     home.ok(&["start", "app.yaml"]);
     for size in SIZES {
+        fs::remove_file(&go).unwrap();
         let line = format!("exec {} reload --all", text(&supervisor()));
         let screen = Screen::start(&home, size, &line);
         // A line an app, whatever its length; what there is no room for waits.
@@ -106,6 +113,7 @@ fn progress_is_drawn_on_screens_of_any_size() {
             lines.iter().all(|line| line.contains(" reloading, "))
                 && lines.len() == usize::from(size.0).min(31)
         });
+        fs::write(&go, "").unwrap();
         let left = screen.finish();
         let shown = rows(&left.screen);
         assert_eq!(left.code, Some(0), "{shown:#?}");
@@ -127,12 +135,14 @@ fn progress_is_drawn_on_screens_of_any_size() {
         let seen = &all[all.len().saturating_sub(usize::from(size.0) - 1)..];
         assert_eq!(shown, seen);
 
+        fs::remove_file(&go).unwrap();
         let screen =
             Screen::start(&home, size, &format!("exec {} reload {long} app-10", text(&supervisor())));
         screen.shows_what("two lines", |shown| {
             let lines: Vec<&str> = shown.lines().filter(|line| !line.is_empty()).collect();
             lines.len() == 2 && lines.iter().all(|line| line.contains(" reloading")) && shown.contains(&long)
         });
+        fs::write(&go, "").unwrap();
         assert_eq!(screen.finish().code, Some(0));
     }
 }
@@ -142,7 +152,8 @@ fn a_release_that_fails_at_boot_replaces_nobody() {
     let home = Home::new();
     home.start_app("web", &settings(&home, ""));
     let before = home.pids("web");
-    home.write_app("web", &settings(&home, ", --say, 'no database', --exit-after, '0', --code, '3'"));
+    let bad = settings(&home, ", --say, 'no database', --exit-after, '0', --code, '3'");
+    home.write_app("web", &bad.replace("50ms", "1h"));
     for command in ["reload", "start"] {
         let failed = home.ends(6, &[command, "app.yaml"]);
         assert!(failed.stderr.contains("web:0 failed: exited with code 3"), "{}", failed.stderr);
@@ -163,9 +174,9 @@ fn a_release_that_never_gets_ready_replaces_nobody() {
     let home = Home::new();
     home.start_app("web", &settings(&home, ""));
     let before = home.pids("web");
-    home.write_app("web", &format!("{}\nready: notify\nlisten_timeout: 300ms", settings(&home, "")));
+    home.write_app("web", &format!("{}\nready: notify\nlisten_timeout: 1s", settings(&home, "")));
     let failed = home.ends(6, &["reload", "app.yaml"]);
-    assert!(failed.stderr.contains("not ready within 300ms"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("not ready within 1s"), "{}", failed.stderr);
     assert_eq!(home.pids("web"), before);
 }
 
@@ -175,7 +186,7 @@ fn one_that_dies_soon_after_it_was_ready_replaces_nobody() {
     home.start_app("web", &settings(&home, ""));
     let before = home.pids("web");
     let bad = settings(&home, ", --ready-after, '1', --exit-after, '200'");
-    home.write_app("web", &bad.replace("min_uptime: 50ms", "min_uptime: 30s\nready: notify"));
+    home.write_app("web", &bad.replace("min_uptime: 50ms", "min_uptime: 1h\nready: notify"));
     home.ends(6, &["reload", "app.yaml"]);
     assert_eq!(home.pids("web"), before);
 }
@@ -185,11 +196,12 @@ fn what_has_been_replaced_goes_back_too() {
     let home = Home::new();
     home.start_app("web", &settings(&home, ""));
     let before = home.pids("web");
-    let script = "case $SUPERVISOR_INSTANCE$BAD in 1yes) exit 4;; esac; exec \"$0\"";
+    // Who ends before it says that it is ready has failed, whenever that is.
+    let script = "case $SUPERVISOR_INSTANCE$BAD in 1yes) exit 4;; esac; exec \"$0\" --ready-after 0";
     home.write_app(
         "web",
         &format!(
-            "command: [sh, -c, '{script}', {}]\nenv: {{BAD: 'yes'}}\nmin_uptime: 50ms\ninstances: 2\nlisten: '{}'",
+            "command: [sh, -c, '{script}', {}]\nenv: {{BAD: 'yes'}}\nmin_uptime: 50ms\nready: notify\ninstances: 2\nlisten: '{}'",
             text(&worker()),
             home.address()
         ),
@@ -236,7 +248,7 @@ fn the_number_of_workers_changes_with_the_release() {
     home.ok(&["reload", "app.yaml"]);
     assert_eq!(home.pids("web").len(), 3);
     let bad = settings(&home, ", --exit-after, '0', --code, '1'").replace("instances: 2", "instances: 1");
-    home.write_app("web", &bad);
+    home.write_app("web", &bad.replace("50ms", "1h"));
     home.ends(6, &["reload", "app.yaml"]);
     assert_eq!(home.pids("web").len(), 3);
     home.write_app("web", &settings(&home, "").replace("instances: 2", "instances: 1"));
@@ -291,7 +303,8 @@ fn stopping_ends_a_reload() {
 fn a_master_that_dies_meanwhile_leaves_the_old_release() {
     let home = Home::new();
     home.start_app("web", &settings(&home, ""));
-    home.write_app("web", &format!("{}\nready: notify\nenv: {{NEW: '1'}}", settings(&home, "")));
+    let never_ready = "ready: notify\nlisten_timeout: 8s\nenv: {NEW: '1'}";
+    home.write_app("web", &format!("{}\n{never_ready}", settings(&home, "")));
     home.ok(&["reload", "--no-wait", "app.yaml"]);
     home.app_when("web", "has a successor", |app| pids(app).len() == 3);
     let (_, master) = home.daemon();
@@ -306,8 +319,14 @@ fn a_master_that_dies_meanwhile_leaves_the_old_release() {
 #[test]
 fn nobody_waits_for_a_slot_that_is_backing_off() {
     let home = Home::new();
-    home.start_app("web", &format!("{}\nrestart_delay: 60s", settings(&home, "").replace("50ms", "2s")));
+    // Nobody is ready without this file.
+    let go = home.write("go", "");
+    let check =
+        format!("ready_check: {{command: [test, -e, {}], timeout: 10s}}\nlisten_timeout: 10m", text(&go));
+    let settings = settings(&home, "").replace("50ms", "1ms");
+    home.start_app("web", &format!("{settings}\nrestart_delay: 60s\n{check}"));
     let pids = home.pids("web");
+    fs::remove_file(&go).unwrap();
     process::kill_and_wait(pids[1]);
     // The replacement of a stable life comes at once, and dies too early.
     let second =

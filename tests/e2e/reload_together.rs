@@ -1,13 +1,13 @@
 //! Reloads whose workers take over together, and reloads that are taken back.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Finished, Home, number, pids, text};
+use crate::harness::{Finished, Home, finish, number, pids, text};
 use crate::load::Load;
 use crate::process;
 use crate::programs::{fixture, installed, worker};
@@ -49,15 +49,13 @@ pub(crate) fn weights(app: &Value) -> Vec<u64> {
     app["workers"].as_array().unwrap().iter().filter_map(|worker| worker["weight"].as_u64()).collect()
 }
 
-/// Reloads the app in a thread of its own, waits until it has canaries, and
+/// Has a command reload the app, waits until it has canaries, and
 /// returns how the command ended after `meanwhile`, which gets them.
 fn with_canaries(home: &Home, args: &[&str], meanwhile: impl FnOnce(&[process::Number])) -> Finished {
-    thread::scope(|scope| {
-        let reload = scope.spawn(|| home.run(args));
-        let app = home.app_when("web", "has canaries", |app| !serving(app, 2).is_empty());
-        meanwhile(&serving(&app, 2));
-        reload.join().unwrap()
-    })
+    let reload = home.command(args).spawn().unwrap();
+    let app = home.app_when("web", "has canaries", |app| !serving(app, 2).is_empty());
+    meanwhile(&serving(&app, 2));
+    finish(reload)
 }
 
 #[test]
@@ -65,18 +63,25 @@ fn all_take_over_in_one_moment() {
     let home = Home::new();
     home.start_app("web", &settings(&home, "all"));
     let before = home.pids("web");
-    let over = AtomicBool::new(false);
+    let (count, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let more = || {
+        let enough = count.load(Ordering::Relaxed) + 5;
+        until("the client is answered", || count.load(Ordering::Relaxed) >= enough);
+    };
     let answers: Vec<process::Number> = thread::scope(|scope| {
         let client = scope.spawn(|| {
             let mut answers = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 answers.push(home.get("/pid").unwrap().parse().unwrap());
+                count.fetch_add(1, Ordering::Relaxed);
             }
             answers
         });
+        more();
         let reloaded = home.ok(&["-v", "reload", "web"]);
         assert!(reloaded.stderr.contains("web all: 4 of 4 workers, starting"), "{}", reloaded.stderr);
         assert!(reloaded.stderr.contains("web all: 4 of 4 workers take over"), "{}", reloaded.stderr);
+        more();
         over.store(true, Ordering::Relaxed);
         client.join().unwrap()
     });
@@ -94,9 +99,10 @@ fn nobody_was_switched_when_one_of_all_fails() {
     let home = Home::new();
     home.start_app("web", &settings(&home, "all"));
     let before = home.pids("web");
+    // All others have begun by then, and none of them ever counts as stable.
     let script = "case $SUPERVISOR_INSTANCE in 3) sleep 0.3; exit 4;; esac; exec \"$0\"";
     let bad = settings(&home, "all").replace("command: [", &format!("command: [sh, -c, '{script}', "));
-    home.write_app("web", &bad.replace("50ms", "1s"));
+    home.write_app("web", &bad.replace("50ms", "1h"));
     let load = Load::start(home.address());
     let failed = home.ends(6, &["reload", "app.yaml"]);
     assert!(failed.stderr.contains("web:3 failed: exited with code 4"), "{}", failed.stderr);
@@ -232,8 +238,9 @@ fn a_rolling_reload_is_taken_back_too() {
     home.ok(&["reload", "--no-wait", "app.yaml"]);
     home.app_when("web", "has one new worker", |app| serving(app, 2).len() == 1);
     home.ok(&["reload", "--abort", "app.yaml"]);
-    let web = home.app_in_state("web", "online");
-    assert_eq!((serving(&web, 1).len(), pids(&web).len()), (4, 4));
+    home.app_when("web", "is as it was", |app| {
+        app["state"] == "online" && serving(app, 1).len() == 4 && pids(app).len() == 4
+    });
     let none = home.ends(1, &["reload", "--abort", "web"]);
     assert!(none.stderr.contains("no reload of it is under way"), "{}", none.stderr);
     let none = home.ends(1, &["reload", "--abort", "--all"]);
@@ -290,7 +297,7 @@ fn a_hangup_meanwhile_changes_nothing() {
     let ended = with_canaries(&home, &["reload", "web"], |canaries| {
         let (keeper, _) = home.daemon();
         process::signal(keeper, Signal::HUP);
-        until("the log says so", || home.daemon_log().contains("web is not reloaded: another order"));
+        home.until_logged("web is not reloaded: another order");
         assert_eq!(serving(&home.app("web"), 2), canaries);
         home.ok(&["delete", "web"]);
     });

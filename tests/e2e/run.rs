@@ -80,7 +80,7 @@ fn as_the_first_process_it_drains_on_sigterm() {
 fn as_the_first_process_it_reaps_orphans() {
     let home = Home::new();
     // Each shell leaves children behind, which outlive their parents.
-    let script = "for n in 1 2 3; do (sh -c \"sleep 0.2\" &) ; done; exec sleep 60";
+    let script = "for n in 1 2 3; do (sh -c \"sleep 0.2\" &) ; done; exec sleep 600";
     home.write_app("web", &format!("command: [sh, -c, '{script}']\ninstances: 2\nmin_uptime: 50ms"));
     let (unshare, first) = run_as_first(&home);
     home.app_in_state("web", "online");
@@ -93,7 +93,7 @@ fn as_the_first_process_it_reaps_orphans() {
 #[test]
 fn a_second_signal_ends_what_does_not_end() {
     let home = Home::new();
-    let command = format!("command: [{}, --ignore-term]", text(&worker()));
+    let command = format!("command: [{}, --ignore-term, --ready-after, '0']\nready: notify", text(&worker()));
     home.write_app("web", &format!("{command}\ninstances: 2\nmin_uptime: 50ms\nkill_timeout: 10m"));
     let run = home.command(&["run", "app.yaml"]).spawn().unwrap();
     home.app_in_state("web", "online");
@@ -120,6 +120,13 @@ fn one_ctrl_c_is_graceful() {
     let line = format!("exec {} run app.yaml", text(&supervisor()));
     let mut terminal = Terminal::start(&home, &line);
     home.app_in_state("web", "online");
+    // Who answers knows what to do when it is asked to end.
+    let mut missing = home.pids("web");
+    until("every worker has answered", || {
+        let pid: Number = home.get("/").unwrap().parse().unwrap();
+        missing.retain(|one| *one != pid);
+        missing.is_empty()
+    });
     terminal.press(b"\x03");
     let ended = terminal.finish();
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -131,7 +138,7 @@ fn one_ctrl_c_is_graceful() {
 #[test]
 fn it_keeps_its_pid_and_tells_what_happens() {
     let home = Home::new();
-    home.write_app("web", "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms");
+    home.write_app("web", "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms");
     let run = home.command(&["run", "app.yaml"]).spawn().unwrap();
     home.app_in_state("web", "online");
     assert_eq!(home.daemon().0, run.id());
@@ -149,11 +156,17 @@ fn it_keeps_its_pid_and_tells_what_happens() {
 #[test]
 fn what_workers_write_is_shown() {
     let home = Home::new();
-    let script = "echo out $SUPERVISOR_INSTANCE; echo err >&2; trap \"echo last; exit\" TERM; \
+    let script = "trap \"echo last; exit\" TERM; echo err >&2; echo out $SUPERVISOR_INSTANCE; \
                   while :; do sleep 0.01; done";
     home.write_app("web", &format!("command: [sh, -c, '{script}']\ninstances: 2\nmin_uptime: 50ms"));
+    // The traps are set when they speak, so in each life they say one thing more.
+    let until_heard = |lives: usize| {
+        let said = |slot: u32| home.log(&format!("web-out-{slot}.log")).matches("out ").count();
+        until("both have spoken", || said(0) == lives && said(1) == lives);
+        home.app_in_state("web", "online");
+    };
     let (unshare, first) = run_as_first(&home);
-    home.app_in_state("web", "online");
+    until_heard(1);
     process::signal(first, Signal::TERM);
     let ended = finish(unshare);
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
@@ -163,13 +176,13 @@ fn what_workers_write_is_shown() {
     assert_eq!(home.log("web-out-0.log"), "out 0\nlast\n");
 
     let named = home.command(&["run", "app.yaml", "--output", "named"]).spawn().unwrap();
-    home.app_in_state("web", "online");
+    until_heard(2);
     process::signal(named.id(), Signal::TERM);
     let named = finish(named);
     assert!(named.stdout.contains("web:1 | out 1\n") && named.stderr.contains("web:0 | err\n"), "{named:?}");
 
     let none = home.command(&["run", "app.yaml", "--output", "none"]).spawn().unwrap();
-    home.app_in_state("web", "online");
+    until_heard(3);
     process::signal(none.id(), Signal::TERM);
     assert_eq!(finish(none).stdout, "");
 }
@@ -179,7 +192,7 @@ fn nobody_waits_for_a_reader_of_what_is_shown() {
     let home = Home::new();
     home.write_app(
         "web",
-        "command: [sh, -c, 'seq 1 2000000; exec sleep 60']
+        "command: [sh, -c, 'seq 1 2000000; exec sleep 600']
         instances: 1
         min_uptime: 50ms
         log_max_size: 0",
@@ -218,7 +231,7 @@ fn it_goes_on_when_a_worker_fails() {
 #[test]
 fn a_bad_file_starts_nothing() {
     let home = Home::new();
-    home.write_app("web", "comand: [sleep, '60']");
+    home.write_app("web", "comand: [sleep, '600']");
     home.ends(2, &["run", "app.yaml"]);
     home.ends(2, &["run", "nowhere.yaml"]);
     home.ends(4, &["status"]);
@@ -227,7 +240,7 @@ fn a_bad_file_starts_nothing() {
 #[test]
 fn one_daemon_a_home() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\ninstances: 1\nmin_uptime: 50ms");
+    home.start_app("web", "command: [sleep, '600']\ninstances: 1\nmin_uptime: 50ms");
     let before = home.daemon();
     let refused = home.ends(5, &["run", "app.yaml"]);
     let told = format!("another daemon (pid {})", before.0);

@@ -1,12 +1,12 @@
 //! Masters that die whenever they adopt one app: safe mode stands in for them.
 
 use std::fs::{self, File};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Home, finish, number, pids, text};
+use crate::harness::{Home, finish, pids, text};
 use crate::load::Load;
 use crate::process::{self, Number};
 use crate::programs::worker;
@@ -22,6 +22,12 @@ struct Poisoned {
 impl Poisoned {
     #[track_caller]
     fn new(poor: &str) -> Self {
+        Self::with(poor, |_, _| {})
+    }
+
+    /// The same, with changes of the command that runs it.
+    #[track_caller]
+    fn with(poor: &str, change: impl Fn(&Home, &mut Command)) -> Self {
         let home = Home::new();
         let web = format!(
             "command: [{}]\nmin_uptime: 50ms\ninstances: 2\nlisten: '{}'",
@@ -30,13 +36,10 @@ impl Poisoned {
         );
         home.write_apps("app.yaml", &[("web", &web), ("poor", poor)]);
         let stderr = File::create(home.path("stderr")).unwrap();
-        let run = home
-            .command(&["run", "app.yaml"])
-            .env("SUPERVISOR_FAULT", home.path("fault"))
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let mut run = home.command(&["run", "app.yaml"]);
+        change(&home, &mut run);
+        let run = run.env("SUPERVISOR_FAULT", home.path("fault")).stdout(Stdio::null()).stderr(stderr);
+        let run = run.spawn().unwrap();
         home.app_in_state("web", "online");
         home.app_in_state("poor", "online");
         Self { home, run }
@@ -99,8 +102,9 @@ fn workers_go_on_and_stop_is_the_way_out() {
     let reason = status["daemon"]["safe_mode"].as_str().unwrap();
     assert!(reason.contains("masters in a row ended before they served"), "{reason}");
     assert!(reason.contains("exit code 101: panicked at") && reason.contains("poisoned"), "{reason}");
-    assert!(daemon.stderr().contains(reason), "{}", daemon.stderr());
-    assert!(daemon.stderr().contains("safe mode: workers go on"), "{}", daemon.stderr());
+    for told in [reason, "safe mode: workers go on"] {
+        until("standard error has it", || daemon.stderr().contains(told));
+    }
     let known = app(&status, "web");
     assert_eq!((&known["state"], pids(known)), (&"online".into(), web.clone()), "{known:#}");
     assert_eq!(known["workers"][0]["state"], "ready");
@@ -140,24 +144,24 @@ fn it_is_left_when_the_cause_is_gone() {
     let daemon = Poisoned::new(&format!("command: [{}, --flood]\nmin_uptime: 50ms", text(&worker())));
     let home = &daemon.home;
     let before = home.pids("poor");
-    let cpu = |pid: Number| {
-        let stat = fs::read_to_string(process::path(pid, "io")).unwrap_or_default();
-        let field = process::field(&stat, "wchar").and_then(|count| count.parse::<u64>().ok());
-        field.unwrap_or_default()
-    };
     daemon.poison();
     // More than its pipe holds: somebody reads.
-    let written = cpu(before[0]);
-    until("its output is drained", || cpu(before[0]) > written + (4 << 20));
+    let written = process::written(before[0]);
+    until("its output is drained", || process::written(before[0]) > written + (4 << 20));
     daemon.cure();
     daemon.until_ordinary();
     assert_eq!(home.pids("poor"), before);
-    let known = home.app_when("poor", "has lost output", |app| {
-        app["workers"][0]["lost_log_bytes"].as_u64().unwrap() > 4 << 20
-    });
-    let lost = number(&known["workers"][0]["lost_log_bytes"]);
+    let lost = |app: &Value| app["workers"][0]["lost_log_bytes"].as_u64().unwrap();
+    home.app_when("poor", "has lost output", |app| lost(app) > 4 << 20);
     assert!(home.ok(&["status"]).stdout.contains("lost while no master read it"));
-    assert!(home.daemon_log().contains(&format!("poor:0: {lost} bytes of its output were thrown away")));
+    let told = |line: &str| -> Option<u64> {
+        let (bytes, _) =
+            line.split_once("poor:0: ")?.1.split_once(" bytes of its output were thrown away")?;
+        bytes.parse().ok()
+    };
+    until("the log tells as much", || {
+        home.daemon_log().lines().filter_map(told).sum::<u64>() == lost(&home.app("poor"))
+    });
     let all = daemon.all();
     home.ok(&["kill", "--now"]);
     daemon.until_gone(&all, 0);
@@ -165,8 +169,10 @@ fn it_is_left_when_the_cause_is_gone() {
 
 #[test]
 fn everything_can_be_ended() {
-    let deaf =
-        format!("command: [{}, --ignore-term]\nmin_uptime: 50ms\nkill_timeout: 200ms", text(&worker()));
+    let deaf = format!(
+        "command: [{}, --ignore-term, --ready-after, '0']\nready: notify\nkill_timeout: 200ms",
+        text(&worker())
+    );
     let daemon = Poisoned::new(&deaf);
     daemon.poison();
     let all = daemon.all();
@@ -181,4 +187,61 @@ fn a_signal_ends_everything_too() {
     let all = daemon.all();
     process::signal(daemon.run.id(), Signal::TERM);
     daemon.until_gone(&all, 0);
+}
+
+#[test]
+fn who_stands_in_takes_the_place_of_a_keeper_that_dies() {
+    let daemon = Poisoned::new(SLEEP);
+    let home = &daemon.home;
+    let known = || (home.pids("web"), home.pids("poor"));
+    let before = known();
+    let load = Load::with_clients(home.address(), 4);
+    daemon.poison();
+    for _ in 0..2 {
+        let (keeper, stand_in) = home.daemon();
+        process::kill_and_wait(keeper);
+        eventually("safe mode under another keeper", || {
+            let status = home.try_status().ok()?;
+            let daemon = &status["daemon"];
+            (daemon["keeper_pid"] == stand_in && !daemon["safe_mode"].is_null()).then_some(())
+        });
+        assert_eq!(known(), before);
+    }
+    daemon.cure();
+    daemon.until_ordinary();
+    home.app_in_state("web", "online");
+    assert_eq!(known(), before);
+    load.more(50);
+    assert_eq!(load.finish(), Vec::<String>::new());
+    home.ok(&["kill", "--now"]);
+    home.until_refused();
+    assert_eq!(finish(daemon.run).code, None);
+}
+
+#[test]
+fn who_stands_in_waits_for_the_next_keeper_of_a_service_manager() {
+    let manager = |home: &Home, run: &mut Command| {
+        run.env("NOTIFY_SOCKET", home.path("manager"));
+    };
+    let daemon = Poisoned::with(SLEEP, manager);
+    let home = &daemon.home;
+    let known = || (home.pids("web"), home.pids("poor"));
+    let before = known();
+    daemon.poison();
+    let (keeper, stand_in) = home.daemon();
+    process::kill_and_wait(keeper);
+    until("it waits for another keeper", || home.daemon_folder().join("run/handover.sock").exists());
+    let status = home.status();
+    assert_eq!((&status["daemon"]["pid"], &status["daemon"]["keeper_pid"]), (&stand_in.into(), &Value::Null));
+    assert_eq!(known(), before);
+    daemon.cure();
+    let mut run = home.command(&["run", "app.yaml"]);
+    manager(home, &mut run);
+    let run = run.spawn().unwrap();
+    daemon.until_ordinary();
+    assert_eq!((home.daemon().0, known()), (run.id(), before));
+    home.ok(&["kill", "--now"]);
+    assert_eq!(finish(run).code, Some(0));
+    home.until_refused();
+    assert_eq!(finish(daemon.run).code, None);
 }

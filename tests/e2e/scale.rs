@@ -44,7 +44,7 @@ fn up_and_down() {
 #[test]
 fn numbers_that_make_no_sense() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1");
     home.ends(2, &["scale", "web", "-2"]);
     home.ends(2, &["scale", "web", "many"]);
     home.ends(3, &["scale", "api", "2"]);

@@ -1,15 +1,16 @@
 //! Declared listeners: bound before the workers, kept beyond their lives.
 
 use std::fs;
-use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 
 use supervisor_sys::signal::Signal;
 
+use crate::claims::Port;
 use crate::harness::{Home, finish, text};
 use crate::http;
 use crate::load::Load;
+use crate::paths::all_answer;
 use crate::process::{self, Number};
 use crate::programs::{fixture, installed, worker};
 use crate::wait::until;
@@ -18,7 +19,9 @@ use crate::wait::until;
 fn settings(home: &Home, instances: u32) -> String {
     let worker = worker();
     let (worker, address) = (text(&worker), home.address());
-    format!("command: [{worker}]\nmin_uptime: 50ms\ninstances: {instances}\nlisten: '{address}'")
+    format!(
+        "command: [{worker}]\nmin_uptime: 50ms\ninstances: {instances}\nhang_timeout: 10m\nlisten: '{address}'"
+    )
 }
 
 /// Stops a process as a terminal would, with all its threads: from then on it
@@ -123,7 +126,7 @@ fn a_crash_while_draining_in_a_reload_loses_no_queue() {
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| http::send(home.address(), "/pid").unwrap()).collect();
     home.app_when("web", "has a queue", |app| app["workers"][0]["queue"] == CLIENTS);
     let reload = home.command(&["reload", "web"]).spawn().unwrap();
-    until("the old worker drains", || home.daemon_log().contains("draining"));
+    home.until_logged("draining");
     process::signal(old, Signal::KILL);
     let mut answers: Vec<String> = clients.into_iter().map(|client| http::receive(client).unwrap()).collect();
     let reload = finish(reload);
@@ -196,10 +199,8 @@ fn a_restart_loses_no_connection() {
 #[test]
 fn a_bare_port_takes_both_protocols() {
     let home = Home::new();
-    // Outside the range that clients' ports are taken from.
-    let is_free = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).is_ok();
-    let first = 10_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    let port = (first..first + 1000).find(is_free).unwrap();
+    let claim = Port::claim();
+    let port = claim.number();
     home.start_app("web", &format!("command: [{}]\nmin_uptime: 50ms\nlisten: {port}", text(&worker())));
     assert_eq!(home.app("web")["listeners"][0]["address"], format!("[::]:{port}"));
     for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
@@ -236,12 +237,7 @@ fn a_unix_socket_is_shared_by_all_workers() {
     let app = home.app("web");
     assert_eq!(app["listeners"][0]["address"], text(&path));
     assert_eq!(app["listeners"][0]["policy"], "shared");
-    let mut missing = home.pids("web");
-    until("every worker has answered", || {
-        let body = http::ask(&path, "GET", "/pid", "").unwrap().body;
-        missing.retain(|pid| pid.to_string() != body);
-        missing.is_empty()
-    });
+    all_answer(&home, &path);
     let before = home.pids("web");
     before.iter().for_each(|pid| process::kill_and_wait(*pid));
     // It goes on listening, so this waits for a replacement.
@@ -249,8 +245,7 @@ fn a_unix_socket_is_shared_by_all_workers() {
     assert!(before.iter().all(|pid| pid.to_string() != body));
     assert!(fs::metadata(&path).unwrap().file_type().is_socket());
     home.ok(&["stop", "web"]);
-    assert!(UnixStream::connect(&path).is_err());
-    assert!(!path.exists());
+    until("the path is gone", || !path.exists());
 }
 
 #[test]
@@ -271,7 +266,7 @@ fn what_workers_are_told_of_their_sockets() {
     home.start_app(
         "web",
         &format!(
-            "command: [sh, -c, 'echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; exec sleep 60']
+            "command: [sh, -c, 'echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES; exec sleep 600']
             min_uptime: 50ms
             instances: 1
             listen: ['{}', '{second}', ./web.sock]",

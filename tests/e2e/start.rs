@@ -33,7 +33,7 @@ fn it_waits_until_every_worker_is_ready() {
 #[test]
 fn it_need_not_wait() {
     let home = Home::new();
-    home.write_app("web", &format!("command: [{}]\nready: notify", text(&worker())));
+    home.write_app("web", &format!("command: [{}]\nready: notify\nlisten_timeout: 10m", text(&worker())));
     home.ok(&["start", "app.yaml", "--no-wait"]);
     assert_eq!(home.app("web")["state"], "starting");
 }
@@ -83,7 +83,7 @@ fn a_file_that_is_no_program() {
 fn a_working_directory_that_is_not_there() {
     check_failure(
         &Home::new(),
-        "command: [sleep, '60']\ncwd: /nowhere/at/all",
+        "command: [sleep, '600']\ncwd: /nowhere/at/all",
         "chdir /nowhere/at/all: no such file or directory",
     );
 }
@@ -92,7 +92,7 @@ fn a_working_directory_that_is_not_there() {
 fn a_user_or_group_that_is_unknown() {
     for kind in ["user", "group"] {
         let home = Home::new();
-        home.write_app("web", &format!("command: [sleep, '60']\n{kind}: no-such-name"));
+        home.write_app("web", &format!("command: [sleep, '600']\n{kind}: no-such-name"));
         let failed = home.ends(1, &["start", "app.yaml"]);
         assert!(failed.stderr.contains(&format!("web:0 failed: {kind}: ")), "{}", failed.stderr);
         assert!(failed.stderr.contains("no-such-name"), "{}", failed.stderr);
@@ -106,7 +106,7 @@ fn what_the_apps_user_may_not_enter_or_execute() {
     let closed = home.path("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
-    let settings = format!("command: [sleep, '60']\nuser: nobody\ncwd: {}", text(&closed));
+    let settings = format!("command: [sleep, '600']\nuser: nobody\ncwd: {}", text(&closed));
     check_failure(&home, &settings, &format!("chdir {}: permission denied", closed.display()));
 
     let home = Home::new();
@@ -121,7 +121,7 @@ fn what_the_apps_user_may_not_enter_or_execute() {
 fn a_limit_that_cannot_be_set() {
     check_failure(
         &Home::new(),
-        "command: [sleep, '60']\nlimits: {nofile: 2000000000}",
+        "command: [sleep, '600']\nlimits: {nofile: 2000000000}",
         "limits: operation not permitted",
     );
 }
@@ -130,7 +130,7 @@ fn a_limit_that_cannot_be_set() {
 fn an_address_that_is_taken() {
     let home = Home::new();
     let _taken = TcpListener::bind(home.address()).unwrap();
-    let settings = format!("command: [sleep, '60']\nlisten: '{}'", home.address());
+    let settings = format!("command: [sleep, '600']\nlisten: '{}'", home.address());
     check_failure(&home, &settings, &format!("listen {}: address already in use", home.address()));
 }
 
@@ -141,6 +141,7 @@ fn a_program_that_ends_at_once() {
         "web",
         &format!(
             "command: [{}, --say, cannot find the database, --exit-after, '10', --code, '3']
+            min_uptime: 1h
             instances: 1",
             text(&worker())
         ),
@@ -155,7 +156,7 @@ fn a_program_that_ends_at_once() {
 
 #[test]
 fn a_program_that_a_signal_ends() {
-    check_failure(&Home::new(), "command: [sh, -c, kill -KILL $$]", "killed by SIGKILL");
+    check_failure(&Home::new(), "command: [sh, -c, kill -KILL $$]\nmin_uptime: 1h", "killed by SIGKILL");
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn a_program_that_never_gets_ready() {
 #[test]
 fn one_failure_does_not_stop_other_apps() {
     let home = Home::new();
-    let good = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 1";
+    let good = "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 1";
     let bad = "command: [/nowhere]\ninstances: 1";
     home.write_apps("app.yaml", &[("bad", bad), ("good", good)]);
     let failed = home.ends(1, &["start", "app.yaml"]);
@@ -202,18 +203,18 @@ fn a_command_without_a_file() {
     assert_eq!(app["listeners"][0]["address"], address);
     assert!(home.pids("one").contains(&home.get("/pid").unwrap().parse().unwrap()));
     // A bare command has one worker and the program's name.
-    home.ok(&["start", "--", "sleep", "60"]);
+    home.ok(&["start", "--", "sleep", "600"]);
     assert_eq!(home.app("sleep")["instances"]["wanted"], 1);
 }
 
 #[test]
 fn a_program_by_its_path() {
     let home = Home::new();
-    let file = home.write("program", "#!/bin/sh\necho \"started with $*\"\nexec sleep 60\n");
+    let file = home.write("program", "#!/bin/sh\necho \"started with $*\"\nexec sleep 600\n");
     fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     home.ok(&["start", "./program", "--", "a", "b"]);
     until("its output arrives", || home.log("program-out-0.log") == "started with a b\n");
-    home.write("script.sh", "echo \"a script\"\nexec sleep 60\n");
+    home.write("script.sh", "echo \"a script\"\nexec sleep 600\n");
     home.ok(&["start", "./script.sh"]);
     until("its output arrives", || home.log("script-out-0.log") == "a script\n");
 }
@@ -221,7 +222,7 @@ fn a_program_by_its_path() {
 #[test]
 fn a_name_starts_what_was_stopped() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 2");
     home.ok(&["stop", "web"]);
     assert_eq!(home.app("web")["instances"]["running"], 0);
     home.ok(&["start", "web:1"]);
@@ -237,7 +238,7 @@ fn a_name_that_nothing_has() {
     let home = Home::new();
     let failed = home.ends(4, &["start", "wbe"]);
     assert!(failed.stderr.contains("no daemon is running"), "{}", failed.stderr);
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms");
     let failed = home.ends(3, &["start", "wbe"]);
     assert!(failed.stderr.contains("wbe") && failed.stderr.contains("web"), "{}", failed.stderr);
 }
@@ -251,7 +252,7 @@ fn a_folder_without_a_file() {
 #[test]
 fn the_file_of_this_folder() {
     let home = Home::new();
-    home.write_app("web", "command: [sleep, '60']\nmin_uptime: 50ms");
+    home.write_app("web", "command: [sleep, '600']\nmin_uptime: 50ms");
     fs::rename(home.path("app.yaml"), home.path("ecosystem.yaml")).unwrap();
     home.ok(&["start"]);
     assert_eq!(home.app("web")["state"], "online");
@@ -260,13 +261,13 @@ fn the_file_of_this_folder() {
 #[test]
 fn a_client_that_leaves_does_not_end_the_start() {
     let home = Home::new();
-    let settings =
-        format!("command: [{}, --ready-after, '500']\nready: notify\nmin_uptime: 10ms", text(&worker()));
-    home.write_app("web", &settings);
+    let settings = format!("command: [{}]\ninstances: 1\nready: notify\nmin_uptime: 10ms", text(&worker()));
+    home.write_app("web", &format!("{settings}\nlisten: '{}'", home.address()));
     let mut start = home.command(&["start", "app.yaml"]).spawn().unwrap();
     home.app_in_state("web", "starting");
     start.kill().unwrap();
     finish(start);
+    home.get("/notify?READY=1").unwrap();
     let web = home.app_in_state("web", "online");
     assert!(pids(&web).into_iter().all(process::is_alive));
 }
@@ -274,7 +275,7 @@ fn a_client_that_leaves_does_not_end_the_start() {
 #[test]
 fn a_hundred_workers() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 100");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 100");
     let app = home.app("web");
     assert_eq!(app["instances"]["ready"], 100);
     let all = pids(&app);

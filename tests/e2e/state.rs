@@ -11,7 +11,7 @@ use crate::harness::{Home, finish};
 use crate::process;
 use crate::wait::until;
 
-const SLEEP: &str = "command: [sleep, '60']\nmin_uptime: 50ms";
+const SLEEP: &str = "command: [sleep, '600']\nmin_uptime: 50ms";
 
 fn file(home: &Home) -> PathBuf {
     home.daemon_folder().join("state/state.json")
@@ -86,10 +86,11 @@ fn a_changed_file_is_applied_by_a_new_daemon() {
 fn what_is_deleted_does_not_come_back() {
     let home = Home::new();
     // One that takes its time to end.
-    let slow =
-        "command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]\nmin_uptime: 50ms\ninstances: 1";
+    let slow = "command: [sh, -c, \"trap '' TERM; echo deaf; while :; do sleep 1; done\"]\n\
+                min_uptime: 50ms\ninstances: 1";
     home.write_apps("app.yaml", &[("web", SLEEP), ("slow", slow)]);
     home.ok(&["start", "app.yaml"]);
+    until("its trap is set", || home.log("slow-out-0.log") == "deaf\n");
     let delete = home.command(&["delete", "slow"]).spawn().unwrap();
     home.app_in_state("slow", "stopping");
     // The order is answered when it is on disk; this does not wait for that.
@@ -139,7 +140,7 @@ fn run_with_a_file_keeps_nothing() {
     let run = home.command(&["run", "app.yaml"]).spawn().unwrap();
     home.app_in_state("other", "online");
     assert_eq!(home.status()["apps"].as_array().unwrap().len(), 1);
-    home.ok(&["start", "--name", "more", "--", "sleep", "60"]);
+    home.ok(&["start", "--name", "more", "--", "sleep", "600"]);
     home.ok(&["delete", "other"]);
     // The next master is of the same kind.
     process::kill_and_wait(home.daemon().1);
@@ -167,8 +168,7 @@ fn a_damaged_file_is_moved_aside() {
     assert_eq!(names.len(), 1, "{names:?}");
     let moved = home.daemon_folder().join("state").join(&names[0]);
     assert_eq!(fs::read(&moved).unwrap(), &text[..text.len() / 2]);
-    let log = home.daemon_log();
-    assert!(log.contains(&format!("it is moved to {}", moved.display())), "{log}");
+    home.until_logged(&format!("it is moved to {}", moved.display()));
 }
 
 #[test]

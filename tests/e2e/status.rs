@@ -11,7 +11,7 @@ use crate::process;
 use crate::programs::{supervisor, worker};
 use crate::terminal::{SIZES, Screen};
 
-const SLEEP: &str = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2";
+const SLEEP: &str = "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 2";
 
 /// Checks an object's keys and the types of their values: `name: type`, where a
 /// type is one or more of `null`, `bool`, `number`, `string`, `list`, `object`.
@@ -48,6 +48,7 @@ fn json_has_the_documented_shape() {
     process::signal(home.pids("web")[1], Signal::KILL);
     home.app_when("web", "is measured", |app| {
         app["restarts"] == 1
+            && app["state"] == "online"
             && app["workers"].as_array().unwrap().iter().all(|worker| worker["memory_bytes"].is_u64())
     });
 

@@ -30,11 +30,16 @@ fn what_ignores_the_signal_is_killed_with_its_whole_family() {
     until("no zombie is left", || process::descendants(keeper) == [master]);
 }
 
+/// Settings of workers that end when they are killed, and no sooner.
+fn deaf() -> String {
+    let flags = "--ignore-term, --ready-after, '0'";
+    format!("command: [{}, {flags}]\nready: notify\nmin_uptime: 50ms\nkill_timeout: 10m", text(&worker()))
+}
+
 #[test]
 fn now_means_at_once() {
     let home = Home::new();
-    let command = format!("command: [{}, --ignore-term]", text(&worker()));
-    home.start_app("web", &format!("{command}\nmin_uptime: 50ms\ninstances: 2\nkill_timeout: 10m"));
+    home.start_app("web", &format!("{}\ninstances: 2", deaf()));
     let pids = home.pids("web");
     home.ok(&["stop", "web", "--now"]);
     assert!(pids.iter().all(|pid| !process::is_alive(*pid)));
@@ -43,8 +48,7 @@ fn now_means_at_once() {
 #[test]
 fn a_second_stop_may_be_in_more_of_a_hurry() {
     let home = Home::new();
-    let command = format!("command: [{}, --ignore-term]", text(&worker()));
-    home.start_app("web", &format!("{command}\nmin_uptime: 50ms\ninstances: 1\nkill_timeout: 10m"));
+    home.start_app("web", &format!("{}\ninstances: 1", deaf()));
     let first = home.command(&["stop", "web"]).spawn().unwrap();
     home.app_in_state("web", "stopping");
     home.ok(&["stop", "web", "--now"]);
@@ -72,7 +76,7 @@ fn the_apps_own_signal_is_sent() {
 #[test]
 fn one_slot_alone() {
     let home = Home::new();
-    home.start_app("web", "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 3");
+    home.start_app("web", "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 3");
     let before = home.pids("web");
     home.ok(&["stop", "web:1"]);
     assert_eq!(home.pids("web"), [before[0], before[2]]);
@@ -85,7 +89,7 @@ fn one_slot_alone() {
 #[test]
 fn a_stop_takes_the_place_of_a_start() {
     let home = Home::new();
-    home.write_app("web", &format!("command: [{}]\nready: notify", text(&worker())));
+    home.write_app("web", &format!("command: [{}]\nready: notify\nlisten_timeout: 10m", text(&worker())));
     let start = home.command(&["start", "app.yaml"]).spawn().unwrap();
     home.app_in_state("web", "starting");
     // Anything else has to wait.

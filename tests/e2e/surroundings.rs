@@ -154,17 +154,18 @@ fn limits_of_its_own() {
 
 #[test]
 fn umask_niceness_and_score() {
-    const COMMAND: &str = "[sh, -c, 'echo $(umask) $(nice) $(cat /proc/self/oom_score_adj)']";
-    assert_eq!(shown(&Home::new(), COMMAND, "umask: '0027'\nnice: 5\noom_score_adj: 300"), "0027 5 300\n");
+    const SHOW: &str = "echo $(umask) $(nice) $(cat /proc/self/oom_score_adj)";
+    let command = format!("[sh, -c, '{SHOW}']");
+    assert_eq!(shown(&Home::new(), &command, "umask: '0027'\nnice: 5\noom_score_adj: 300"), "0027 5 300\n");
     // The daemon protects itself, not its workers.
     let home = Home::new();
-    assert_eq!(shown(&home, COMMAND, ""), "0022 0 0\n");
+    let own = finish(home.program("sh").args(["-c", SHOW]).spawn().unwrap()).stdout;
+    assert_eq!(shown(&home, &command, ""), own);
     let (keeper, master) = home.daemon();
     // It takes CAP_SYS_RESOURCE, which root in a container may lack.
-    let score = if has_capability(24) { "-900" } else { "0" };
-    for pid in [keeper, master] {
-        assert_eq!(std::fs::read_to_string(path(pid, "oom_score_adj")).unwrap().trim(), score);
-    }
+    let score = |pid| std::fs::read_to_string(path(pid, "oom_score_adj")).unwrap().trim().to_owned();
+    let expected = if has_capability(24) { "-900".to_owned() } else { score(std::process::id()) };
+    assert_eq!([keeper, master].map(score), [expected.clone(), expected]);
 }
 
 #[test]
@@ -305,7 +306,7 @@ fn variables_from_files_and_the_slots_number() {
 #[test]
 fn a_variable_that_each_slot_increases() {
     let home = Home::new();
-    let print = "command: [sh, -c, 'echo $PORT; exec sleep 60']\nmin_uptime: 50ms\nout_file: shown";
+    let print = "command: [sh, -c, 'echo $PORT; exec sleep 600']\nmin_uptime: 50ms\nout_file: shown";
     home.start_app("web", &format!("{print}\ninstances: 2\nport: 3000\nincrement_var: PORT"));
     for (slot, port) in [(0, "3000\n"), (1, "3001\n")] {
         let file = home.path(&format!("shown-{slot}"));
@@ -329,7 +330,7 @@ fn a_users_own_names() {
 #[test]
 fn the_environment_is_shown_without_secrets() {
     let home = Home::new();
-    let settings = "command: [sleep, '60']
+    let settings = "command: [sleep, '600']
         min_uptime: 1ms
         instances: 2
         env: {COLOUR: blue, API_TOKEN: hunter2, DB: 'pg://web:hunter2@db/shop'}";

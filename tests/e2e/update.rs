@@ -3,7 +3,7 @@
 use crate::harness::Home;
 use crate::wait::until;
 
-const SLEEP: &str = "command: [sleep, '60']\nmin_uptime: 50ms\ninstances: 2";
+const SLEEP: &str = "command: [sleep, '600']\nmin_uptime: 50ms\ninstances: 2";
 
 #[test]
 fn only_what_differs_is_touched() {
@@ -71,12 +71,13 @@ fn apps_of_other_files_are_not_missing() {
 #[test]
 fn variables_of_a_named_environment() {
     let home = Home::new();
-    let settings = "command: [sh, -c, 'echo $MODE; exec sleep 60']
+    let settings = "command: [sh, -c, 'echo $MODE; exec sleep 600']
         min_uptime: 50ms
         instances: 1
         env: {MODE: plain}
         env_production: {MODE: production}";
     home.start_app("web", settings);
+    until("the first has written", || home.log("web-out-0.log") == "plain\n");
     home.ok(&["start", "app.yaml", "--env", "production"]);
     until("both lives have written", || home.log("web-out-0.log") == "plain\nproduction\n");
     let failed = home.ends(2, &["start", "app.yaml", "--env", "staging"]);

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
-use crate::harness::{Finished, Home, text};
+use crate::harness::{Finished, Home, find, pids, text};
 use crate::http;
 use crate::load::Load;
 use crate::process;
 use crate::programs::{fixture, installed, next, supervisor, worker};
 use crate::wait::{eventually, until};
+
+/// The version of [`next`].
+const NEXT: &str = "0.2.0-next";
 
 /// Two workers at [`Home::address`], and two Node programs that bind
 /// [`Home::second_address`] for themselves.
@@ -58,9 +61,17 @@ fn program(pid: process::Number) -> PathBuf {
 }
 
 /// What must not change.
-fn workers(home: &Home) -> (Vec<process::Number>, Vec<process::Number>, Vec<Value>) {
-    let restarts = ["web", "node"].map(|name| home.app(name)["restarts"].clone());
-    (home.pids("web"), home.pids("node"), restarts.to_vec())
+#[track_caller]
+fn workers(home: &Home) -> Workers {
+    workers_in(&home.status())
+}
+
+/// The pids of `web` and `node`, and their restarts.
+type Workers = (Vec<process::Number>, Vec<process::Number>, [Value; 2]);
+
+fn workers_in(status: &Value) -> Workers {
+    let [web, node] = ["web", "node"].map(|name| find(status, name).unwrap());
+    (pids(&web), pids(&node), [web, node].map(|app| app["restarts"].clone()))
 }
 
 #[test]
@@ -77,8 +88,8 @@ fn there_and_back() {
         assert!(there.stderr.contains(words), "{words}: {}", there.stderr);
     }
     // It may be over before the command asks again.
-    assert!(home.daemon_log().contains("the new binary restores a copy of what the daemon knows"));
-    assert_eq!(version(&home), "0.2.0-next");
+    home.until_logged("the new binary restores a copy of what the daemon knows");
+    assert_eq!(version(&home), NEXT);
     let now = home.daemon();
     assert_eq!(now.0, keeper, "the same process");
     assert_ne!(now.1, master);
@@ -93,7 +104,7 @@ fn there_and_back() {
     assert_eq!(home.daemon().0, keeper);
     assert_eq!(program(keeper), supervisor());
     assert_eq!(workers(&home), before);
-    assert!(home.daemon_log().contains("of another version are left with the keeper: later:1"));
+    home.until_logged("of another version are left with the keeper: later:1");
     loads.iter().for_each(|load| load.more(20));
     for load in loads {
         assert_eq!(load.finish(), Vec::<String>::new());
@@ -112,6 +123,13 @@ fn there_and_back() {
 /// Each broken binary: what it does, and what the command says of it.
 #[track_caller]
 fn goes_back(fault: &str, cause: &str) {
+    let [before, after] = went_back(fault, cause);
+    assert_eq!(after, before, "the same keeper");
+}
+
+/// The same. Returns the keeper before and after.
+#[track_caller]
+fn went_back(fault: &str, cause: &str) -> [process::Number; 2] {
     let home = Home::new();
     start(&home);
     let (before, own, keeper) = (workers(&home), version(&home), home.daemon().0);
@@ -123,11 +141,14 @@ fn goes_back(fault: &str, cause: &str) {
     load.more(20);
     home.app_in_state("web", "online");
     home.app_in_state("node", "online");
-    assert_eq!((workers(&home), version(&home), home.daemon().0), (before, own, keeper));
+    let after = home.daemon().0;
+    assert_eq!((workers(&home), version(&home)), (before, own));
+    assert_eq!(program(after), supervisor());
     assert_eq!(load.finish(), Vec::<String>::new());
     // Nothing is in the way of another try.
     home.write("next.fault", "");
     assert_eq!(upgrade(&home, &home.path("next")).code, Some(0));
+    [keeper, after]
 }
 
 #[test]
@@ -170,18 +191,34 @@ fn one_that_serves_and_dies() {
     goes_back("serving exit", "its master served, and ended soon after (exit code 3)");
 }
 
+/// The master becomes the keeper, of the version that has proved itself as one.
 #[test]
 fn one_whose_keeper_exits() {
+    let [before, after] = went_back("keeper exit", "the keeper died as it became the new binary");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn one_whose_keeper_hangs() {
+    let [before, after] = went_back("keeper hang", "the keeper hung as it became the new binary");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn a_keeper_that_dies_while_a_version_is_tried_out() {
     let home = Home::new();
     start(&home);
-    let before = workers(&home);
+    let (before, own) = (workers(&home), version(&home));
     let load = Load::with_clients(home.address(), 2);
-    let ended = upgrade(&home, &broken(&home, "keeper exit"));
-    // Its master had proved itself.
-    assert_eq!(ended.code, Some(0), "{ended:#?}");
-    load.more(20);
+    let tried = home.command(&["upgrade", "--binary", text(&next())]).spawn().unwrap();
+    home.app_when("web", "is the new version's", |_| version(&home) == "0.2.0-next");
+    process::kill_and_wait(home.daemon().0);
+    let ended = crate::harness::finish(tried);
+    assert_eq!(ended.code, Some(6), "{ended:#?}");
+    assert!(ended.stderr.contains("the keeper has died"), "{}", ended.stderr);
     home.app_in_state("web", "online");
-    assert_eq!((workers(&home), version(&home)), (before, "0.2.0-next".to_owned()));
+    assert_eq!((workers(&home), version(&home)), (before, own));
+    load.more(20);
     assert_eq!(load.finish(), Vec::<String>::new());
 }
 
@@ -217,7 +254,7 @@ fn what_the_old_one_cannot_read_keeps_it_away() {
     let back = upgrade(&home, &supervisor());
     assert_eq!(back.code, Some(6), "{back:#?}");
     assert!(back.stderr.contains("cannot read 1 of the daemon's records: memo:web"), "{}", back.stderr);
-    assert_eq!(version(&home), "0.2.0-next");
+    assert_eq!(version(&home), NEXT);
     assert_eq!(home.pids("web")[..2], before.0);
 }
 
@@ -231,7 +268,7 @@ fn what_cannot_be_read_is_left_alone() {
     let load = Load::with_clients(home.address(), 2);
     let ended = upgrade(&home, &broken(&home, "records strange\nserving exit"));
     assert_eq!(ended.code, Some(6), "{ended:#?}");
-    until("it is named", || home.daemon_log().contains("web: its records are of a later version"));
+    home.until_logged("web: its records are of a later version");
     load.more(20);
     assert!(before.0.iter().chain(&before.1).all(|pid| process::is_alive(*pid)));
     let refused = home.ends(5, &["start", "app.yaml"]);
@@ -247,7 +284,7 @@ fn one_at_a_time() {
     start(&home);
     let binary = broken(&home, "identify hang");
     let first = home.command(&["upgrade", "--binary", text(&binary)]).spawn().unwrap();
-    until("it has begun", || home.daemon_log().contains("is asked what it is"));
+    home.until_logged("is asked what it is");
     let second = home.ends(5, &["upgrade"]);
     assert!(second.stderr.contains("is under way"), "{}", second.stderr);
     assert_eq!(crate::harness::finish(first).code, Some(6));
@@ -266,7 +303,9 @@ fn a_file_in_the_place_of_the_running_one_and_a_signal() {
     let new = home.copy("new", &next());
     fs::rename(new, &path).unwrap();
     process::signal(keeper, Signal::USR2);
-    home.app_when("web", "is the new version's", |_| version(&home) == "0.2.0-next");
+    until("the new version serves", || {
+        home.try_status().is_ok_and(|status| status["daemon"]["version"] == NEXT)
+    });
     until("the keeper is the new one, too", || program(keeper) == path);
     assert_eq!((home.daemon().0, home.pids("web")), (keeper, pids));
 }
@@ -280,13 +319,13 @@ fn a_reload_goes_on() {
     let slow = fs::read_to_string(home.path("app.yaml")).unwrap().replace("50ms", "1s");
     home.write("app.yaml", &slow);
     let reload = home.command(&["reload", "app.yaml"]).spawn().unwrap();
-    home.app_in_state("web", "reloading");
+    home.app_when("web", "is being reloaded", |app| app["state"] == "reloading" || app["generation"] == 2);
     let ended = upgrade(&home, &next());
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     // The command loses its connection with the old master at the latest then.
     crate::harness::finish(reload);
     let web = home.app_when("web", "is reloaded", |app| {
-        app["state"] == "online" && crate::harness::pids(app).iter().all(|pid| !before.0.contains(pid))
+        app["state"] == "online" && pids(app).iter().all(|pid| !before.0.contains(pid))
     });
     assert_eq!((&web["generation"], &web["restarts"]), (&2.into(), &0.into()));
     assert_eq!(load.finish(), Vec::<String>::new());
@@ -315,10 +354,8 @@ fn commands_of_another_version() {
         }
     };
     both(&other);
-    assert!(
-        home.daemon_log().contains("a command of another version has sent"),
-        "it sends what is not known"
-    );
+    // It sends what is not known.
+    home.until_logged("a command of another version has sent");
     // Whoever says nothing of a version has made a mistake.
     let mistake =
         http::ask(&home.socket(), "POST", "/v1/stop", r#"{"selectors": ["web"], "later": 1}"#).unwrap();
@@ -326,7 +363,7 @@ fn commands_of_another_version() {
     assert_eq!(upgrade(&home, &next()).code, Some(0));
     both(&mine);
     let version: Value = serde_json::from_str(&mine(&["ping", "--json"]).stdout).unwrap();
-    assert_eq!(version["daemon"]["version"], "0.2.0-next");
+    assert_eq!(version["daemon"]["version"], NEXT);
 }
 
 #[test]
@@ -339,7 +376,7 @@ fn an_upgrade_as_json() {
     assert_eq!(stages.first(), Some(&"checking"));
     assert_eq!(stages.last(), Some(&"done"));
     let last = &lines.last().unwrap()["upgrade"];
-    assert_eq!(last["to"], "0.2.0-next");
+    assert_eq!(last["to"], NEXT);
     assert_eq!(eventually("it is remembered", || Some(last.clone())), {
         let answer = http::ask(&home.socket(), "GET", "/v1/upgrade", "").unwrap();
         serde_json::from_str::<Value>(&answer.body).unwrap()["upgrade"].clone()

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Home, finish, pids};
+use crate::harness::{Home, finish, pids, text};
 use crate::programs::worker;
-use crate::wait::until;
+use crate::wait::{eventually, until};
 
-const QUICK: &str = "min_uptime: 50ms\nwatch_delay: 300ms";
+/// What is changed together is changed within this time, also where little time is to be had.
+const QUICK: &str = "min_uptime: 50ms\nwatch_delay: 1s";
 
 /// Starts an app in the folder `site` that is watched.
 fn start(home: &Home, more: &str) {
@@ -35,12 +36,18 @@ fn reloaded(home: &Home, to: u64) -> Value {
     })
 }
 
-/// The paths that reloads were for.
-fn reasons(home: &Home) -> Vec<String> {
-    let log = home.daemon_log();
-    let reasons = log.lines().filter_map(|line| line.split_once("reloading it: ").map(|(_, why)| why));
+/// The paths that reloads were for, as soon as there are this many.
+#[track_caller]
+fn reasons(home: &Home, count: usize) -> Vec<String> {
     let folder = home.path("").canonicalize().unwrap();
-    reasons.map(|why| why.replace(folder.to_str().unwrap(), "").trim_start_matches('/').to_owned()).collect()
+    let reason = |line: &str| {
+        let (_, why) = line.split_once("reloading it: ")?;
+        Some(why.replace(folder.to_str().unwrap(), "").trim_start_matches('/').to_owned())
+    };
+    eventually("reloads are in the log", || {
+        let reasons: Vec<String> = home.daemon_log().lines().filter_map(reason).collect();
+        (reasons.len() >= count).then_some(reasons)
+    })
 }
 
 /// Writes a file as careful editors do.
@@ -79,7 +86,7 @@ fn a_change_reloads_and_what_is_ignored_does_not() {
     ignored("3");
     fs::remove_file(home.path("site/src/main.js")).unwrap();
     reloaded(&home, 4);
-    assert_eq!(reasons(&home), ["site/src/main.js has changed"; 3]);
+    assert_eq!(reasons(&home, 3), ["site/src/main.js has changed"; 3]);
 }
 
 #[test]
@@ -99,7 +106,7 @@ fn folders_come_and_go() {
     reloaded(&home, 5);
     home.write("site/file", "3");
     reloaded(&home, 6);
-    let reasons = reasons(&home);
+    let reasons = reasons(&home, 5);
     assert_eq!(reasons.len(), 5, "{reasons:?}");
     assert_eq!(reasons[4], "site/file has changed");
 }
@@ -116,7 +123,7 @@ fn a_single_file() {
     reloaded(&home, 3);
     replace(&home.path("site/src/main.js"), "4");
     reloaded(&home, 4);
-    assert_eq!(reasons(&home), ["site/src/main.js has changed"; 3]);
+    assert_eq!(reasons(&home, 3), ["site/src/main.js has changed"; 3]);
 }
 
 #[test]
@@ -127,7 +134,7 @@ fn many_changes_are_one_reload() {
         home.write(&format!("site/src/{number}.js"), "1");
     }
     reloaded(&home, 2);
-    assert_eq!(reasons(&home), ["site/src/0.js has changed"]);
+    assert_eq!(reasons(&home, 1), ["site/src/0.js has changed"]);
 }
 
 #[test]
@@ -147,6 +154,7 @@ fn what_is_stopped_stays_so_and_starts_with_what_is_watched() {
     home.ok(&["start", "web"]);
     home.write("site/src/main.js", "3");
     reloaded(&home, 2);
+    home.app_when("other", "is reloaded", |app| generation(app) == 3 && app["state"] == "online");
     // Without `watch` it is left alone.
     fs::write(
         home.path("app.yaml"),
@@ -156,8 +164,7 @@ fn what_is_stopped_stays_so_and_starts_with_what_is_watched() {
     home.ok(&["start", "app.yaml"]);
     reloaded(&home, 3);
     home.write("site/src/main.js", "4");
-    let more = generation(&home.app("other")) + 1;
-    home.app_when("other", "is reloaded", |app| generation(app) == more);
+    home.app_when("other", "is reloaded", |app| generation(app) == 4);
     reloaded(&home, 3);
 }
 
@@ -165,18 +172,23 @@ fn what_is_stopped_stays_so_and_starts_with_what_is_watched() {
 fn a_change_during_another_order_waits_for_it() {
     let home = Home::new();
     fs::create_dir_all(home.path("site")).unwrap();
-    let command = format!("[{}, --ready-after, '700']", worker().display());
-    home.start_app(
-        "web",
-        &format!("command: {command}\ncwd: site\ninstances: 1\nready: notify\n{QUICK}\nwatch: true"),
-    );
+    // Nobody is ready without this file.
+    let go = home.write("go", "");
+    let check = format!("ready_check: {{command: [test, -e, {}], interval: 50ms, timeout: 10s}}", text(&go));
+    let settings = "command: [sleep, '600']\ncwd: site\ninstances: 1\nlisten_timeout: 10m\nwatch: true";
+    home.start_app("web", &format!("{settings}\n{check}\n{QUICK}"));
+    fs::remove_file(&go).unwrap();
     let restart = home.command(&["restart", "web"]).spawn().unwrap();
     home.app_in_state("web", "reloading");
     home.write("site/file", "1");
+    let uptime = || home.status()["daemon"]["uptime_s"].as_f64().unwrap();
+    let written = uptime();
+    until("the delay is over", || uptime() > written + 2.0);
+    fs::write(&go, "").unwrap();
     let finished = finish(restart);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     reloaded(&home, 2);
-    assert_eq!(reasons(&home), ["site/file has changed"]);
+    assert_eq!(reasons(&home, 1), ["site/file has changed"]);
 }
 
 #[test]
@@ -212,7 +224,7 @@ fn a_path_that_cannot_be_watched_fails_the_start() {
     home.ok(&["kill"]);
     fs::rename(home.path("absent"), home.path("moved")).unwrap();
     home.ok(&["start", "web"]);
-    until("it is missed", || home.daemon_log().contains("looking for it each second"));
+    home.until_logged("looking for it each second");
     fs::rename(home.path("moved"), home.path("absent")).unwrap();
     reloaded(&home, 3);
     home.write("absent/folder/file", "2");

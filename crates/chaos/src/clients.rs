@@ -26,6 +26,8 @@ pub(crate) struct Counts {
     pub(crate) struck: AtomicU64,
     /// Nobody was to serve.
     pub(crate) nobody: AtomicU64,
+    /// It waited in the queue of a worker that was struck while no descriptors were left.
+    pub(crate) short: AtomicU64,
     pub(crate) unexplained: Mutex<Vec<String>>,
     /// The slowest answer, in milliseconds.
     pub(crate) slowest: AtomicU64,
@@ -107,10 +109,13 @@ fn judge(
 ) {
     let end = now();
     let story = &world.story;
+    let was = |trouble| story.was(trouble, Some(app.name), begin, end);
     if client.is_some_and(|client| story.was_struck(client, begin, end)) {
         counts.struck.fetch_add(1, Ordering::Relaxed);
-    } else if story.was(Trouble::Nobody, Some(app.name), begin, end) {
+    } else if was(Trouble::Nobody) {
         counts.nobody.fetch_add(1, Ordering::Relaxed);
+    } else if was(Trouble::Descriptors) && was(Trouble::Worker) {
+        counts.short.fetch_add(1, Ordering::Relaxed);
     } else {
         let what = format!(
             "UNEXPLAINED: a request to {}, on a connection of {}, failed: {wrong} ({client:?})",

@@ -30,7 +30,7 @@ const PAUSE: u64 = 900;
 pub(crate) struct Seen {
     pub(crate) before: Needs,
     pub(crate) after: Needs,
-    /// How long the status took to be right after a master's death.
+    /// How long the status took to be right after the death of a master or a keeper.
     pub(crate) prompt: Vec<Duration>,
     pub(crate) lines: Lines,
     pub(crate) messages: Messages,
@@ -87,7 +87,7 @@ fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, 
         }
         world.story.tell("rest");
         rest::reach(world)?;
-        prompt.push(rest::replace_master(world)?);
+        prompt.push(if rng.bool() { rest::replace_master(world)? } else { rest::replace_keeper(world)? });
         world.story.tell("all is as it should be");
     }
     if !world.is_over() {
@@ -99,7 +99,7 @@ fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, 
 
 /// A round of faults and orders; returns when all have come to their end.
 fn go_wrong(world: &World, rng: &mut Rng, end: Instant) {
-    let under_way: Mutex<BTreeSet<String>> = Mutex::default();
+    let under_way: Mutex<BTreeSet<Fault>> = Mutex::default();
     scope(|scope| {
         let mut threads: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
         while Instant::now() < end && !world.is_over() {
@@ -110,12 +110,12 @@ fn go_wrong(world: &World, rng: &mut Rng, end: Instant) {
                 }
             } else {
                 let fault = Fault::choose(rng);
-                let name = format!("{fault:?}");
-                if !fault.is_exclusive() || locked(&under_way).insert(name.clone()) {
+                if fault.may_begin(&locked(&under_way)) {
                     let under_way = &under_way;
+                    locked(under_way).insert(fault);
                     threads.push(scope.spawn(move || {
                         note(world, faults::inject(world, fault, &mut own));
-                        locked(under_way).remove(&name);
+                        locked(under_way).remove(&fault);
                     }));
                 }
             }

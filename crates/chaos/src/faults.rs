@@ -1,5 +1,6 @@
 //! What goes wrong: each function does one thing, and undoes it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use crate::World;
 use crate::apps::App;
 use crate::processes::{Number, Process, own, pid};
 use crate::story::{Strike, Trouble, now};
+use crate::upgrade;
 
 /// How long the next master may take to answer.
 const NEXT_MASTER: Duration = Duration::from_secs(30);
@@ -26,13 +28,15 @@ const NEXT_MASTER: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(2_500);
 
 /// What a thread of its own does for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     KillWorker,
     HangWorker,
     KillMaster,
     HangMaster,
+    KillKeeper,
     HangKeeper,
+    Upgrade,
     Forks,
     Descriptors,
     Disk,
@@ -42,12 +46,14 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// How often each is chosen.
-    const WEIGHTS: [(Self, u32); 10] = [
+    const WEIGHTS: [(Self, u32); 12] = [
         (Self::KillWorker, 12),
         (Self::HangWorker, 5),
         (Self::KillMaster, 8),
         (Self::HangMaster, 3),
+        (Self::KillKeeper, 4),
         (Self::HangKeeper, 2),
+        (Self::Upgrade, 4),
         (Self::Forks, 2),
         (Self::Descriptors, 2),
         (Self::Disk, 2),
@@ -68,17 +74,21 @@ impl Fault {
         Self::KillWorker
     }
 
-    /// What there can be only one of at a time.
-    pub(crate) fn is_exclusive(self) -> bool {
+    /// Whether it may begin while these are under way.
+    pub(crate) fn may_begin(self, under_way: &BTreeSet<Self>) -> bool {
         match self {
-            Self::KillWorker | Self::HangWorker | Self::SlowClients => false,
-            Self::KillMaster
-            | Self::HangMaster
-            | Self::HangKeeper
-            | Self::Forks
-            | Self::Descriptors
-            | Self::Disk
-            | Self::Flood => true,
+            Self::KillWorker | Self::HangWorker | Self::SlowClients => true,
+            // When both are gone at once, nobody starts the daemon again; an upgrade has a
+            // moment without a master.
+            Self::KillMaster | Self::HangMaster | Self::Upgrade => {
+                !under_way.contains(&self) && !under_way.contains(&Self::KillKeeper)
+            }
+            Self::KillKeeper => ![self, Self::KillMaster, Self::HangMaster, Self::Upgrade]
+                .iter()
+                .any(|fault| under_way.contains(fault)),
+            Self::HangKeeper | Self::Forks | Self::Descriptors | Self::Disk | Self::Flood => {
+                !under_way.contains(&self)
+            }
         }
     }
 }
@@ -91,7 +101,9 @@ pub(crate) fn inject(world: &World, fault: Fault, rng: &mut Rng) -> Result<()> {
         Fault::HangWorker => hang_worker(world, rng),
         Fault::KillMaster => kill_master(world),
         Fault::HangMaster => hang_master(world, rng),
+        Fault::KillKeeper => kill_keeper(world),
         Fault::HangKeeper => hang_keeper(world, rng),
+        Fault::Upgrade => upgrade::carry_out(world, rng),
         Fault::Forks => no_forks(world, rng),
         Fault::Descriptors => no_descriptors(world, rng),
         Fault::Disk => no_space(world, rng),
@@ -216,6 +228,18 @@ fn until_answered(world: &World, other_than: Option<Number>) -> Result<Number> {
         }
     }
     bail!("no master answers for {NEXT_MASTER:?}");
+}
+
+/// Its master becomes the keeper, and starts another one.
+fn kill_keeper(world: &World) -> Result<()> {
+    let Ok((keeper, master)) = daemon(world) else { return Ok(()) };
+    let trouble = world.story.trouble(Trouble::KeeperDeath, None);
+    world.story.tell(format_args!("the keeper {keeper} is killed, the master is {master}"));
+    Process::open(keeper)?.signal(Signal::KILL);
+    let next = until_answered(world, Some(master));
+    world.story.over(trouble);
+    world.story.tell(format_args!("the next master is {}", next?));
+    Ok(())
 }
 
 fn hang_keeper(world: &World, rng: &mut Rng) -> Result<()> {

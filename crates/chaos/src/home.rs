@@ -45,7 +45,9 @@ impl Home {
         let folder = tempfile::Builder::new().prefix("supervisor-chaos-").tempdir()?.keep();
         let own = std::env::current_exe()?;
         let supervisor = own.with_file_name("supervisor");
-        ensure!(supervisor.is_file(), "{} is missing: use scripts/chaos", supervisor.display());
+        for program in [&supervisor, &own.with_file_name("supervisor-next")] {
+            ensure!(program.is_file(), "{} is missing: use scripts/chaos", program.display());
+        }
         for name in ["disk", "facts", "bin"] {
             fs::create_dir(folder.join(name))?;
         }
@@ -60,12 +62,23 @@ impl Home {
                 .arg(source);
             ensure!(cc.status().context("cc: run scripts/setup")?.success(), "cannot compile {name}.c");
         }
+        fs::copy(home.next(), home.path("bin/broken"))?;
         Ok(home)
     }
 
     /// The folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The program.
+    pub(crate) fn supervisor(&self) -> PathBuf {
+        self.supervisor.clone()
+    }
+
+    /// Its next version. A copy, `bin/broken`, fails as the file beside it says.
+    pub(crate) fn next(&self) -> PathBuf {
+        self.supervisor.with_file_name("supervisor-next")
     }
 
     /// A file in the folder.

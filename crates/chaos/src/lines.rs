@@ -68,7 +68,7 @@ fn gap(world: &World, pid: Number, before: (u64, Moment), next: (u64, Moment), f
     let was = |trouble: Trouble| world.story.was(trouble, None, before.1, next.1 + IN_FLIGHT);
     if was(Trouble::Disk) {
         found.refused += missing;
-    } else if was(Trouble::Master) || was(Trouble::Descriptors) {
+    } else if [Trouble::Master, Trouble::KeeperDeath, Trouble::Descriptors].into_iter().any(was) {
         found.lost_with_masters += missing;
     } else {
         let at = world.story.since_begin(before.1);

@@ -25,6 +25,7 @@ mod processes;
 mod report;
 mod rest;
 mod story;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -29,9 +29,9 @@ pub(crate) fn check(world: &World) -> Result<Messages> {
         // The last line may have been cut by the worker's own death.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         for line in whole.lines() {
-            let mut words = line.splitn(3, ' ');
+            let mut words = line.splitn(4, ' ');
             let mut next = || words.next().with_context(|| format!("{name}: {line:?}"));
-            let (at, from, number) = (next()?.parse()?, next()?, next()?);
+            let (at, sent, from, number) = (next()?.parse()?, next()?.parse()?, next()?, next()?);
             let Ok(number) = number.parse() else {
                 world.find(format!("worker {receiver} noted {line:?}"));
                 continue;
@@ -41,15 +41,16 @@ pub(crate) fn check(world: &World) -> Result<Messages> {
                 continue;
             }
             found.received += 1;
-            let Some((before, since)) = last.insert(from.to_owned(), (number, at)) else { continue };
+            let Some((before, since)) = last.insert(from.to_owned(), (number, sent)) else { continue };
             if number <= before {
                 world.find(format!("message {number} of {from} came to {receiver} after {before}"));
             } else if number > before + 1 {
                 let missing = number - before - 1;
+                // One that stands still is sent what came before the gap much later.
                 let was = |trouble: Trouble| world.story.was(trouble, None, since.saturating_sub(1_000), at);
                 if was(Trouble::Flood) {
                     found.dropped += missing;
-                } else if was(Trouble::Master) {
+                } else if was(Trouble::Master) || was(Trouble::KeeperDeath) {
                     found.lost_with_masters += missing;
                 } else {
                     let at = world.story.since_begin(since);

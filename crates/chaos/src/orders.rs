@@ -91,15 +91,14 @@ pub(crate) fn carry_out(world: &World, app: &'static App, order: Order) -> Resul
 fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
     let name = app.name;
     match order {
-        Order::Reload => _ = reload(world, app, None)?,
-        Order::ReloadBad(how) => _ = reload(world, app, Some(how))?,
+        Order::Reload => reload(world, app, None, &[0])?,
+        Order::ReloadBad(how) => reload(world, app, Some(how), &[6])?,
         Order::Abort(after) => {
             std::thread::scope(|scope| {
-                let reload =
-                    scope.spawn(|| command(world, app, &reload_words(world, app, None)?, &[0, 6], 6));
+                let reload = scope.spawn(|| reload(world, app, None, &[0, 6]));
                 sleep(Duration::from_millis(after));
                 command(world, app, &["reload".into(), "--abort".into(), name.into()], &[0, 1, 5], 1)?;
-                reload.join().unwrap_or(Ok(None))
+                reload.join().unwrap_or(Ok(()))
             })?;
         }
         Order::Scale(instances) => {
@@ -122,7 +121,12 @@ fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
                 world.with_wanted(name, |wanted| wanted.stopped.remove(&slot));
             }
         }
-        Order::Restart => _ = command(world, app, &["restart".into(), name.into()], &[0], 1)?,
+        Order::Restart => {
+            if let Some(0) = command(world, app, &["restart".into(), name.into()], &[0], 1)? {
+                // It starts what was stopped, too.
+                world.with_wanted(name, |wanted| wanted.stopped.clear());
+            }
+        }
         Order::StopAndStart(after) => {
             let nobody = world.story.trouble(Trouble::Nobody, Some(name));
             command(world, app, &["stop".into(), name.into()], &[0], 0)?;
@@ -136,9 +140,12 @@ fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
     Ok(())
 }
 
-fn reload(world: &World, app: &'static App, failure: Option<&str>) -> Result<Option<i32>> {
-    let wanted: &[i32] = if failure.is_some() { &[6] } else { &[0] };
-    command(world, app, &reload_words(world, app, failure)?, wanted, 6)
+fn reload(world: &World, app: &'static App, failure: Option<&str>, right: &[i32]) -> Result<()> {
+    if let Some(0) = command(world, app, &reload_words(world, app, failure)?, right, 6)? {
+        // The file says how many there are.
+        world.with_wanted(app.name, |wanted| wanted.stopped.clear());
+    }
+    Ok(())
 }
 
 /// Writes the next release.
@@ -195,20 +202,23 @@ fn excuse(
     begin: Moment,
     was_uncertain: bool,
 ) -> Option<Trouble> {
-    let was = |trouble: Trouble| world.story.was(trouble, Some(app.name), begin, now());
-    let causes: &[Trouble] = match code {
-        // The answer broke off.
-        1 | 4 if was(Trouble::Master) => &[Trouble::Master],
-        // The state file could not be written.
-        1 if was(Trouble::Disk) => &[Trouble::Disk],
-        // What a dead master has left goes on.
-        5 if was_uncertain => return Some(Trouble::Master),
-        // More workers than there may be descriptors.
-        5 if was(Trouble::Descriptors) => &[Trouble::Descriptors],
-        _ if code == failed => &[Trouble::Worker, Trouble::Forks, Trouble::Descriptors, Trouble::Keeper],
-        _ => &[],
+    let of = |troubles: &[Trouble]| {
+        let was = |trouble: &Trouble| world.story.was(*trouble, Some(app.name), begin, now());
+        troubles.iter().copied().find(was)
     };
-    causes.iter().copied().find(|trouble| was(*trouble))
+    let failure = || {
+        let troubles = [Trouble::Worker, Trouble::Forks, Trouble::Descriptors, Trouble::Keeper];
+        if code == failed { of(&troubles) } else { None }
+    };
+    match code {
+        // The state file could not be written.
+        1 => of(&[Trouble::Disk, Trouble::Forks, Trouble::Descriptors]).or_else(failure),
+        // What a dead master has left goes on.
+        5 if was_uncertain => Some(Trouble::Master),
+        // More workers than there may be descriptors; masters that cannot begin, and so one in safe mode.
+        5 => of(&[Trouble::Descriptors, Trouble::Forks]),
+        _ => failure(),
+    }
 }
 
 /// Waits until nothing is under way for an app.

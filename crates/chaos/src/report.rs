@@ -26,18 +26,25 @@ pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
         println!("{count:>8}  {what}");
     }
     println!(
-        "\n{:<10} {:>9} {:>22} {:>14} {:>12} {:>11}",
-        "app", "answered", "lost with its worker", "nobody serves", "unexplained", "slowest ms"
+        "\n{:<10} {:>9} {:>22} {:>14} {:>15} {:>12} {:>11}",
+        "app",
+        "answered",
+        "lost with its worker",
+        "nobody serves",
+        "no descriptors",
+        "unexplained",
+        "slowest ms"
     );
     for (app, counts) in &world.counts {
         let unexplained = locked(&counts.unexplained).len();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         if count(&counts.answered) > 0 || unexplained > 0 {
             println!(
-                "{app:<10} {:>9} {:>22} {:>14} {unexplained:>12} {:>11}",
+                "{app:<10} {:>9} {:>22} {:>14} {:>15} {unexplained:>12} {:>11}",
                 count(&counts.answered),
                 count(&counts.struck),
                 count(&counts.nobody),
+                count(&counts.short),
                 count(&counts.slowest)
             );
         }
@@ -66,7 +73,7 @@ fn print_seen(seen: &Seen) {
     prompt.sort_unstable();
     let millis = |time: Option<&Duration>| time.map_or(0, Duration::as_millis);
     println!(
-        "\nstatus right after a master's death: median {} ms, at most {} ms ({} times)",
+        "\nstatus right after the death of a master or a keeper: median {} ms, at most {} ms ({} times)",
         millis(prompt.get(prompt.len() / 2)),
         millis(prompt.last()),
         prompt.len()

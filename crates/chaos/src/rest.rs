@@ -19,7 +19,7 @@ use crate::story::Trouble;
 /// How long it may take until all is as it should be: the longest pause between two starts is 18 s, and old
 /// sockets are watched for 10 s.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How soon after a master's death the status must be right.
+/// How soon after the death of a master or a keeper the status must be right.
 const PROMPT: Duration = Duration::from_secs(5);
 /// How many descriptors more than in the beginning there may be: what is open for a moment.
 const MOMENTARY: usize = 8;
@@ -173,9 +173,20 @@ fn check_processes(
 /// Kills the master, and waits until the status is right. Returns how long that took.
 pub(crate) fn replace_master(world: &World) -> Result<Duration> {
     let (_, master) = daemon(world)?;
-    let trouble = world.story.trouble(Trouble::Master, None);
+    replace(world, Trouble::Master, master, master)
+}
+
+/// The same of the keeper.
+pub(crate) fn replace_keeper(world: &World) -> Result<Duration> {
+    let (keeper, master) = daemon(world)?;
+    replace(world, Trouble::KeeperDeath, keeper, master)
+}
+
+/// Kills one of them. The next master must not be this one.
+fn replace(world: &World, trouble: Trouble, victim: Number, master: Number) -> Result<Duration> {
+    let trouble = world.story.trouble(trouble, None);
     let begin = Instant::now();
-    Process::open(master)?.signal(supervisor_sys::signal::Signal::KILL);
+    Process::open(victim)?.signal(supervisor_sys::signal::Signal::KILL);
     loop {
         let seen = daemon(world).and_then(|(_, now)| {
             ensure!(now != master, "it still answers");
@@ -188,7 +199,9 @@ pub(crate) fn replace_master(world: &World) -> Result<Duration> {
                 return Ok(took);
             }
             Err(error) if took > PROMPT => {
-                return Err(error.context(format!("the status is wrong {took:?} after a master's death")));
+                return Err(
+                    error.context(format!("the status is wrong {took:?} after the death of {victim}"))
+                );
             }
             Err(_) => sleep(Duration::from_millis(5)),
         }

@@ -31,6 +31,8 @@ pub(crate) enum Trouble {
     Master,
     /// The keeper stands still.
     Keeper,
+    /// The keeper was killed, and the master is about to be the keeper.
+    KeeperDeath,
     /// Nobody can fork.
     Forks,
     /// No descriptors are left.
@@ -51,6 +53,13 @@ struct Span {
     begin: Moment,
     /// `None`: it goes on.
     end: Option<Moment>,
+}
+
+impl Span {
+    /// Whether some of it was between two times.
+    fn is_within(&self, from: Moment, to: Moment) -> bool {
+        self.begin <= to && self.end.is_none_or(|end| end >= from)
+    }
 }
 
 /// A worker that was struck, and the clients whose connections it had accepted.
@@ -118,12 +127,16 @@ impl Story {
 
     /// Whether there was such trouble, for this app or all, between two times.
     pub(crate) fn was(&self, trouble: Trouble, app: Option<&str>, from: Moment, to: Moment) -> bool {
-        locked(&self.spans).iter().any(|span| {
-            span.trouble == trouble
-                && (span.app.is_none() || app.is_none() || span.app == app)
-                && span.begin <= to
-                && span.end.is_none_or(|end| end >= from)
-        })
+        let is_for = |span: &Span| span.app.is_none() || app.is_none() || span.app == app;
+        locked(&self.spans)
+            .iter()
+            .any(|span| span.trouble == trouble && is_for(span) && span.is_within(from, to))
+    }
+
+    /// How often there was such trouble between two times.
+    pub(crate) fn count(&self, trouble: Trouble, from: Moment, to: Moment) -> usize {
+        let spans = locked(&self.spans);
+        spans.iter().filter(|span| span.trouble == trouble && span.is_within(from, to)).count()
     }
 
     /// A worker is about to be struck.

@@ -32,7 +32,8 @@ const BODY_MAX: usize = 64 << 20;
 /// The largest line of a streamed answer.
 const LINE_MAX: usize = 4 << 20;
 
-/// How long the daemon may think about a question. It answers from snapshots.
+/// How long the daemon may think about a question, over the deaths of masters. It
+/// answers from snapshots.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a daemon that lives may go without a master. Its keeper starts the
@@ -244,10 +245,8 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<Bytes, Failure> {
-        over_masters(|| {
-            within(async {
-                read_whole(self.connect().await?.send(&method, path, body.clone(), key).await?).await
-            })
+        over_masters(|| async {
+            read_whole(self.connect().await?.send(&method, path, body.clone(), key).await?).await
         })
         .await
     }
@@ -259,11 +258,9 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<Lines, Failure> {
-        over_masters(|| {
-            within(async {
-                let response = self.connect().await?.send(&method, path, body.clone(), key).await?;
-                Ok(Lines::new(response.into_body()))
-            })
+        over_masters(|| async {
+            let response = self.connect().await?.send(&method, path, body.clone(), key).await?;
+            Ok(Lines::new(response.into_body()))
         })
         .await
     }
@@ -283,18 +280,18 @@ impl Client {
     }
 }
 
-/// Tries again what a master did not answer because it died, for as long as it
-/// takes to replace one.
+/// Tries again what a master did not answer because it died. One that dies of the
+/// question itself is not asked for ever: its keeper puts up with few deaths.
 async fn over_masters<T, F: Future<Output = Result<T, Failure>>>(ask: impl Fn() -> F) -> Result<T, Failure> {
-    let deadline = Instant::now() + REPLACE_TIMEOUT;
-    loop {
-        match ask().await {
-            Err(failure) if failure.cause.is::<BrokenOff>() && Instant::now() < deadline => {
-                sleep(LOOK_EVERY).await;
+    within(async {
+        loop {
+            match ask().await {
+                Err(failure) if failure.cause.is::<BrokenOff>() => sleep(LOOK_EVERY).await,
+                answer => return answer,
             }
-            answer => return answer,
         }
-    }
+    })
+    .await
 }
 
 /// A connection to one master. It breaks when that master ends.

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello};
+use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, Upgrade};
 use supervisor_sys::Pid;
 
 use crate::master::Master;
@@ -114,13 +114,17 @@ pub struct Saved<'a> {
     fds: Vec<BorrowedFd<'a>>,
 }
 
-/// Saves a state.
+/// Saves a state, and how far an upgrade has come that masters are to be told of.
 ///
 /// # Errors
 ///
 /// `EMFILE`, `ENOMEM`.
-pub fn save<'a>(hello: &Hello, table: &'a Table) -> io::Result<Saved<'a>> {
-    write(hello, table).finish()
+pub fn save<'a>(hello: &Hello, table: &'a Table, upgrade: Option<&Upgrade>) -> io::Result<Saved<'a>> {
+    let mut writer = write(hello, table);
+    if let Some(upgrade) = upgrade {
+        writer.section(kind::NEWS, &[], &FromKeeper::Upgrade(upgrade.clone()).encode());
+    }
+    writer.finish()
 }
 
 /// Saves the state of a keeper whose master runs on.
@@ -378,7 +382,7 @@ mod tests {
     #[test]
     fn a_state_survives() {
         let table = table();
-        let saved = save(&HELLO, &table).unwrap();
+        let saved = save(&HELLO, &table, None).unwrap();
         let mut left = inherited(&saved);
         left.insert(-1, null());
         let state = restore(saved.file.try_clone().unwrap(), &mut left).unwrap();
@@ -420,7 +424,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_kept() {
         let (table, strange, stranger) = (table(), null(), null());
-        let saved = save(&HELLO, &table).unwrap();
+        let saved = save(&HELLO, &table, None).unwrap();
         let mut writer = Writer { bytes: bytes(&saved), fds: saved.fds.clone() };
         writer.section(999, &[strange.as_fd()], b"of a later version");
         let entry = FromKeeper::Entry { key: "new".into(), record: vec![], roles: vec![FdRole::Hold] };
@@ -432,7 +436,7 @@ mod tests {
 
         let state = restore(later.file.try_clone().unwrap(), &mut inherited(&later)).unwrap();
         assert_eq!(state.table.size(), (2, 4), "its descriptors count");
-        let again = save(&state.hello, &state.table).unwrap();
+        let again = save(&state.hello, &state.table, None).unwrap();
         assert_eq!(again.fds.len(), 4);
         let unknown = state.table.unknown().iter().map(|section| (section.kind, &section.payload[..]));
         let expected: [(u16, &[u8]); 2] = [(999, b"of a later version"), (kind::ENTRY, &packet)];
@@ -443,7 +447,7 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_missing_is_named() {
         let table = table();
-        let saved = save(&HELLO, &table).unwrap();
+        let saved = save(&HELLO, &table, None).unwrap();
         let mut inherited = inherited(&saved);
         let (number, _) = inherited.pop_last().unwrap();
         let error = restore(saved.file.try_clone().unwrap(), &mut inherited).unwrap_err();
@@ -453,7 +457,7 @@ mod tests {
     #[test]
     fn other_files_are_refused() {
         let table = table();
-        let saved = save(&HELLO, &table).unwrap();
+        let saved = save(&HELLO, &table, None).unwrap();
         let whole = bytes(&saved);
         let restore = |bytes: &[u8]| restore(file(bytes), &mut inherited(&saved));
         for length in 0..whole.len() {
@@ -482,7 +486,7 @@ mod tests {
     #[test]
     fn descriptors_survive_an_exec_when_they_are_to() {
         let table = table();
-        let saved = save(&HELLO, &table).unwrap();
+        let saved = save(&HELLO, &table, None).unwrap();
         let is_kept = |fd: BorrowedFd<'_>| {
             let flags = rustix::io::fcntl_getfd(fd).unwrap();
             !flags.contains(FdFlags::CLOEXEC)

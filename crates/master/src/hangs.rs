@@ -17,8 +17,9 @@ use supervisor_sys::process::{StatFile, clock_ticks};
 use crate::family::Processes;
 use crate::master::Master;
 
-/// Looks that lie further apart prove nothing: this process was stopped.
-const GAP: Duration = Duration::from_secs(3);
+/// How often they are looked at. What a look comes later is time in which this process stood itself: it counts
+/// for nobody.
+const EVERY: Duration = Duration::from_secs(1);
 /// A process that uses less than one in so many parts of a core is idle.
 const IDLE_SHARE: u32 = 100;
 
@@ -55,7 +56,8 @@ struct Evidence {
 
 impl Evidence {
     /// Whether it has taken connections since this was seen. A busy server may have none at both looks, and
-    /// as many that wait; but then they are others.
+    /// as many that wait; but then they are others. Its queue was not empty: where nobody waits a moment later,
+    /// it has taken them.
     fn has_moved_since(&self, before: &Self) -> bool {
         let others = match (&before.waiting, &self.waiting) {
             (Some(before), Some(now)) => before.is_disjoint(now),
@@ -156,6 +158,16 @@ impl Hangs {
         self.queues.iter().filter(move |(_, queue)| stands(queue)).map(|(worker, _)| *worker)
     }
 
+    /// Time that does not count: connections may have come and gone, and words wait to be read.
+    fn pass_over(&mut self, time: Duration, now: Instant) {
+        let later = |at: &mut Instant| *at = (*at + time).min(now);
+        for queue in self.queues.values_mut() {
+            later(&mut queue.moved);
+            queue.before.iter_mut().for_each(|(since, _)| later(since));
+        }
+        self.watchdogs.values_mut().for_each(|watchdog| later(&mut watchdog.heard));
+    }
+
     /// Takes a look at all workers in rotation. Returns those that hang.
     fn look(
         &mut self,
@@ -167,11 +179,8 @@ impl Hangs {
             let late = now.duration_since(watchdog.heard) > watchdog.interval;
             late.then_some((*worker, Hang::Watchdog(watchdog.interval)))
         };
-        if self.looked.replace(now).is_some_and(|before| now.duration_since(before) > GAP) {
-            self.queues.clear();
-            // Their words may wait to be read.
-            self.watchdogs.values_mut().for_each(|watchdog| watchdog.heard = now);
-        }
+        let since = self.looked.replace(now).map_or(EVERY, |before| now.duration_since(before));
+        self.pass_over(since.saturating_sub(EVERY), now);
         let mut hung: Vec<_> = self.watchdogs.iter().filter_map(silent).collect();
 
         let mut queues = std::mem::take(&mut self.queues);
@@ -257,22 +266,23 @@ mod tests {
         hangs: Hangs,
         now: Instant,
         limit: Duration,
-        /// Whether others wait at each look.
-        turnover: bool,
+        /// Who waits at a look.
+        waiting: fn(u64) -> HashSet<u64>,
         looks: u64,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self { hangs: Hangs::default(), now: Instant::now(), limit: LIMIT, turnover: false, looks: 0 }
+            let waiting = |_| HashSet::from([0]);
+            Self { hangs: Hangs::default(), now: Instant::now(), limit: LIMIT, waiting, looks: 0 }
         }
 
         /// A second later: each worker's queue, the inode of its last connection,
         /// and the CPU time it has used, in milliseconds.
         fn look(&mut self, workers: &[(u64, u64, u64)]) -> Vec<u64> {
             self.now += Duration::from_secs(1);
-            self.looks += u64::from(self.turnover);
-            let waiting = HashSet::from([self.looks]);
+            self.looks += 1;
+            let waiting = (self.waiting)(self.looks);
             let seen: Vec<Seen> = (1..)
                 .zip(workers)
                 .map(|(id, (queue, ..))| Seen {
@@ -317,8 +327,11 @@ mod tests {
 
     #[test]
     fn others_wait_where_a_queue_moves() {
-        let mut bench = Bench { turnover: true, ..Bench::new() };
-        assert_eq!(bench.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), None);
+        let mut others = Bench { waiting: |look| HashSet::from([look]), ..Bench::new() };
+        assert_eq!(others.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), None);
+        // Who was in the queue a moment ago has been taken.
+        let mut nobody = Bench { waiting: |_| HashSet::new(), ..Bench::new() };
+        assert_eq!(nobody.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), None);
     }
 
     #[test]
@@ -350,7 +363,14 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!((1..=9).find(|_| !bench.look(&[(0, 0, 0), (1, 1, 0)]).is_empty()), None);
         bench.now += Duration::from_secs(60);
-        assert_eq!(bench.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), Some((11, vec![2])));
+        // As if it had not been: two looks were missing.
+        assert_eq!(bench.looks(|_| vec![(0, 0, 0), (1, 1, 0)]), Some((2, vec![2])));
+        // What was said meanwhile waits to be read.
+        let mut bench = Bench::new();
+        bench.hangs.begin(WorkerId(7), Some(Duration::from_secs(2)));
+        assert_eq!(bench.look(&[]), [] as [u64; 0]);
+        bench.now += Duration::from_secs(2);
+        assert_eq!(bench.look(&[]), [] as [u64; 0]);
     }
 
     #[test]

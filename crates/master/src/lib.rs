@@ -36,6 +36,7 @@ mod ledger;
 mod link;
 mod listeners;
 mod log;
+mod lull;
 mod master;
 mod memory;
 mod mirror;

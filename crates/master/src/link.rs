@@ -7,10 +7,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::process::getppid;
 use supervisor_protocol::keeper::{FdRole, FromKeeper, Hello, MAX_FDS, MAX_PACKET, ToKeeper};
-use supervisor_sys::fdpass;
+use supervisor_sys::signal::Signal;
+use supervisor_sys::{fdpass, pidfd};
 
 use crate::fault;
 use crate::mirror::Mirror;
@@ -73,6 +77,28 @@ impl Link {
     /// Notes that the keeper is gone.
     pub(crate) fn lose(&mut self) {
         self.lost = true;
+    }
+
+    /// Kills the keeper, which is this process's parent: nobody else can have its
+    /// pid.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it is gone.
+    pub(crate) fn kill_keeper(&self) -> io::Result<()> {
+        let parent = getppid().filter(|pid| self.keeper_pid() == u32::try_from(pid.as_raw_pid()).ok());
+        let keeper = pidfd::open(parent.ok_or(io::ErrorKind::NotFound)?)?;
+        if getppid() != parent {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        pidfd::send_signal(&keeper, Signal::KILL)
+    }
+
+    /// How long the keeper may leave messages unread when there is no room for
+    /// another, before it is killed; `None` for as long as it likes.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        // It fails for a length that makes no sense.
+        let _ = set_socket_timeout(&self.socket, Timeout::Send, patience);
     }
 
     /// All that the keeper holds, or held.
@@ -219,7 +245,12 @@ impl Link {
     }
 
     fn transmit(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) {
-        self.log(send(&self.socket, message, fds));
+        let sent = send(&self.socket, message, fds);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            // Its patience is over. What was sent counts here, in the mirror.
+            let _ = self.kill_keeper();
+        }
+        self.log(sent);
     }
 
     fn log(&self, sent: io::Result<()>) {

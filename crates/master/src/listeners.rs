@@ -174,10 +174,11 @@ impl Listeners {
 
     /// Closes what an earlier master left and no seat has asked for.
     pub(crate) fn drop_inherited(&mut self, link: &Link) {
-        while let Some((key, _)) = self.inherited.pop_first() {
+        while let Some((key, left)) = self.inherited.pop_first() {
             if let Some((app, address)) = group_of(&key) {
                 self.leave(&app, &address, &key, link);
             }
+            left.record.path.iter().for_each(|path| SecondName::remove_at(path));
             link.delete(&key);
         }
     }
@@ -232,6 +233,7 @@ impl Listeners {
         link: &Link,
     ) -> Result<Vec<BorrowedFd<'_>>, ListenError> {
         let app = &settings.app;
+        self.forget_unbound(seat, link);
         let members = self.members.remove(&seat).unwrap_or_default();
         let ready = members.iter().try_for_each(|member| {
             // The flag sits in the open file. A shared socket's is that of
@@ -429,12 +431,13 @@ impl Listeners {
             if !shared && let Some((app, address)) = group_of(&member.key) {
                 self.leave(&app, &address, &member.key, link);
             }
-            link.delete(&member.key);
+            // As long as the keeper has it, a next master knows of the path.
             match &member.address {
                 ListenAddress::Unix(path) if member.captured => self.drop_path(path),
                 ListenAddress::Unix(path) => unlink(path),
                 ListenAddress::Tcp { .. } => {}
             }
+            link.delete(&member.key);
         }
     }
 
@@ -463,6 +466,12 @@ impl Listeners {
         let seat = |index, side| SeatId { slot: SlotId { app, index }, side };
         seat(0, Side::A)..=seat(u32::MAX, Side::B)
     }
+}
+
+/// Removes the path of a captured socket, as its record names it.
+pub(crate) fn remove_path(record: &[u8]) {
+    let record: MemberRecord = records::read(record).unwrap_or_default();
+    record.path.iter().for_each(|path| SecondName::remove_at(path));
 }
 
 /// Writes a member's number and its holder down with the keeper.

@@ -34,6 +34,7 @@ use crate::events::Events;
 use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
+use crate::lull::Lull;
 use crate::memory::Memory;
 use crate::operations::{Begun, Conclusion, Line, Operations};
 use crate::output::{NewStream, Output};
@@ -83,6 +84,7 @@ pub(crate) struct Master {
     pub(crate) sampler: Sampler,
     pub(crate) link: Link,
     pub(crate) memory: Memory,
+    lull: Lull,
     pub(crate) automatic: Automatic,
     pub(crate) upgrade: upgrade::Progress,
     /// Apps that are left alone: a later version has them.
@@ -177,6 +179,7 @@ impl Master {
             sampler: Sampler::start()?,
             link,
             memory: Memory::default(),
+            lull: Lull::default(),
             automatic: Automatic::default(),
             upgrade: upgrade::Progress::default(),
             aside: BTreeSet::new(),
@@ -368,6 +371,7 @@ impl Master {
     ///
     /// In words: the stage that failed and the cause.
     fn spawn(&mut self, id: WorkerId, seat: SeatId, generation: Generation) -> Result<(), String> {
+        self.lull.note_start();
         let slot = seat.slot;
         let entry = self.registry.by_id(slot.app).ok_or("its app is gone")?;
         let settings = Rc::clone(entry.settings_of(generation.0));
@@ -929,8 +933,9 @@ impl Master {
     /// Says that the master is alive, and to a service manager how things are.
     pub(crate) fn beat(&mut self, ending: bool) {
         self.link.beat();
+        self.lull.beat();
+        let advancing = self.is_busy() || self.core.next_deadline().is_some();
         let Some(service) = &mut self.service else { return };
-        let advancing = self.core.next_deadline().is_some();
         let mut facts = service::Facts { ending, advancing, ..service::Facts::default() };
         for (_, entry) in self.registry.iter() {
             if let Some(app) = self.core.app(entry.id) {

@@ -3,6 +3,7 @@
 //! | key | record | fds |
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
+//! | `former` | empty | the binary of the version before, while an upgrade is under way |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `daemon` | the settings of the daemon itself | |
 //! | `passed:N` | empty | a socket that the service manager gave `run` |
@@ -40,6 +41,8 @@ use crate::control::to_json;
 use crate::link::Link;
 use crate::memory::ExitText;
 
+/// The binary of the version before, while an upgrade is under way.
+pub(crate) const FORMER: &str = "former";
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";

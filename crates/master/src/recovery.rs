@@ -427,7 +427,7 @@ mod tests {
         let ledger = Ledger::start(path.clone(), &mirror).unwrap();
         let all = ["member:web:0:A:127.0.0.1:1", "memo:web", "worker:7"];
         let is_whole = || read(&path).is_ok_and(|lines| lines.keys().eq(all));
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !is_whole() {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();

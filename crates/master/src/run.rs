@@ -34,7 +34,7 @@ use crate::problems::{About, Problems};
 use crate::records::ENDING;
 use crate::requests::answer;
 use crate::store::Store;
-use crate::succession::Succession;
+use crate::succession::{Succession, is_managed};
 use crate::workers::News;
 use crate::{
     CONTROL_SOCKET, HANDOVER_SOCKET, LEDGER_FILE, Options, STATE_FILE, clock, log, next, queues, safe, words,
@@ -141,6 +141,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         end(&mut master, &mut ending, now);
     }
     master.tell_of_upgrade();
+    master.forget_former();
     tracing::info!("version {} serves at {}", RELEASE, socket.display());
 
     let mut beat = interval(BEAT);
@@ -192,6 +193,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.look_after_closed();
                 master.look_at_groups();
                 succession.look(&master.link);
+                master.link.mirror().lock().save_up();
+                master.look_after_settling();
                 master.look_after_refused();
                 log::look_after_file(&master.problems);
                 if server.is_none() {
@@ -393,8 +396,8 @@ fn hear_keeper(master: &mut Master, ending: &mut Ending, succession: &mut Succes
             tracing::debug!("the keeper has gone: {error}");
             let _ = master.poller.remove(master.link.socket());
             master.link.lose();
-            master.hear_of_lost_keeper();
-            succession.begin(&master.link, &master.poller, HEIR);
+            let news = master.hear_of_lost_keeper(!is_managed(&master.link));
+            succession.begin(&master.link, news, &master.poller, HEIR);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Nothing is adopted and nothing decided here, so what killed the others does
 //! not matter: workers go on, with their sockets steered as they were, and the
 //! keeper throws their output away. This process says how things are, and ends
-//! what a person wants ended. All else is refused.
+//! what a person wants ended. All else is refused. When the keeper dies it takes
+//! its place, as any master.
 //!
 //! It leaves after a while, for an ordinary master to try again; at once when an
 //! app was stopped: all but the app's settings is forgotten then, and that may
@@ -15,16 +16,17 @@ mod table;
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use supervisor_protocol::control::{Daemon, ErrorCode, ErrorDetail, Kill, Ping, Progress, Select};
 use supervisor_protocol::keeper::FromKeeper;
 use supervisor_protocol::release::RELEASE;
 use supervisor_sys::own;
+use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -32,7 +34,8 @@ use tokio::time::{interval, sleep, sleep_until};
 
 use crate::control::{self, Ask, Reply, Request, Server, to_json};
 use crate::registry::refuse;
-use crate::{CONTROL_SOCKET, Options, SafeMode, log};
+use crate::succession::Succession;
+use crate::{CONTROL_SOCKET, HANDOVER_SOCKET, Options, SafeMode, log};
 use ends::Ends;
 use table::Table;
 
@@ -44,6 +47,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const REQUESTS: usize = 64;
 /// Lines that wait for whoever has given an order.
 const LINES: usize = 256;
+/// The poller's token of the keeper.
+const KEEPER: u64 = 0;
+/// That of another keeper that comes.
+const HEIR: u64 = 1;
 
 /// Runs until it is time to leave, or everything has ended as ordered.
 ///
@@ -57,10 +64,17 @@ pub(crate) fn run(options: Options, mode: SafeMode) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     let table = Table::read(options.keeper)?;
-    let result = runtime.block_on(
-        Safe { table, ends: Ends::default(), mode, started: Instant::now() }
-            .serve(&options.runtime_dir, options.state_dir.as_deref()),
-    );
+    let Options { succession, runtime_dir, state_dir, .. } = options;
+    let safe = Safe {
+        table,
+        ends: Ends::default(),
+        mode,
+        started: Instant::now(),
+        poller: Poller::new().context("no epoll")?,
+        succession: Succession::new(succession, runtime_dir.join(HANDOVER_SOCKET)),
+        is_alone: false,
+    };
+    let result = runtime.block_on(safe.serve(&runtime_dir, state_dir.as_deref()));
     runtime.shutdown_background();
     result
 }
@@ -71,14 +85,15 @@ struct Safe {
     ends: Ends,
     mode: SafeMode,
     started: Instant,
+    /// Waits for the keeper, and for another one.
+    poller: Poller,
+    succession: Succession,
+    /// The keeper is gone, and nobody has taken its place.
+    is_alone: bool,
 }
 
 impl Safe {
-    async fn serve(
-        mut self,
-        runtime_dir: &std::path::Path,
-        state_dir: Option<&std::path::Path>,
-    ) -> anyhow::Result<()> {
+    async fn serve(mut self, runtime_dir: &Path, state_dir: Option<&Path>) -> anyhow::Result<()> {
         let socket = runtime_dir.join(CONTROL_SOCKET);
         let (requests, mut inbox) = mpsc::channel(REQUESTS);
         let held = self.table.control.take();
@@ -93,10 +108,10 @@ impl Safe {
             deprecated,
             reason = "the successor is unsafe; an owned descriptor stays open for as long as it is watched"
         )]
-        let news = AsyncFd::with_interest(
-            self.table.link.socket().as_fd().try_clone_to_owned()?,
-            tokio::io::Interest::READABLE,
-        )?;
+        let news =
+            AsyncFd::with_interest(self.poller.as_fd().try_clone_to_owned()?, tokio::io::Interest::READABLE)?;
+        self.poller.add(self.table.link.socket(), KEEPER, Interest::Read)?;
+        let mut events = Vec::new();
         self.table.link.adopted();
         self.table.link.notify(format!("STATUS=safe mode: {}", self.mode.reason.replace('\n', " ")));
         if let Some(now) = self.table.ending {
@@ -108,16 +123,33 @@ impl Safe {
             let idle = self.ends.is_idle();
             tokio::select! {
                 ready = news.readable() => {
-                    if is_readable(&self.table.link.socket()) { self.hear_keeper()?; } else { ready?.clear_ready(); }
+                    self.poller.wait(&mut events, Some(Duration::ZERO))?;
+                    if events.is_empty() {
+                        ready?.clear_ready();
+                    }
+                    for event in &events {
+                        match event.token {
+                            KEEPER => self.hear_keeper(),
+                            _ if self.succession.hand_over(&self.table.link) => return Ok(()),
+                            _ => {}
+                        }
+                    }
                 }
                 Some(request) = inbox.recv() => self.answer(request, state_dir),
-                _ = beat.tick() => self.table.link.beat(),
+                _ = beat.tick() => {
+                    self.table.link.beat();
+                    self.succession.look(&self.table.link);
+                }
                 () = sleep(LOOK), if !idle => {}
-                () = sleep_until(leave_at.into()), if idle => break,
+                // Nobody would start the next one.
+                () = sleep_until(leave_at.into()), if idle && !self.is_alone => break,
             }
             if let Some(everything) = self.ends.look(&mut self.table) {
                 if let Some(server) = &server {
                     server.finish().await;
+                }
+                if self.is_alone && !everything {
+                    continue;
                 }
                 if everything {
                     let _ = std::fs::remove_file(&socket);
@@ -132,12 +164,9 @@ impl Safe {
         Ok(())
     }
 
-    /// Takes one message of the keeper.
-    ///
-    /// # Errors
-    ///
-    /// The keeper is gone: nobody needs this process any more.
-    fn hear_keeper(&mut self) -> anyhow::Result<()> {
+    /// Takes one message of the keeper. Does not return if it is gone and this
+    /// process takes its place.
+    fn hear_keeper(&mut self) {
         match self.table.link.receive() {
             Ok((FromKeeper::Orphan(orphan), _)) => self.table.note_orphan(&orphan),
             Ok((FromKeeper::Signal { number }, _)) => match Signal::from_raw(number) {
@@ -148,9 +177,13 @@ impl Safe {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 tracing::warn!("the keeper is not understood: {error}");
             }
-            Err(error) => return Err(error).context("the keeper is gone"),
+            Err(_) => {
+                let _ = self.poller.remove(self.table.link.socket());
+                self.table.link.lose();
+                self.is_alone = true;
+                self.succession.begin(&self.table.link, None, &self.poller, HEIR);
+            }
         }
-        Ok(())
     }
 
     fn answer(&mut self, request: Request, state_dir: Option<&std::path::Path>) {
@@ -212,9 +245,4 @@ impl Safe {
             problems: Vec::new(),
         }
     }
-}
-
-fn is_readable(socket: &impl AsFd) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

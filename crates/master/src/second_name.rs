@@ -72,6 +72,14 @@ impl SecondName {
         }
     }
 
+    /// Removes both names of a file, as [`Self::remove`] does.
+    pub(crate) fn remove_at(path: &Path) {
+        // It fails where the folder is gone, and the names with it.
+        if let Ok(name) = Self::of(path) {
+            name.remove();
+        }
+    }
+
     /// Removes both names; the first only while it is this file's.
     pub(crate) fn remove(self) {
         if self.is_same() {

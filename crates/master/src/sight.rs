@@ -1,6 +1,5 @@
 //! What can be seen of workers' connections from outside.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,8 +24,8 @@ pub(crate) struct Observer {
 pub(crate) struct Moment<'a> {
     observer: &'a mut Observer,
     processes: Option<Processes>,
-    connections: BTreeMap<u16, Vec<Connection>>,
-    half_open: BTreeMap<u16, Vec<HalfOpen>>,
+    connections: BTreeMap<u16, Option<Vec<Connection>>>,
+    half_open: BTreeMap<u16, Option<Vec<HalfOpen>>>,
 }
 
 impl Observer {
@@ -37,24 +36,17 @@ impl Observer {
 
     /// Who listens where a socket could not be bound, in words.
     pub(crate) fn listener_at(&mut self, address: SocketAddr, v6only: bool) -> Option<String> {
-        let listeners = self.ask(|diag| diag.listeners(Some(address.port())));
+        let listeners = self.listeners(address.port()).unwrap_or_default();
         let taken = *overlaps(address, v6only, &listeners).first()?;
         Some(owner(taken))
     }
 
     /// Who listens on a port; `None` if that cannot be told.
     pub(crate) fn listeners(&mut self, port: u16) -> Option<Vec<Listening>> {
-        self.try_ask(|diag| diag.listeners(Some(port)))
+        self.ask(|diag| diag.listeners(Some(port)))
     }
 
-    fn ask<T>(&mut self, question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>) -> Vec<T> {
-        self.try_ask(question).unwrap_or_default()
-    }
-
-    fn try_ask<T>(
-        &mut self,
-        question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>,
-    ) -> Option<Vec<T>> {
+    fn ask<T>(&mut self, question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>) -> Option<Vec<T>> {
         let result = match &mut self.diag {
             Some(diag) => question(diag),
             None => Diag::new().and_then(|diag| question(self.diag.insert(diag))),
@@ -97,10 +89,12 @@ impl Moment<'_> {
         for port in ports {
             if half_open {
                 let ask = |diag: &mut Diag| diag.half_open(*port);
-                sight.half_open.extend_from_slice(answer(&mut self.half_open, *port, self.observer, ask));
+                let seen = answer(&mut self.half_open, *port, self.observer, ask);
+                sight.half_open.extend_from_slice(seen.unwrap_or_default());
             }
             let ask = |diag: &mut Diag| diag.connections(*port);
-            sight.connections.extend_from_slice(answer(&mut self.connections, *port, self.observer, ask));
+            let seen = answer(&mut self.connections, *port, self.observer, ask);
+            sight.connections.extend_from_slice(seen.unwrap_or_default());
         }
         if !sight.connections.is_empty() {
             if self.processes.is_none() {
@@ -119,24 +113,22 @@ impl Moment<'_> {
         let mut waiting = HashSet::new();
         for port in ports {
             let ask = |diag: &mut Diag| diag.connections(*port);
-            let all = answer(&mut self.connections, *port, self.observer, ask);
+            let all = answer(&mut self.connections, *port, self.observer, ask)?;
             // What a worker has closed has no inode any more, either.
             let is_open = |state| matches!(state, State::Established | State::CloseWait);
             let unaccepted = all.iter().filter(|one| one.inode == 0 && is_open(one.state));
             waiting.extend(unaccepted.map(|connection| connection.cookie));
         }
-        Some(waiting).filter(|waiting| !waiting.is_empty())
+        Some(waiting)
     }
 }
 
+/// `None` if it cannot be seen.
 fn answer<'m, T>(
-    known: &'m mut BTreeMap<u16, Vec<T>>,
+    known: &'m mut BTreeMap<u16, Option<Vec<T>>>,
     port: u16,
     observer: &mut Observer,
     question: impl FnOnce(&mut Diag) -> Result<Vec<T>, DiagError>,
-) -> &'m [T] {
-    match known.entry(port) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(observer.ask(question)),
-    }
+) -> Option<&'m [T]> {
+    known.entry(port).or_insert_with(|| observer.ask(question)).as_deref()
 }

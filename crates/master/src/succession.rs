@@ -4,6 +4,9 @@
 //! itself, by `exec`: its pid and its children stay, and the keeper that it is
 //! then starts a master, which takes over as ever.
 //!
+//! In the midst of an upgrade the keeper that follows is of the version before,
+//! which has proved itself as one.
+//!
 //! A keeper that a service manager has started is replaced by the manager, and
 //! only that process counts there. So the master serves on until that one comes
 //! for the table, hands it over, and leaves.
@@ -11,17 +14,18 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use supervisor_keeper::{handover, save};
-use supervisor_protocol::keeper::Hello;
+use supervisor_protocol::keeper::{Hello, Upgrade};
+use supervisor_sys::own;
 use supervisor_sys::poll::{Interest, Poller};
 
 use crate::link::Link;
+use crate::records::FORMER;
 
 /// When to try again after an `exec` has failed.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -36,17 +40,20 @@ pub(crate) struct Succession {
     waiting: Option<OwnedFd>,
     /// When to try to become the keeper.
     due: Option<Instant>,
+    /// What masters are to be told then.
+    news: Option<Upgrade>,
 }
 
 impl Succession {
     pub(crate) const fn new(keeper: Vec<OsString>, path: PathBuf) -> Self {
-        Self { keeper, path, waiting: None, due: None }
+        Self { keeper, path, waiting: None, due: None, news: None }
     }
 
     /// Begins when the keeper is gone. Does not return if this process becomes
-    /// the keeper; the poller tells of one that comes, by this token.
-    pub(crate) fn begin(&mut self, link: &Link, poller: &Poller, token: u64) {
-        if link.hello().is_some_and(|hello| is_managed(&hello)) {
+    /// the keeper, which tells masters these news; the poller tells of one that
+    /// comes, by this token.
+    pub(crate) fn begin(&mut self, link: &Link, news: Option<Upgrade>, poller: &Poller, token: u64) {
+        if is_managed(link) {
             let waiting = handover::wait_at(&self.path)
                 .and_then(|socket| poller.add(&socket, token, Interest::Read).map(|()| socket));
             match waiting {
@@ -58,6 +65,7 @@ impl Succession {
                 Err(error) => tracing::error!("cannot wait for another keeper: {error}"),
             }
         }
+        self.news = news;
         self.due = Some(Instant::now());
         self.look(link);
     }
@@ -74,22 +82,22 @@ impl Succession {
 
     /// Returns why not.
     fn become_keeper(&self, link: &Link) -> io::Error {
-        let (Some(hello), Some((name, args))) = (link.hello(), self.keeper.split_first()) else {
-            return io::ErrorKind::InvalidInput.into();
-        };
+        let Some(hello) = link.hello() else { return io::ErrorKind::InvalidInput.into() };
         // Held until the end of this program: nobody changes it from now on.
-        let held = link.mirror().lock();
-        let saved = match save(&hello, &held.table) {
+        let mut held = link.mirror().lock();
+        held.spend();
+        let saved = match save(&hello, &held.table, self.news.as_ref()) {
             Ok(saved) => saved,
             Err(error) => return error,
         };
-        let error = match saved.pass_on() {
-            Ok(number) => {
-                // The binary that runs, whatever is at its path now.
-                let mut command = Command::new("/proc/self/exe");
-                command.arg0(name).args(args).arg("--state-fd").arg(number.to_string()).exec()
+        let former = held.table.get(FORMER).and_then(|entry| entry.fds.first());
+        let error = match (former.map(|(_, fd)| fd.try_clone()).unwrap_or_else(own_binary), saved.pass_on()) {
+            (Ok(binary), Ok(number)) => {
+                let state_fd = ["--state-fd".into(), number.to_string().into()];
+                let args: Vec<OsString> = self.keeper.iter().cloned().chain(state_fd).collect();
+                own::become_program(binary.as_fd(), &args)
             }
-            Err(error) => error,
+            (Err(error), _) | (_, Err(error)) => error,
         };
         let _ = saved.take_back();
         error
@@ -114,10 +122,15 @@ impl Succession {
     }
 }
 
-/// Whether a service manager has started this keeper, and so starts the next.
-fn is_managed(keeper: &Hello) -> bool {
+/// The binary that runs, whatever is at its path now.
+pub(crate) fn own_binary() -> io::Result<OwnedFd> {
+    Ok(openat(CWD, "/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Whether a service manager has started the keeper, and so starts the next.
+pub(crate) fn is_managed(link: &Link) -> bool {
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    is_managed_with(keeper, |name| std::env::var(name).ok(), &cgroup)
+    link.hello().is_some_and(|keeper| is_managed_with(&keeper, |name| std::env::var(name).ok(), &cgroup))
 }
 
 /// systemd tells its services so in three ways: they may notify it; since

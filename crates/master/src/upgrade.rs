@@ -4,21 +4,23 @@
 //!
 //! The keeper does the rest: a child of the new binary restores a copy of the
 //! table (`rehearsal`), this master makes room, and one of the new binary is
-//! tried out.
+//! tried out. Then the keeper becomes the new binary, and says so; until it has,
+//! the binary of the version before is at hand for the master that takes the
+//! place of a keeper that dies of that, or hangs (`succession`).
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use supervisor_protocol::control::{ErrorCode, ErrorDetail, StartUpgrade, Upgrade, UpgradeStage, Upgrades};
 use supervisor_protocol::events::Happening;
-use supervisor_protocol::keeper::{self, MAX_TEXT};
+use supervisor_protocol::keeper::{self, FdRole, MAX_TEXT};
 use supervisor_protocol::release::{Identity, RELEASE};
 use supervisor_sys::socket;
 use supervisor_sys::spawn::{Plan, ProcessGroup, Program};
@@ -27,11 +29,15 @@ use tokio::sync::mpsc;
 use crate::checks::Running;
 use crate::control::to_json;
 use crate::master::Master;
+use crate::records::FORMER;
 use crate::registry::refuse;
+use crate::succession::own_binary;
 use crate::words;
 
 /// How long a binary may take to say what it is.
 const PROBE: Duration = Duration::from_secs(5);
+/// How long the keeper may take to become the new binary.
+const SETTLING: Duration = Duration::from_secs(10);
 /// The word by which it is asked.
 const PROBE_COMMAND: &str = "identify";
 /// What is added to the path of a file that was replaced (`proc_pid_exe(5)`).
@@ -41,9 +47,19 @@ const DELETED: &[u8] = b" (deleted)";
 #[derive(Debug)]
 pub(crate) struct Progress {
     last: Option<Upgrade>,
+    /// While the keeper becomes the new binary.
+    settling: Option<Settling>,
     /// Those who ask a binary what it is.
     answers: mpsc::Sender<Answer>,
     answered: mpsc::Receiver<Answer>,
+}
+
+/// How long the keeper may still take to say that it has become the new binary.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    until: Instant,
+    /// It has not said so in time.
+    is_late: bool,
 }
 
 /// What a binary has said of itself.
@@ -63,11 +79,17 @@ struct Label {
     to: String,
 }
 
+impl Settling {
+    fn is_over(&self) -> bool {
+        self.until <= Instant::now()
+    }
+}
+
 impl Default for Progress {
     fn default() -> Self {
         // There is one at a time.
         let (answers, answered) = mpsc::channel(1);
-        Self { last: None, answers, answered }
+        Self { last: None, settling: None, answers, answered }
     }
 }
 
@@ -176,34 +198,87 @@ impl Master {
             Ok(identity) => identity.version,
             Err(cause) => return self.give_upgrade_up(cause),
         };
-        let label =
-            Label { id: last.id, binary: last.binary.clone(), from: last.from.clone(), to: to.clone() };
-        let label = String::from_utf8(to_json(&label)).unwrap_or_default();
-        if label.len() > MAX_TEXT {
-            return self.give_upgrade_up("its path is too long".to_owned());
-        }
         last.to = Some(to);
+        let Some(label) = label(last) else {
+            return self.give_upgrade_up("its path is too long".to_owned());
+        };
+        let own = match own_binary() {
+            Ok(own) => own,
+            Err(error) => {
+                let cause = format!("cannot open the running binary: {}", words::errno(&error));
+                return self.give_upgrade_up(cause);
+            }
+        };
         last.stage = UpgradeStage::Rehearsing;
         self.tell_of_upgrade();
+        self.link.put(FORMER, &[], &[(FdRole::Hold, own.as_fd())]);
         self.link.upgrade(label, answer.binary.as_fd());
     }
 
     /// Takes what the keeper says of an upgrade.
     pub(crate) fn hear_of_upgrade(&mut self, news: keeper::Upgrade) {
+        if self.upgrade.settling.is_some_and(|settling| settling.is_late || settling.is_over()) {
+            // Too late: what it did not read in time it has lost.
+            return;
+        }
         let known = self.upgrade.last.take();
         self.upgrade.last = read(news);
+        let settles = self.upgrade.last.as_ref().is_some_and(|last| last.stage == UpgradeStage::Settling);
+        self.upgrade.settling =
+            settles.then(|| Settling { until: Instant::now() + SETTLING, is_late: false });
+        // One that does not read must not hold this process up for ever.
+        self.link.set_patience(settles.then_some(SETTLING));
         if self.upgrade.last != known {
             self.tell_of_upgrade();
         }
+        self.forget_former();
     }
 
-    /// Nobody is left who could say more of an upgrade that is under way.
-    pub(crate) fn hear_of_lost_keeper(&mut self) {
-        let Some(last) = self.upgrade.last.as_mut().filter(|last| !last.stage.is_over()) else { return };
-        let settling = last.stage == UpgradeStage::Settling;
-        last.stage = if settling { UpgradeStage::Done } else { UpgradeStage::RolledBack };
-        last.cause = Some("the keeper has died".to_owned());
+    /// Kills a keeper that hangs as it becomes the new binary: it is heard of as
+    /// any that dies. To be called once a second.
+    pub(crate) fn look_after_settling(&mut self) {
+        let Some(settling) = self.upgrade.settling.as_mut().filter(|settling| settling.is_over()) else {
+            return;
+        };
+        *settling = Settling { until: Instant::now() + SETTLING, is_late: true };
+        let words = match self.link.kill_keeper() {
+            Ok(()) => "it is killed".to_owned(),
+            Err(error) => format!("it cannot be killed: {}", words::errno(&error)),
+        };
+        tracing::error!("upgrade: the keeper did not become the new binary within {SETTLING:?}, {words}");
+    }
+
+    /// Nobody is left who could say more of an upgrade that is under way. Returns
+    /// what the next keeper is to tell masters of it, if that one `is_ours` to
+    /// start: it is of the version before.
+    pub(crate) fn hear_of_lost_keeper(&mut self, is_ours: bool) -> Option<keeper::Upgrade> {
+        let is_late = self.upgrade.settling.is_some_and(|settling| settling.is_late);
+        let last = self.upgrade.last.as_mut().filter(|last| !last.stage.is_over())?;
+        let settles = last.stage == UpgradeStage::Settling;
+        let cause = match (settles, is_late) {
+            (true, true) => "the keeper hung as it became the new binary",
+            (true, false) => "the keeper died as it became the new binary",
+            (false, _) => "the keeper has died",
+        };
+        // A service manager starts what is installed, which is the new one.
+        let is_done = settles && !is_ours;
+        last.stage = if is_done { UpgradeStage::Done } else { UpgradeStage::RolledBack };
+        last.cause = Some(cause.to_owned());
+        let news = label(last).filter(|_| is_ours).map(|label| keeper::Upgrade {
+            label,
+            stage: keeper::UpgradeStage::RolledBack,
+            cause: cause.to_owned(),
+        });
         self.tell_of_upgrade();
+        news
+    }
+
+    /// Lets go of the binary of the version before, unless it may still be
+    /// needed.
+    pub(crate) fn forget_former(&self) {
+        if self.upgrade.last.as_ref().is_none_or(|last| last.stage.is_over()) {
+            self.link.delete(FORMER);
+        }
     }
 
     fn give_upgrade_up(&mut self, cause: String) {
@@ -234,6 +309,14 @@ impl Master {
         }
         self.events.tell(|| Happening::Daemon { detail });
     }
+}
+
+/// What the keeper is to call an upgrade; `None` if that is too long, or if it is not known
+/// to which version it leads.
+fn label(upgrade: &Upgrade) -> Option<String> {
+    let Upgrade { id, binary, from, to, .. } = upgrade.clone();
+    let text = String::from_utf8(to_json(&Label { id, binary, from, to: to? })).ok()?;
+    (text.len() <= MAX_TEXT).then_some(text)
 }
 
 /// What the keeper says, in our words; `None` for the label of another program.

@@ -13,12 +13,9 @@
 //!
 //! Where to look: [`spawn`] starts children, [`pidfd`] follows and ends them, [`inherited`] takes over
 //! what a parent passed to us, [`poll`] waits, [`fdpass`] and [`socket`] move bytes and descriptors,
-//! [`steering`] says which of several sockets gets a connection, [`diag`] what sockets there are and what
-//! happens on them, [`process`] and [`cpus`] read `/proc` and the cgroup, [`own`] and [`limits`] change the
-//! calling process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are
-//! what their names say.
-//! [`steering`] says which of several sockets gets a connection,
-//! [`process`] and [`cpus`] read `/proc` and the cgroup, [`cgroup`] makes others below it, [`own`] and [`limits`] change the calling
+//! [`capture`] finishes a child's `bind` and `listen`, [`steering`] says which of several sockets gets a
+//! connection, [`diag`] what sockets there are and what happens on them, [`process`] and [`cpus`] read
+//! `/proc` and the cgroup, [`cgroup`] makes others below it, [`own`] and [`limits`] change the calling
 //! process itself, [`file_rights`] lends a thread a user's, [`user`], [`lock`] and [`signal`] are what
 //! their names say.
 

@@ -25,7 +25,7 @@ fn new_cgroup(name: &str) -> Option<Cgroup> {
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
         sleep(Duration::from_millis(1));

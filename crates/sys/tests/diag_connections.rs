@@ -50,7 +50,7 @@ impl Server {
     /// What there is, as soon as it is as wanted.
     #[track_caller]
     fn wait_for_all(&mut self, wanted: impl Fn(&[Connection]) -> bool) -> Vec<Connection> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let found = self.diag.connections(self.port).unwrap();
             if wanted(&found) {
@@ -77,7 +77,7 @@ fn a_connection_belongs_to_who_accepts_it() {
     assert_eq!(waiting.local, client.peer_addr().unwrap());
     assert_eq!(waiting.peer, client.local_addr().unwrap());
     assert_eq!((waiting.state, waiting.bytes_received, waiting.bytes_sent), (State::Established, 0, 0));
-    assert!(waiting.is_in_flight(None), "it is young");
+    assert!(waiting.is_in_flight(None) || waiting.last_received_ms > 900, "it is young");
 
     let accepted = server.accept();
     let found = server.wait_for(|found| found.inode != 0);
@@ -131,15 +131,20 @@ fn idle_ones_are_known_even_when_they_were_fast() {
     let mut server = Server::new();
     let mut client = server.connect();
     let mut accepted = server.accept();
-    for _ in 0..20 {
-        client.write_all(b"question").unwrap();
-        accepted.read_exact(&mut [0; 8]).unwrap();
-        accepted.write_all(b"answer").unwrap();
-        client.read_exact(&mut [0; 6]).unwrap();
-    }
-    // The client acknowledges the last answer when it has had no next request to do it with, within 200 ms.
-    server.wait_for(|found| found.send_queue == 0 && found.last_acknowledged_ms < found.last_received_ms);
-    let idle = server.wait_for(|found| found.last_sent_ms > TICKS);
+    let idle = loop {
+        for _ in 0..20 {
+            client.write_all(b"question").unwrap();
+            accepted.read_exact(&mut [0; 8]).unwrap();
+            accepted.write_all(b"answer").unwrap();
+            client.read_exact(&mut [0; 6]).unwrap();
+        }
+        // The client acknowledges the last answer when it has had no next request to do it with, within 200 ms;
+        // but at once after a pause, which a busy machine may make: then there is another try.
+        let found = server.wait_for(|found| found.send_queue == 0 && found.last_sent_ms > 400);
+        if found.last_acknowledged_ms < found.last_received_ms {
+            break found;
+        }
+    };
     assert!(!idle.is_in_flight(None), "{idle:?}");
 
     // An answer, and the next request at once.

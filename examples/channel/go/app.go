@@ -15,12 +15,11 @@ import (
 )
 
 func main() {
-	channel, err := OpenChannel()
+	var cache sync.Map
+	channel, err := OpenChannel(Events{Lost: func(int) { cache.Clear() }})
 	if err != nil {
 		log.Fatal(err)
 	}
-	var cache sync.Map
-	channel.OnLost = func(int) { cache.Clear() }
 	channel.Subscribe("cache.*", 0, func(topic string, _ json.RawMessage) any {
 		cache.Delete(strings.TrimPrefix(topic, "cache."))
 		return nil

@@ -17,14 +17,18 @@ import (
 
 // Channel is the way to the other workers, for any number of goroutines.
 type Channel struct {
-	OnMessage func(line []byte)
-	OnLost    func(count int)
-
+	events   Events
 	mutex    sync.Mutex
 	conn     net.Conn
 	handlers map[string]Handler
 	waiting  map[uint64]chan told
 	next     uint64
+}
+
+// Events are what a worker may want to hear of beside topics; each may be left out.
+type Events struct {
+	Message func(line []byte)
+	Lost    func(count int)
 }
 
 // Handler gets what comes about a topic; what it returns is the reply to a request.
@@ -40,12 +44,15 @@ type told struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// OpenChannel begins to read; set the two functions before anything can come.
-func OpenChannel() (*Channel, error) {
-	channel := &Channel{
-		OnMessage: func([]byte) {}, OnLost: func(int) {},
-		handlers: map[string]Handler{}, waiting: map[uint64]chan told{},
+// OpenChannel begins to read.
+func OpenChannel(events Events) (*Channel, error) {
+	if events.Message == nil {
+		events.Message = func([]byte) {}
 	}
+	if events.Lost == nil {
+		events.Lost = func(int) {}
+	}
+	channel := &Channel{events: events, handlers: map[string]Handler{}, waiting: map[uint64]chan told{}}
 	var number int
 	var device, inode uint64
 	if _, err := fmt.Sscanf(os.Getenv("SUPERVISOR_IPC"), "%d:%d:%d", &number, &device, &inode); err != nil {
@@ -160,7 +167,7 @@ func (c *Channel) read() {
 			Supervisor *told `json:"supervisor"`
 		}
 		if json.Unmarshal(line, &envelope) != nil || envelope.Supervisor == nil {
-			c.OnMessage(line)
+			c.events.Message(line)
 			continue
 		}
 		switch told := *envelope.Supervisor; {
@@ -174,7 +181,7 @@ func (c *Channel) read() {
 		case told.Reply != nil:
 			c.answer(*told.Reply, told)
 		case told.Lost != nil:
-			c.OnLost(*told.Lost)
+			c.events.Lost(*told.Lost)
 		case told.Error != nil:
 			log.Printf("the channel: %s", *told.Error)
 		}

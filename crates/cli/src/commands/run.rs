@@ -57,7 +57,7 @@ pub(super) fn run(options: Run, terminal: Terminal) -> Result<ExitCode, Failure>
         fcntl_setfd(order, FdFlags::empty()).context("cannot pass the apps on")?;
         keeper.arg("--apply-fd").arg(order.as_raw_fd().to_string());
     }
-    let saved = state.as_ref().map(|state| save(&state.hello, &state.table)).transpose();
+    let saved = state.as_ref().map(|state| save(&state.hello, &state.table, None)).transpose();
     let saved = saved.context("cannot pass the table on")?;
     if let Some(saved) = &saved {
         let number = saved.pass_on().context("cannot pass the table on")?;

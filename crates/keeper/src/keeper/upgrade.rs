@@ -56,7 +56,7 @@ impl Keeper {
             say!("the upgrade is not begun: one is under way, everything is to end, or no binary came");
             return;
         };
-        let state = match save(&self.hello, &self.table) {
+        let state = match save(&self.hello, &self.table, None) {
             Ok(state) => state,
             Err(error) => return self.roll_back(&label, format!("cannot save the keeper's state: {error}")),
         };

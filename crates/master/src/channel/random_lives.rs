@@ -19,7 +19,7 @@ use super::{Channel, Ends, Figures, Left, NewMember};
 use crate::link::Link;
 
 /// Far more than anything takes.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {

@@ -97,6 +97,17 @@ impl Listeners {
         self.members.entry(seat).or_default().push(member);
     }
 
+    /// Forgets sockets that the worker before was about to bind to a path, and did
+    /// not: the next one binds its own.
+    pub(super) fn forget_unbound(&mut self, seat: SeatId, link: &Link) {
+        let Some(members) = self.members.get_mut(&seat) else { return };
+        let is_unbound = |member: &mut Member| {
+            let is_path = matches!(member.address, ListenAddress::Unix(_));
+            member.captured && is_path && !socket::has_path(&*member.socket)
+        };
+        members.extract_if(.., is_unbound).for_each(|member| link.delete(&member.key));
+    }
+
     /// Notes that a socket at a path listens.
     pub(crate) fn note_path(&mut self, seat: SeatId, app: &str, path: &Path) {
         self.binding.remove(path);

@@ -36,8 +36,8 @@ pub(super) struct Table {
     /// What an earlier master knew of apps.
     pub(super) known: BTreeMap<AppId, Remembered>,
     pub(super) workers: BTreeMap<WorkerId, Known>,
-    /// The keys of members, which are their sockets.
-    members: Vec<String>,
+    /// The keys of members, which are their sockets, with their records.
+    members: BTreeMap<String, Vec<u8>>,
     daemon: DaemonSettings,
     /// The control socket.
     pub(super) control: Option<control::Held>,
@@ -79,7 +79,7 @@ impl Table {
             memories: Memories::default(),
             known: BTreeMap::new(),
             workers: BTreeMap::new(),
-            members: Vec::new(),
+            members: BTreeMap::new(),
             daemon: DaemonSettings::default(),
             control: None,
             ending: None,
@@ -136,7 +136,7 @@ impl Table {
                 }
             }
         } else if listeners::is_member(&key) {
-            self.members.push(key);
+            self.members.insert(key, record.to_vec());
         } else {
             leftovers.take(&key, record, fds)?;
         }
@@ -243,14 +243,15 @@ impl Table {
     /// Lets the sockets of an app be closed: clients are refused from now on.
     pub(super) fn close_sockets(&mut self, app: AppId) {
         let name = self.registry.name(app).to_owned();
-        for key in self.members.extract_if(.., |key| listeners::is_member_of(key, &name)) {
+        for (key, record) in self.members.extract_if(.., |key, _| listeners::is_member_of(key, &name)) {
+            listeners::remove_path(&record);
             self.link.delete(&key);
         }
     }
 
     /// The keys of all members.
     pub(super) fn members(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().map(String::as_str)
+        self.members.keys().map(String::as_str)
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::net::{SocketFlags, socket_with};
 use super::*;
 use crate::socket;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A program under a filter, and where its calls come.
 struct Program<T> {
