@@ -218,8 +218,7 @@ fn a_bad_release_is_rolled_back_by_the_next_master() {
 #[track_caller]
 pub(crate) fn without_a_master(home: &Home, act: impl FnOnce()) {
     let (keeper, master) = home.daemon();
-    process::signal(keeper, Signal::STOP);
-    until("the keeper stands still", || process::state(keeper).as_deref() == Some("T"));
+    process::stop_and_wait(keeper);
     process::kill_and_wait(master);
     act();
     process::signal(keeper, Signal::CONT);

@@ -43,12 +43,10 @@ fn replace_keeper(home: &Home) {
 #[track_caller]
 fn kill_both(home: &Home) {
     let (keeper, master) = home.daemon();
-    for pid in [keeper, master] {
-        process::signal(pid, Signal::STOP);
-    }
-    for pid in [keeper, master] {
-        process::kill_and_wait(pid);
-    }
+    // A stopped master would go on when its keeper ends: the kernel continues those whose session is left to itself.
+    process::stop_and_wait(keeper);
+    process::kill_and_wait(master);
+    process::kill_and_wait(keeper);
     // The kernel may close what a process had a little after its end.
     until("nobody listens", || UnixStream::connect(home.socket()).is_err());
 }

@@ -9,7 +9,7 @@ use supervisor_sys::poll::{Interest, Poller};
 use supervisor_sys::signal::Signal;
 use supervisor_sys::{Pid, pidfd, process};
 
-use crate::wait::DEADLINE;
+use crate::wait::{DEADLINE, until};
 
 /// A pid as JSON and `/proc` have it.
 pub(crate) type Number = u32;
@@ -52,6 +52,13 @@ pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 /// A file of a process in `/proc`.
 pub(crate) fn path(number: Number, file: &str) -> PathBuf {
     format!("/proc/{number}/{file}").into()
+}
+
+/// Sends SIGSTOP and waits until the process stands still.
+#[track_caller]
+pub(crate) fn stop_and_wait(number: Number) {
+    signal(number, Signal::STOP);
+    until("it stands still", || state(number).as_deref() == Some("T"));
 }
 
 /// Sends SIGKILL and waits until the process has ended, with all its threads:

@@ -158,6 +158,8 @@ fn stand_still(world: &World, app: &App, process: &Process) -> Result<bool> {
 fn kill_worker(world: &World, rng: &mut Rng) -> Result<()> {
     let Some((app, process)) = worker(world, rng)? else { return Ok(()) };
     let signal = match rng.u32(0..4) {
+        // With several threads one takes the signal while another may still take a connection.
+        0..2 if !process.has_one_thread() => Signal::KILL,
         0 => Signal::ABRT,
         1 => Signal::from_raw(11).context("SIGSEGV")?,
         _ => Signal::KILL,

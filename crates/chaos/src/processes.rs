@@ -57,6 +57,11 @@ impl Process {
         false
     }
 
+    /// Whether nothing of it can go on while a signal ends it.
+    pub(crate) fn has_one_thread(&self) -> bool {
+        fs::read_dir(self.file("task")).is_ok_and(|threads| threads.count() == 1)
+    }
+
     /// The clients whose connections to a port it has accepted. It should stand still.
     pub(crate) fn accepted(&self, port: u16) -> Result<HashSet<SocketAddr>> {
         let inodes = inodes_of([pid(self.number)?])?;

@@ -2,9 +2,8 @@
 //! with it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use supervisor_keeper::{Entry, Table};
@@ -12,9 +11,6 @@ use supervisor_protocol::keeper::FdRole;
 
 /// Keys of changes that nobody has asked for yet; beyond, all may have changed.
 const MOST_CHANGED: usize = 65_536;
-/// Descriptors that are kept for a moment without any: whoever got the last ones, such as a worker that has just
-/// been started, has them copied all the same. Enough for a few workers; more get none of their own then.
-const SPARE: usize = 32;
 
 /// The copy. Its clones are the same one.
 #[derive(Debug, Clone)]
@@ -33,7 +29,6 @@ pub(crate) struct Held {
     changed: Changed,
     /// Nobody is to be told of changes any more.
     closed: bool,
-    spare: Vec<File>,
 }
 
 /// What has changed since somebody asked.
@@ -45,9 +40,7 @@ pub(crate) enum Changed {
 
 impl Mirror {
     pub(crate) fn new() -> Self {
-        let table = Table::new(usize::MAX);
-        let mut held = Held { table, changed: Changed::All, closed: false, spare: Vec::new() };
-        held.save_up();
+        let held = Held { table: Table::new(usize::MAX), changed: Changed::All, closed: false };
         Self(Arc::new(Shared { held: Mutex::new(held), changes: Condvar::new() }))
     }
 
@@ -65,10 +58,10 @@ impl Mirror {
         record: &[u8],
         fds: impl Iterator<Item = (FdRole, BorrowedFd<'f>)>,
     ) {
-        let fds: Vec<_> = fds.collect();
-        let mut held = self.lock();
-        match held.copies(&fds) {
+        let fds = fds.map(|(role, fd)| Ok((role, fd.try_clone_to_owned()?))).collect::<io::Result<_>>();
+        match fds {
             Ok(fds) => {
+                let mut held = self.lock();
                 held.table.put(key, Entry { record: record.into(), fds });
                 self.note(&mut held, key);
             }
@@ -116,35 +109,9 @@ impl Mirror {
     }
 }
 
-impl Held {
-    /// Duplicates, of spare descriptors where no others are left.
-    fn copies(&mut self, fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<Box<[(FdRole, OwnedFd)]>> {
-        let copy = |(role, fd): &(FdRole, BorrowedFd<'_>)| Ok((*role, fd.try_clone_to_owned()?));
-        let copies = || fds.iter().map(copy).collect::<io::Result<_>>();
-        copies().or_else(|_| {
-            self.spare.truncate(self.spare.len().saturating_sub(fds.len()));
-            copies()
-        })
-    }
-
-    /// Has spare descriptors again, as far as there are any.
-    pub(crate) fn save_up(&mut self) {
-        while self.spare.len() < SPARE
-            && let Ok(null) = File::open("/dev/null")
-        {
-            self.spare.push(null);
-        }
-    }
-
-    /// Gives up the spare descriptors, for something that needs some.
-    pub(crate) fn spend(&mut self) {
-        self.spare.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -161,37 +128,6 @@ mod tests {
         assert_eq!(mirror.lock().table.size(), (1, 0));
         mirror.close();
         assert!(mirror.changed().is_none());
-    }
-
-    #[test]
-    fn without_descriptors_there_are_spare_ones() {
-        let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
-        tests.args(["--exact", "mirror::tests::in_a_process_of_its_own", "--ignored"]);
-        let output = tests.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    }
-
-    #[test]
-    #[ignore = "it lowers the limit of all tests in its process: the one above runs it"]
-    fn in_a_process_of_its_own() {
-        let mirror = Mirror::new();
-        let null = File::open("/dev/null").unwrap();
-        let own = || rustix::io::dup(&null).map(drop);
-        let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let limit = |current| {
-            let limits = rustix::process::Rlimit { current, ..limits };
-            rustix::process::setrlimit(rustix::process::Resource::Nofile, limits).unwrap();
-        };
-        // Numbers from the next free one on cannot be had.
-        limit(u64::try_from(rustix::io::dup(&null).unwrap().as_raw_fd()).ok());
-        assert!(own().is_err());
-        mirror.put("a", b"1", [(FdRole::Hold, null.as_fd()), (FdRole::Hold, null.as_fd())].into_iter());
-        limit(limits.current);
-        assert_eq!(mirror.lock().table.size(), (1, 2));
-        assert_eq!(mirror.lock().spare.len(), SPARE - 2);
-        mirror.lock().save_up();
-        assert_eq!(mirror.lock().spare.len(), SPARE);
     }
 
     #[test]

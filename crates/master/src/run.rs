@@ -193,7 +193,6 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                 master.look_after_closed();
                 master.look_at_groups();
                 succession.look(&master.link);
-                master.link.mirror().lock().save_up();
                 master.look_after_settling();
                 master.look_after_refused();
                 log::look_after_file(&master.problems);

@@ -84,8 +84,7 @@ impl Succession {
     fn become_keeper(&self, link: &Link) -> io::Error {
         let Some(hello) = link.hello() else { return io::ErrorKind::InvalidInput.into() };
         // Held until the end of this program: nobody changes it from now on.
-        let mut held = link.mirror().lock();
-        held.spend();
+        let held = link.mirror().lock();
         let saved = match save(&hello, &held.table, self.news.as_ref()) {
             Ok(saved) => saved,
             Err(error) => return error,
