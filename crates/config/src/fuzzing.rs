@@ -46,10 +46,10 @@ mod replay;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::replay::replay;
 
     #[test]
-    fn what_the_corpus_has() {
-        replay::replay("config", config);
+    fn config() {
+        replay("config", super::config);
     }
 }

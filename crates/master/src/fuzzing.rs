@@ -33,15 +33,30 @@ pub fn notify(message: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use replay::replay;
+    use super::replay::replay;
 
     #[test]
-    fn what_the_corpora_have() {
-        replay("control", control);
-        replay("lines", lines);
-        replay("notify", notify);
-        replay("records", records);
-        replay("state", state);
+    fn control() {
+        replay("control", super::control);
+    }
+
+    #[test]
+    fn lines() {
+        replay("lines", super::lines);
+    }
+
+    #[test]
+    fn notify() {
+        replay("notify", super::notify);
+    }
+
+    #[test]
+    fn records() {
+        replay("records", super::records);
+    }
+
+    #[test]
+    fn state() {
+        replay("state", super::state);
     }
 }

@@ -110,12 +110,20 @@ mod replay;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::replay::replay;
 
     #[test]
-    fn what_the_corpora_have() {
-        replay::replay("keeper", keeper);
-        replay::replay("channel_line", channel_line);
-        replay::replay("channel_ask", channel_ask);
+    fn keeper() {
+        replay("keeper", super::keeper);
+    }
+
+    #[test]
+    fn channel_line() {
+        replay("channel_line", super::channel_line);
+    }
+
+    #[test]
+    fn channel_ask() {
+        replay("channel_ask", super::channel_ask);
     }
 }

@@ -248,7 +248,7 @@ impl ChildSteps {
         message.msg_iovlen = 1;
         if notify.is_some() {
             message.msg_control = (&raw mut rights).cast();
-            message.msg_controllen = size_of::<Rights>();
+            message.msg_controllen = Rights::LEN.into();
         }
         // SAFETY: sends four bytes and at most one descriptor of living variables, without an address.
         unsafe {
@@ -438,7 +438,11 @@ struct Rights {
 }
 
 impl Rights {
+    /// Its size: the field for it has another type with each libc.
+    const LEN: u8 = 24;
+
     const fn new(fd: RawFd) -> Self {
+        const { assert!(size_of::<Self>() == Self::LEN as usize) };
         let length = mem::offset_of!(Self, padding);
         Self { length, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fd, padding: 0 }
     }

@@ -124,8 +124,10 @@ mod replay;
 
 #[cfg(test)]
 mod tests {
+    use super::replay::replay;
+
     #[test]
-    fn what_the_corpus_has() {
-        super::replay::replay("steering", super::fuzz);
+    fn steering() {
+        replay("steering", super::fuzz);
     }
 }
