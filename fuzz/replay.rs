@@ -35,7 +35,8 @@ pub(crate) fn replay(target: &str, check: impl Fn(&[u8])) {
 
     let seconds = std::env::var("SUPERVISOR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
-    let (mut random, mut tries) = (Rng::new(), 0);
+    // The same ones each time: a change is judged by what it changes.
+    let (mut random, mut tries) = (Rng::with_seed(hash(target.as_bytes())), 0);
     while Instant::now() < until {
         attempt(&changed(&corpus, &mut random));
         tries += 1;
