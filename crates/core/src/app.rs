@@ -220,9 +220,11 @@ impl App {
             return;
         }
         let generation = self.version.generation;
+        let careful = operation.before.is_some() && operation.beside;
         for (index, slot) in self.select(start).take_while(|(index, _)| *index < instances) {
+            let awaited = careful && slot.is_awaited();
             slot.want_now(turn.now);
-            if slot.worker.as_ref().is_some_and(|worker| worker.version.generation != generation) {
+            if awaited || slot.worker.as_ref().is_some_and(|worker| worker.version.generation != generation) {
                 operation.waiting.insert(index);
             } else {
                 operation.ready.insert(index);

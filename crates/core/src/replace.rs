@@ -13,17 +13,18 @@ use crate::slot::{Cause, Ending, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
 impl App {
-    /// The settings that a worker in the slot's own seat is started with: until
-    /// its successor serves, a slot lives by the ones before.
+    /// The settings that a worker in the slot's own seat is started with. While
+    /// others have to prove themselves, a slot lives by the ones before, unless it
+    /// has taken over or began without a worker.
     pub(crate) fn version_of(&self, index: u32) -> &Version {
         let before = self.operation.as_ref().and_then(|operation| {
             let before = operation.before.as_ref()?;
-            let replaced = self.slots.get(index as usize).is_some_and(|slot| slot.replace.is_some());
-            let waits = match &operation.steps {
-                Some(steps) => !steps.introduced.contains(&index),
-                None => operation.waiting.contains(&index),
+            let slot = self.slots.get(index as usize)?;
+            let begun = match &operation.steps {
+                Some(steps) => steps.introduced.contains(&index),
+                None => operation.ready.contains(&index) || slot.generation == self.version.generation,
             };
-            (replaced || waits).then_some(&before.version)
+            (!begun || slot.replace.is_some()).then_some(&before.version)
         });
         before.unwrap_or(&self.version)
     }
@@ -89,14 +90,16 @@ impl App {
                 steps.introduced.insert(index);
             }
             let Some(slot) = self.slots.get_mut(index as usize) else { continue };
-            let wanted = slot.wanted;
+            let (wanted, awaited) = (slot.wanted, slot.is_awaited());
             slot.want_now(now);
             // Who is not ready yet, or no more, makes room: its successor
             // answers the queue. One that cannot be asked to end now may be
-            // ready by the time it can.
+            // ready by the time it can. Where the successor has to prove its
+            // settings first, that queue is none of its business.
             let spawning = slot.worker.as_ref().is_some_and(|worker| worker.stage == Stage::Spawning);
-            let beside = if together { wanted } else { operation.beside && (slot.is_ready() || spawning) };
-            if beside {
+            let proves = operation.before.is_some() && (slot.worker.is_some() || awaited);
+            let beside = operation.beside && (slot.is_ready() || spawning || proves);
+            if (together && wanted) || (!together && beside) {
                 slot.replace = Some(Cause::Asked);
             } else {
                 slot.recycle = slot.worker.is_some().then_some(Cause::Asked);

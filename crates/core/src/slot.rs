@@ -224,6 +224,12 @@ impl Slot {
         }
     }
 
+    /// Whether somebody may wait for its next worker: the sockets of the one before
+    /// still listen.
+    pub(crate) const fn is_awaited(&self) -> bool {
+        self.wanted && self.worker.is_none() && self.open.is(self.side)
+    }
+
     /// Whether its worker may take connections and is to stay.
     pub(crate) fn is_ready(&self) -> bool {
         self.recycle.is_none() && matches!(self.worker, Some(Worker { stage: Stage::Ready { .. }, .. }))

@@ -188,6 +188,9 @@ pub(crate) struct Place {
     pub(crate) last_stable: Option<(WorkerId, Generation)>,
     /// The last life that ended for good, by its own right.
     pub(crate) last_done: Option<(WorkerId, Timestamp)>,
+    /// Whose settings those had who may have left something in the queue of its
+    /// own seat.
+    pub(crate) queue_of: Option<Generation>,
     /// Somebody is to answer the queue of one that crashed while it was drained.
     pub(crate) relief: Option<Relief>,
 }
@@ -225,8 +228,15 @@ impl Place {
             last_ready: None,
             last_stable: None,
             last_done: None,
+            queue_of: None,
             relief: None,
         }
+    }
+
+    /// Whoever is in it answers its queue before it ends.
+    const fn unwant(&mut self) {
+        self.wish = Wish::No;
+        self.queue_of = None;
     }
 
     pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> {
@@ -370,7 +380,7 @@ impl AppBook {
         }
         self.instances = instances;
         for place in self.places.iter_mut().skip(instances as usize) {
-            place.wish = Wish::No;
+            place.unwant();
         }
     }
 
@@ -391,7 +401,7 @@ impl AppBook {
         let mut named = BTreeSet::new();
         for (index, place) in (0..).zip(&mut self.places) {
             if slots.contains(index) {
-                place.wish = Wish::No;
+                place.unwant();
                 named.insert(index);
             }
         }

@@ -46,7 +46,8 @@ pub(crate) fn check_action(witness: &Witness, now: Timestamp, event: &Event, act
             spawns::is_due(witness, now, *seat)?;
             replacing::successor_has_a_reason(witness, event, *seat, *generation)?;
             replacing::spawns_in_turn(witness, *seat, *generation)?;
-            replacing::old_settings_stay(witness, *seat, *generation)
+            replacing::old_settings_stay(witness, *seat, *generation)?;
+            replacing::queue_is_for_the_proved(witness, *seat, *generation)
         }
         Action::Drain(worker) => {
             ends::order_names_the_living(witness, *worker)?;

@@ -127,6 +127,20 @@ pub(super) fn old_settings_stay(witness: &Witness, seat: SeatId, generation: Gen
     hold(right, "old settings stay", || format!("{seat:?} generation {}", generation.0))
 }
 
+/// Settings that have to prove themselves beside those before answer nobody who
+/// waits for these.
+pub(super) fn queue_is_for_the_proved(witness: &Witness, seat: SeatId, generation: Generation) -> Check {
+    let (Some(book), Some(place)) = (witness.apps.get(&seat.slot.app), witness.place(seat.slot)) else {
+        return Ok(());
+    };
+    let operation = book.operation.as_ref().filter(|operation| operation.reverted.is_none());
+    let before = operation.and_then(|operation| operation.before.as_ref());
+    let proves = before.is_some_and(|before| before.generation != generation) && book.surges();
+    let left = place.queue_of.filter(|_| place.side == seat.side);
+    let right = !proves || left.is_none_or(|left| left == generation);
+    hold(right, "a queue is for the proved", || format!("{seat:?} generation {}", generation.0))
+}
+
 /// A bad release never replaces a good one: a successor takes over when it is
 /// ready and stable, with the settings that are declared; together with all
 /// others where they take over together.

@@ -18,7 +18,6 @@ pub(super) fn is_wanted(witness: &Witness, seat: SeatId, generation: Generation)
         && witness.apps.get(&seat.slot.app).is_some_and(|book| {
             let before = book.operation.as_ref().and_then(|operation| operation.before.as_ref());
             let waits = before.is_some_and(|before| before.generation == generation)
-                && (book.may_renew(seat.slot.index) || book.steps().is_some())
                 && book.seat(seat.slot) == Some(seat);
             seat.slot.index < book.instances && !book.deleting && (generation == book.generation || waits)
         });

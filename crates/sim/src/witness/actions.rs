@@ -21,6 +21,7 @@ impl Witness {
             Action::Close(seat) => {
                 if let Some(place) = self.place_mut(seat.slot) {
                     place.open.remove(&seat.side);
+                    place.queue_of.take_if(|_| place.side == seat.side);
                 }
             }
             Action::Rotate(app, seats) => {
@@ -171,6 +172,7 @@ impl Witness {
             }
             place.rest = Rest::From(now);
             place.worker = Some(worker);
+            place.queue_of = Some(generation);
             place.wish = Wish::Yes;
             let introduces =
                 |operation: &&mut OperationBook| operation.introduces(seat.slot.index, generation);
@@ -209,6 +211,7 @@ impl Witness {
         let Some(place) = self.place_mut(slot) else { return };
         place.retired = place.worker.replace(worker);
         place.successor = None;
+        place.queue_of = Some(generation);
         place.side = place.side.other();
         place.streak = (0, 0);
         place.rest = Rest::From(now);
@@ -297,6 +300,8 @@ impl Witness {
                 place.rest = Rest::From(now);
                 if place.wish == Wish::Yes {
                     place.last_done = Some((worker, now));
+                    // A job that is done leaves nobody waiting.
+                    place.queue_of = None;
                     place.wish = if forgiving { Wish::Maybe } else { Wish::No };
                 }
             }

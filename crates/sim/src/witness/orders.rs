@@ -6,7 +6,7 @@ use std::rc::Rc;
 use supervisor_core::{AppId, OperationId, Order, Policy, Reload, Slots, Timestamp, WorkerId};
 
 use super::Witness;
-use crate::book::{AppBook, Before, Kind, OperationBook, Rest, StepsBook, Wish};
+use crate::book::{AppBook, Before, Kind, OperationBook, Place, Rest, StepsBook, Wish};
 use crate::life::Life;
 
 impl Witness {
@@ -83,8 +83,13 @@ impl Witness {
                 operation.declares = true;
                 operation.at_once = book.policy.max_surge.max(1) as usize;
                 operation.adopted = book.places.iter().filter_map(|place| place.successor).collect();
-                let is_current =
-                    |index: &u32| book.own(*index, lives).is_none_or(|life| life.generation == *generation);
+                let careful = operation.before.is_some() && book.policy.max_surge > 0;
+                // Somebody may wait in the queue of the one before.
+                let awaited = |place: &Place| place.wish == Wish::Yes && place.open.contains(&place.side);
+                let is_current = |index: &u32| match book.own(*index, lives) {
+                    Some(life) => life.generation == *generation,
+                    None => !(careful && book.place(*index).is_some_and(awaited)),
+                };
                 operation.current = book.slots().map(|(index, _)| index).filter(is_current).collect();
                 let staying: BTreeSet<u32> = (0..*instances).filter(|index| start.contains(*index)).collect();
                 let of = (0..).take_while(|index| *index < book.instances);
