@@ -183,7 +183,7 @@ fn who_hangs_is_ended_by_the_next_master() {
     let hang = "hang_timeout: 4s\nkill_timeout: 15s\nmin_uptime: 100ms";
     home.start_app("web", &format!("{settings}\n{hang}"));
     let stopped = home.pids("web")[0];
-    process::signal(stopped, Signal::STOP);
+    process::stop_and_wait(stopped);
     let load = Load::with_clients(address, 4);
     let is_stopping = |worker: &Value| worker["state"] == "stopping";
     home.app_when("web", "has a successor", |app| {

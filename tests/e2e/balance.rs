@@ -195,7 +195,7 @@ fn who_does_not_accept_weighs_less() {
     home.start_app("web", &settings(home.address(), "instances: 2\nbalance: least-queue\nhang_timeout: 10m"));
     assert_eq!(home.app("web")["listeners"][0]["policy"], "least-queue");
     let [frozen, _] = home.pids("web")[..] else { panic!("two workers") };
-    process::signal(frozen, Signal::STOP);
+    process::stop_and_wait(frozen);
     let mut clients = Vec::new();
     let weight = |app: &Value, slot: usize| app["workers"][slot]["weight"].as_u64().unwrap_or(0);
     until("connections avoid the frozen one", || {

@@ -154,7 +154,7 @@ fn a_queue_is_answered_by_the_replacement() {
     let before = home.pids("web")[0];
     home.app_when("web", "has five waiting", |app| app["workers"][0]["queue"] == 5);
     // From now on it accepts nothing.
-    process::signal(before, Signal::STOP);
+    process::stop_and_wait(before);
     until("it stands still", || process::state(before).as_deref() == Some("T"));
     std::fs::remove_file(&busy).unwrap();
     process::kill(before);
@@ -281,7 +281,7 @@ fn a_worker_that_dies_has_closed_nothing() {
         });
         // Its end and the next look are there at once.
         let (victim, master) = (home.pids("web")[0], home.daemon().1);
-        process::signal(master, Signal::STOP);
+        process::stop_and_wait(master);
         until("the master stands still", || process::state(master).as_deref() == Some("T"));
         process::kill_and_wait(victim);
         let begin = std::time::Instant::now();

@@ -315,8 +315,8 @@ fn one_that_does_not_read() {
     let ask = |pid: Number, ask: &str| tell(&home, pid, &format!("process.send({{supervisor: {ask}}})"));
     ask(all[2], "{status: 1}");
     until("it is told", || got(&home, all[2]).len() == 1);
-    process::signal(all[1], Signal::STOP);
-    process::signal(all[2], Signal::STOP);
+    process::stop_and_wait(all[1]);
+    process::stop_and_wait(all[2]);
     let send = "for (let i = 0; i < 1000; i++) process.send({broadcast: true, from: 'a', n: global.n++, x: 'x'.repeat(200)})";
     tell(&home, all[0], "global.n = 0");
     for _ in 0..20 {
@@ -389,7 +389,7 @@ fn an_onlooker_that_does_not_look() {
     tell(&home, all[0], "clearInterval(global.timer); process.send({z: 2})");
     while next()["message"] == json!({"z": 1}) {}
 
-    process::signal(tail.id(), Signal::STOP);
+    process::stop_and_wait(tail.id());
     let count = 5_000;
     let sent = format!("for (let n = 0; n < {count}; n++) process.send({{n, x: 'x'.repeat(4000)}})");
     tell(&home, all[0], &sent);
@@ -433,7 +433,7 @@ fn a_flood_is_the_flooders_own() {
     home.ok(&["start", "app.yaml"]);
     let (loud, calm) = (home.pids("web"), home.pids("calm"));
     // The sibling does not even read.
-    process::signal(loud[1], Signal::STOP);
+    process::stop_and_wait(loud[1]);
     let flood = "let left = 0; const more = () => { while (left < 400) { left++; \
         process.send({broadcast: true, x: 'x'.repeat(1000)}, () => { if (--left === 0) more(); }); } }; more(); 0";
     tell(&home, loud[0], flood);

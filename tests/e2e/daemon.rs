@@ -88,7 +88,7 @@ fn a_master_that_hangs_is_replaced() {
     let (keeper, master) = home.daemon();
     let workers = home.pids("web");
     let load = Load::with_clients(home.address(), 4);
-    process::signal(master, Signal::STOP);
+    process::stop_and_wait(master);
     until("there is another master", || {
         !process::is_alive(master)
             && process::children(keeper).iter().any(|pid| *pid != master && !workers.contains(pid))

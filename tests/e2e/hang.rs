@@ -32,8 +32,7 @@ fn until_one_waits(home: &Home, slot: usize) -> Vec<TcpStream> {
 fn check(home: &Home, settings: &str, slot: usize) {
     home.start_app("web", &format!("{settings}\nhang_timeout: 4s\nkill_timeout: 10s\nmin_uptime: 100ms"));
     let stopped = home.pids("web")[slot];
-    process::signal(stopped, Signal::STOP);
-    until("it is stopped", || process::state(stopped).is_some_and(|state| state.starts_with('T')));
+    process::stop_and_wait(stopped);
     let clients = until_one_waits(home, slot);
     // It still has its time to end when its successor answers.
     let app = home.app_when("web", "has a successor", |app| {

@@ -98,7 +98,7 @@ fn far_too_much_is_killed_at_once() {
     let before = home.pids("web");
     // Nobody looks before it has all.
     let (_, master) = home.daemon();
-    process::signal(master, Signal::STOP);
+    process::stop_and_wait(master);
     until("the master stands still", || process::state(master).as_deref() == Some("T"));
     grow(&home, 300);
     process::signal(master, Signal::CONT);

@@ -54,11 +54,17 @@ pub(crate) fn path(number: Number, file: &str) -> PathBuf {
     format!("/proc/{number}/{file}").into()
 }
 
-/// Sends SIGSTOP and waits until the process stands still.
+/// Sends SIGSTOP and waits until all threads of the process stand still: until
+/// then one may still accept a connection.
 #[track_caller]
 pub(crate) fn stop_and_wait(number: Number) {
     signal(number, Signal::STOP);
-    until("it stands still", || state(number).as_deref() == Some("T"));
+    until("it stands still", || {
+        let threads = fs::read_dir(path(number, "task")).unwrap();
+        let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+        let stands = |status: String| field(&status, "State").is_some_and(|state| state.starts_with('T'));
+        threads.flatten().all(|thread| status(thread).is_some_and(stands))
+    });
 }
 
 /// Sends SIGKILL and waits until the process has ended, with all its threads:

@@ -24,19 +24,6 @@ fn settings(home: &Home, instances: u32) -> String {
     )
 }
 
-/// Stops a process as a terminal would, with all its threads: from then on it
-/// accepts nothing.
-fn freeze(pid: Number) {
-    process::signal(pid, Signal::STOP);
-    let is_stopped = |task: fs::DirEntry| {
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        process::field(&status, "State").is_some_and(|state| state.starts_with('T'))
-    };
-    until("all threads are stopped", || {
-        fs::read_dir(process::path(pid, "task")).unwrap().flatten().all(is_stopped)
-    });
-}
-
 #[test]
 fn connections_spread_over_all_workers() {
     let home = Home::new();
@@ -55,7 +42,7 @@ fn the_queue_of_a_killed_worker_is_answered_by_its_replacement() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 1));
     let [old] = home.pids("web")[..] else { panic!("one worker") };
-    freeze(old);
+    process::stop_and_wait(old);
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| http::send(home.address(), "/pid").unwrap()).collect();
     home.app_when("web", "has a queue", |app| app["workers"][0]["queue"] == CLIENTS);
     process::signal(old, Signal::KILL);
@@ -81,8 +68,8 @@ fn only_the_killed_workers_queue_moves() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 2));
     let [dies, stays] = home.pids("web")[..] else { panic!("two workers") };
-    freeze(dies);
-    freeze(stays);
+    process::stop_and_wait(dies);
+    process::stop_and_wait(stays);
     let clients: Vec<TcpStream> =
         (0..CLIENTS).map(|_| http::send(home.address(), "/slot").unwrap()).collect();
     let queue = |app: &serde_json::Value, slot: usize| app["workers"][slot]["queue"].as_u64().unwrap_or(0);
@@ -101,7 +88,7 @@ fn a_crash_while_draining_after_scale_loses_no_queue() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 2));
     let [stays, dies] = home.pids("web")[..] else { panic!("two workers") };
-    freeze(dies);
+    process::stop_and_wait(dies);
     let clients: Vec<TcpStream> =
         (0..CLIENTS).map(|_| http::send(home.address(), "/slot").unwrap()).collect();
     let app = home.app_when("web", "has a queue", |app| app["workers"][1]["queue"].as_u64() > Some(0));
@@ -122,7 +109,7 @@ fn a_crash_while_draining_in_a_reload_loses_no_queue() {
     let home = Home::new();
     home.start_app("web", &settings(&home, 1));
     let [old] = home.pids("web")[..] else { panic!("one worker") };
-    freeze(old);
+    process::stop_and_wait(old);
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| http::send(home.address(), "/pid").unwrap()).collect();
     home.app_when("web", "has a queue", |app| app["workers"][0]["queue"] == CLIENTS);
     let reload = home.command(&["reload", "web"]).spawn().unwrap();

@@ -36,7 +36,7 @@ fn declare(home: &Home, names: &[&str]) {
 fn cut_power(home: &Home) {
     let (keeper, _) = home.daemon();
     let all = [vec![keeper], process::descendants(keeper)].concat();
-    all.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+    all.iter().for_each(|pid| process::stop_and_wait(*pid));
     // The keeper last: a master that is left alone takes its place, even from a stop.
     all.iter().rev().for_each(|pid| process::kill(*pid));
     until("all are gone", || all.iter().all(|pid| !process::is_alive(*pid)));

@@ -73,9 +73,14 @@ impl Table {
 
     /// Forgets an entry and closes its descriptors.
     pub fn delete(&mut self, key: &str) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.fds -= entry.fds.len();
-        }
+        self.take(key);
+    }
+
+    /// Forgets an entry, which is the caller's then.
+    pub fn take(&mut self, key: &str) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.fds -= entry.fds.len();
+        Some(entry)
     }
 
     /// The first entry whose key comes after this one; the very first for

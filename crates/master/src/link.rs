@@ -129,8 +129,8 @@ impl Link {
         let message =
             FromKeeper::decode(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let FromKeeper::Entry { key, record, roles } = &message {
-            let fds = roles.iter().copied().zip(received.fds.iter().map(AsFd::as_fd));
-            self.mirror.put(key, record, fds);
+            let fds: Vec<_> = roles.iter().copied().zip(received.fds.iter().map(AsFd::as_fd)).collect();
+            log_copy(key, self.mirror.put(key, record, &fds));
         }
         Ok((message, received.fds))
     }
@@ -164,7 +164,28 @@ impl Link {
 
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        self.mirror.put(key, record, fds.iter().copied());
+        log_copy(key, self.mirror.put(key, record, fds));
+        self.tell(key, record, fds);
+    }
+
+    /// Stores an entry that the keeper's death must not take away: it is stored
+    /// there and here, or nowhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mirror::put`].
+    pub(crate) fn put_or_fail(
+        &self,
+        key: &str,
+        record: &[u8],
+        fds: &[(FdRole, BorrowedFd<'_>)],
+    ) -> io::Result<()> {
+        self.mirror.put(key, record, fds)?;
+        self.tell(key, record, fds);
+        Ok(())
+    }
+
+    fn tell(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
         #[cfg(feature = "next-version")]
         let record = &crate::next::record(record);
         let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
@@ -277,7 +298,7 @@ pub(crate) struct Notes {
 impl Notes {
     /// Stores an entry in place of the one with the same key.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) {
-        self.mirror.put(key, record, fds.iter().copied());
+        log_copy(key, self.mirror.put(key, record, fds));
         // It fails when the keeper is gone; then the mirror counts.
         let _ = put(&self.socket, key, record, fds);
     }
@@ -286,6 +307,13 @@ impl Notes {
     pub(crate) fn delete(&self, key: &str) {
         self.mirror.delete(key);
         let _ = send(&self.socket, &ToKeeper::Delete { key: key.to_owned() }, &[]);
+    }
+}
+
+/// The keeper has it, and nobody after that.
+fn log_copy(key: &str, copied: io::Result<()>) {
+    if let Err(error) = copied {
+        tracing::error!("{key}: it would not survive the keeper: {error}");
     }
 }
 

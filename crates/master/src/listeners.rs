@@ -351,7 +351,7 @@ impl Listeners {
         let socket = member.socket.as_fd();
         if self.is_shared(&member.address) {
             socket::listen(socket, backlog)?;
-            link.put(&member.key, &[], &[(FdRole::Hold, socket)]);
+            link.put_or_fail(&member.key, &[], &[(FdRole::Hold, socket)])?;
             return Ok(());
         }
         self.make_way(app, &member.address, &member.key, link);
@@ -367,7 +367,7 @@ impl Listeners {
             self.watch(member, app);
             return Ok(());
         }
-        write_down(&member.key, group.next(), member.holder, socket, link);
+        write_down(&member.key, group.next(), member.holder, socket, link)?;
         socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key))?;
         group.join(member.key.clone(), Rc::clone(&member.socket));
         self.watch(member, app);
@@ -475,9 +475,19 @@ pub(crate) fn remove_path(record: &[u8]) {
 }
 
 /// Writes a member's number and its holder down with the keeper.
-fn write_down(key: &str, number: u32, holder: Option<WorkerId>, socket: BorrowedFd<'_>, link: &Link) {
+///
+/// # Errors
+///
+/// When there is no descriptor to spare for one that is not written down yet.
+fn write_down(
+    key: &str,
+    number: u32,
+    holder: Option<WorkerId>,
+    socket: BorrowedFd<'_>,
+    link: &Link,
+) -> io::Result<()> {
     let record = MemberRecord { number: Some(number), holder: holder.map(|worker| worker.0), path: None };
-    link.put(key, &to_json(&record), &[(FdRole::Hold, socket)]);
+    link.put_or_fail(key, &to_json(&record), &[(FdRole::Hold, socket)])
 }
 
 /// Binds a member. The `first` of a group is tried without `SO_REUSEPORT`

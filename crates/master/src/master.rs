@@ -424,7 +424,8 @@ impl Master {
         let channel_end = channel.iter().map(|channel| (Held::Channel, channel.ours.as_fd()));
         let shared: Vec<_> = ends.chain([(Held::Notify, notify.as_fd())]).chain(channel_end).collect();
         let introduction = [(Held::Introduction, ours.as_fd()), (Held::Introducer, theirs.as_fd())];
-        record.store(id, &[&introduction[..], &shared[..]].concat(), &self.link);
+        let stored = record.store(id, &[&introduction[..], &shared[..]].concat(), &self.link);
+        stored.map_err(fail("keeper's copy"))?;
 
         let null = self.null.as_fd();
         let stdio = [
@@ -493,7 +494,8 @@ impl Master {
         record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });
         let pidfd = [(Held::Process, child.pidfd.as_fd())];
         let calls_too: Vec<_> = calls.iter().map(|calls| (Held::Calls, calls.as_fd())).collect();
-        record.store(id, &[&pidfd[..], &shared[..], &calls_too[..]].concat(), &self.link);
+        // In place of what introduces it, so it is not more.
+        let _ = record.store(id, &[&pidfd[..], &shared[..], &calls_too[..]].concat(), &self.link);
         drop(shared);
         drop(calls_too);
 

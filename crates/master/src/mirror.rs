@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::{DupFlags, dup3};
 use supervisor_keeper::{Entry, Table};
 use supervisor_protocol::keeper::FdRole;
 
@@ -51,22 +52,27 @@ impl Mirror {
     }
 
     /// Holds an entry in place of the one with the same key, with duplicates of
-    /// these descriptors.
-    pub(crate) fn put<'f>(
-        &self,
-        key: &str,
-        record: &[u8],
-        fds: impl Iterator<Item = (FdRole, BorrowedFd<'f>)>,
-    ) {
-        let fds = fds.map(|(role, fd)| Ok((role, fd.try_clone_to_owned()?))).collect::<io::Result<_>>();
-        match fds {
-            Ok(fds) => {
-                let mut held = self.lock();
-                held.table.put(key, Entry { record: record.into(), fds });
-                self.note(&mut held, key);
-            }
-            Err(error) => tracing::error!("{key}: it would not survive the keeper: {error}"),
-        }
+    /// these descriptors. They take the places of those that it had, so that only
+    /// what is added needs any.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors to spare for what is added: nothing changes.
+    pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {
+        let mut held = self.lock();
+        let before = held.table.get(key).map_or(0, |entry| entry.fds.len());
+        let (placed, added) = fds.split_at(before.min(fds.len()));
+        let added = added.iter().map(|(role, fd)| Ok((*role, fd.try_clone_to_owned()?)));
+        let added: Vec<(FdRole, OwnedFd)> = added.collect::<io::Result<_>>()?;
+        let places = held.table.take(key).map(|entry| entry.fds.into_vec()).unwrap_or_default();
+        let placed = placed.iter().zip(places).map(|((role, fd), (_, mut place))| {
+            dup3(fd, &mut place, DupFlags::CLOEXEC)?;
+            Ok((*role, place))
+        });
+        let fds = placed.chain(added.into_iter().map(Ok)).collect::<io::Result<_>>()?;
+        held.table.put(key, Entry { record: record.into(), fds });
+        self.note(&mut held, key);
+        Ok(())
     }
 
     /// Forgets an entry.
@@ -111,7 +117,7 @@ impl Mirror {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
@@ -119,15 +125,37 @@ mod tests {
     fn changes_are_told_once() {
         let mirror = Mirror::new();
         let null = std::fs::File::open("/dev/null").unwrap();
-        mirror.put("a", b"1", [(FdRole::Hold, null.as_fd())].into_iter());
+        mirror.put("a", b"1", &[(FdRole::Hold, null.as_fd())]).unwrap();
         assert!(matches!(mirror.changed(), Some(Changed::All)));
-        mirror.put("a", b"2", std::iter::empty());
+        mirror.put("a", b"2", &[]).unwrap();
         mirror.delete("b");
         let Some(Changed::Keys(keys)) = mirror.changed() else { panic!("all") };
         assert_eq!(Vec::from_iter(keys), ["a", "b"]);
         assert_eq!(mirror.lock().table.size(), (1, 0));
         mirror.close();
         assert!(mirror.changed().is_none());
+    }
+
+    #[test]
+    fn what_takes_a_place_needs_no_descriptor() {
+        let mirror = Mirror::new();
+        let [null, zero] = ["/dev/null", "/dev/zero"].map(|path| std::fs::File::open(path).unwrap());
+        let numbers = |mirror: &Mirror| {
+            let held = mirror.lock();
+            held.table.get("a").unwrap().fds.iter().map(|(_, fd)| fd.as_raw_fd()).collect::<Vec<_>>()
+        };
+        mirror.put("a", b"1", &[(FdRole::Drain, null.as_fd()), (FdRole::Hold, null.as_fd())]).unwrap();
+        let places = numbers(&mirror);
+        mirror.put("a", b"2", &[(FdRole::Hold, zero.as_fd()), (FdRole::Process, null.as_fd())]).unwrap();
+        assert_eq!(numbers(&mirror), places);
+        mirror.put("a", b"3", &[(FdRole::Hold, zero.as_fd())]).unwrap();
+        assert_eq!(numbers(&mirror), places[..1]);
+
+        let held = mirror.lock();
+        let entry = held.table.get("a").unwrap();
+        let inode = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_rdev;
+        assert_eq!((entry.fds[0].0, inode(&entry.fds[0].1)), (FdRole::Hold, inode(&zero)));
+        assert_eq!(held.table.size(), (1, 1));
     }
 
     #[test]

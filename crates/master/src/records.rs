@@ -177,10 +177,20 @@ impl ProcessRecord {
 
 impl WorkerRecord {
     /// Lets the keeper have it, with these descriptors.
-    pub(crate) fn store(&mut self, worker: WorkerId, fds: &[(Held, BorrowedFd<'_>)], link: &Link) {
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors to spare for more than there were: then it
+    /// is not stored.
+    pub(crate) fn store(
+        &mut self,
+        worker: WorkerId,
+        fds: &[(Held, BorrowedFd<'_>)],
+        link: &Link,
+    ) -> io::Result<()> {
         self.fds = fds.iter().map(|(held, _)| *held).collect();
         let fds: Vec<_> = fds.iter().map(|(held, fd)| (held.role(), *fd)).collect();
-        link.put(&worker_key(worker), &to_json(self), &fds);
+        link.put_or_fail(&worker_key(worker), &to_json(self), &fds)
     }
 }
 

@@ -419,11 +419,11 @@ mod tests {
             (FdRole::Hold, notify.as_fd()),
             (FdRole::Hold, channel.as_fd()),
         ];
-        mirror.put("worker:7", &to_json(&record), fds.into_iter());
-        mirror.put("member:web:0:A:127.0.0.1:1", b"{}", [(FdRole::Hold, listener.as_fd())].into_iter());
+        mirror.put("worker:7", &to_json(&record), &fds).unwrap();
+        mirror.put("member:web:0:A:127.0.0.1:1", b"{}", &[(FdRole::Hold, listener.as_fd())]).unwrap();
         let account = memory_file("an account").unwrap();
-        mirror.put("memo:web", b"", [(FdRole::Hold, account.as_fd())].into_iter());
-        mirror.put("line:7", b"", std::iter::empty());
+        mirror.put("memo:web", b"", &[(FdRole::Hold, account.as_fd())]).unwrap();
+        mirror.put("line:7", b"", &[]).unwrap();
         let ledger = Ledger::start(path.clone(), &mirror).unwrap();
         let all = ["member:web:0:A:127.0.0.1:1", "memo:web", "worker:7"];
         let is_whole = || read(&path).is_ok_and(|lines| lines.keys().eq(all));

@@ -195,7 +195,8 @@ impl Worker {
     fn reap(&self, id: WorkerId, exit: Exit, poller: &Poller, link: &Link) {
         let mut record = WorkerRecord { exit: Some(exit.into()), ..self.record.clone() };
         let held = [(Held::Process, self.pidfd.as_fd()), (Held::Notify, self.notify.as_fd())];
-        record.store(id, &held, link);
+        // It is fewer than there were.
+        let _ = record.store(id, &held, link);
         // A closed pidfd would leave the poller by itself, but the keeper has
         // another descriptor for it.
         let _ = poller.remove(&self.pidfd);

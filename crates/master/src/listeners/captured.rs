@@ -135,7 +135,8 @@ impl Listeners {
         };
         let group = self.groups.values().flatten().find(|group| group.contains(&key));
         if let Some(number) = group.and_then(|group| group.number_of(&key)) {
-            write_down(&key, number, Some(worker), socket.as_fd(), link);
+            // It is written down already.
+            let _ = write_down(&key, number, Some(worker), socket.as_fd(), link);
         }
     }
 
@@ -242,7 +243,7 @@ impl Listeners {
         };
         let key = anchor_key(app, address);
         let socket = bind(address, false)?;
-        write_down(&key, group.next(), None, socket.as_fd(), link);
+        write_down(&key, group.next(), None, socket.as_fd(), link)?;
         socket::listen(&socket, 1).inspect_err(|_| link.delete(&key))?;
         if let Some(group) = self.group_mut(app, address) {
             group.join(key, Rc::new(socket));

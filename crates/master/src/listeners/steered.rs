@@ -166,7 +166,8 @@ impl Listeners {
         {
             let known = members.values().flatten().find(|member| member.key == moved.key);
             let holder = known.and_then(|member| member.holder);
-            write_down(&moved.key, number, holder, moved.socket.as_fd(), link);
+            // It is written down already.
+            let _ = write_down(&moved.key, number, holder, moved.socket.as_fd(), link);
         }
     }
 
