@@ -4,7 +4,6 @@
 use std::net::TcpStream;
 
 use serde_json::Value;
-use supervisor_sys::signal::Signal;
 
 use crate::harness::{Home, text};
 use crate::http;
