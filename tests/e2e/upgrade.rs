@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
+use crate::adoption::replace_master;
 use crate::harness::{Finished, Home, find, pids, text};
 use crate::http;
 use crate::load::Load;
@@ -142,9 +143,12 @@ fn went_back(fault: &str, cause: &str) -> [process::Number; 2] {
     home.app_in_state("web", "online");
     home.app_in_state("node", "online");
     let after = home.daemon().0;
-    assert_eq!((workers(&home), version(&home)), (before, own));
+    assert_eq!((workers(&home), version(&home)), (before, own.clone()));
     assert_eq!(program(after), supervisor());
     assert_eq!(load.finish(), Vec::<String>::new());
+    // It is told once, and not by every master from now on.
+    replace_master(&home);
+    assert_eq!(home.daemon_log().matches(&format!("version {own} goes on")).count(), 1);
     // Nothing is in the way of another try.
     home.write("next.fault", "");
     assert_eq!(upgrade(&home, &home.path("next")).code, Some(0));

@@ -113,6 +113,7 @@ enum Command {
     Drain(WorkerId),
     End(WorkerId),
     Forget(String),
+    Leave(oneshot::Sender<()>),
     Tell(WorkerId, &'static [u8]),
     Send { app: String, slot: Option<u32>, line: Vec<u8>, reply: oneshot::Sender<u32> },
 }
@@ -214,6 +215,14 @@ impl Channel {
     /// An app is gone.
     pub(crate) fn forget(&self, app: &str) {
         self.send(Command::Forget(app.to_owned()));
+    }
+
+    /// Leaves the channels to the next master, with what waits in them.
+    pub(crate) async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        self.send(Command::Leave(done));
+        // The thread has ended before, or it has left.
+        let _ = left.await;
     }
 
     /// Asks a worker to end, by a message.

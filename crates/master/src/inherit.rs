@@ -180,7 +180,7 @@ impl Table {
         let Entry { key, record, mut fds } = entry;
         if apps.memories.take(&key, &record, &mut fds)? {
             // It is looked at when the whole table is there.
-        } else if key == LOCK_KEY || key == records::FORMER {
+        } else if [LOCK_KEY, records::FORMER, records::UPGRADED].contains(&key.as_str()) {
             // The mirror holds it.
         } else if key == records::APPLY {
             apps.new = Some(records::load(only(fds)?)?);

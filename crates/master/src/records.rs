@@ -3,6 +3,7 @@
 //! | key | record | fds |
 //! | --- | --- | --- |
 //! | `apply` | empty | the JSON of the apps that `run` was given |
+//! | `upgraded` | the number of the last upgrade whose end was told | |
 //! | `former` | empty | the binary of the version before, while an upgrade is under way |
 //! | `lock` | empty | the daemon's lock, put there by the keeper |
 //! | `daemon` | the settings of the daemon itself | |
@@ -43,6 +44,8 @@ use crate::memory::ExitText;
 
 /// The binary of the version before, while an upgrade is under way.
 pub(crate) const FORMER: &str = "former";
+/// The last upgrade whose end was told.
+pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const APPLY: &str = "apply";
 pub(crate) const DAEMON: &str = "daemon";
 pub(crate) const IDS: &str = "ids";

@@ -140,7 +140,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     if let Some(now) = resumed {
         end(&mut master, &mut ending, now);
     }
-    master.tell_of_upgrade();
+    master.hear_of_past_upgrade();
     master.forget_former();
     tracing::info!("version {} serves at {}", RELEASE, socket.display());
 
@@ -249,6 +249,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 async fn make_room(master: Master, echo: Option<Echo>) {
     tracing::info!("making room for another master");
     master.store.finish().await;
+    master.channel.leave().await;
     let _ = tokio::time::timeout(LAST_OUTPUT, master.output.leave()).await;
     master.output.end();
     if let Some(echo) = echo {

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::checks::Running;
 use crate::control::to_json;
 use crate::master::Master;
-use crate::records::FORMER;
+use crate::records::{self, FORMER, UPGRADED};
 use crate::registry::refuse;
 use crate::succession::own_binary;
 use crate::words;
@@ -250,7 +250,7 @@ impl Master {
 
     /// Nobody is left who could say more of an upgrade that is under way. Returns
     /// what the next keeper is to tell masters of it, if that one `is_ours` to
-    /// start: it is of the version before.
+    /// start: it is of the version before, and its master tells of it.
     pub(crate) fn hear_of_lost_keeper(&mut self, is_ours: bool) -> Option<keeper::Upgrade> {
         let is_late = self.upgrade.settling.is_some_and(|settling| settling.is_late);
         let last = self.upgrade.last.as_mut().filter(|last| !last.stage.is_over())?;
@@ -269,7 +269,9 @@ impl Master {
             stage: keeper::UpgradeStage::RolledBack,
             cause: cause.to_owned(),
         });
-        self.tell_of_upgrade();
+        if news.is_none() {
+            self.tell_of_upgrade();
+        }
         news
     }
 
@@ -285,6 +287,19 @@ impl Master {
         if let Some(last) = &mut self.upgrade.last {
             last.stage = UpgradeStage::RolledBack;
             last.cause = Some(cause);
+            self.tell_of_upgrade();
+        }
+    }
+
+    /// Tells of the upgrade that the keeper has named to this master, as to every
+    /// one; of its end only if no other master has.
+    pub(crate) fn hear_of_past_upgrade(&self) {
+        let told = {
+            let held = self.link.mirror().lock();
+            held.table.get(UPGRADED).and_then(|entry| records::read(&entry.record).ok())
+        };
+        let is_told = |last: &Upgrade| last.stage.is_over() && told == Some(last.id);
+        if !self.upgrade.last.as_ref().is_some_and(is_told) {
             self.tell_of_upgrade();
         }
     }
@@ -308,6 +323,9 @@ impl Master {
             tracing::info!("{detail}");
         }
         self.events.tell(|| Happening::Daemon { detail });
+        if last.stage.is_over() {
+            self.link.put(UPGRADED, &to_json(&last.id), &[]);
+        }
     }
 }
 

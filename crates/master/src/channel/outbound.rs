@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, fstat, memfd_create, sendfile, tell};
 use rustix::io::Errno;
@@ -112,6 +113,34 @@ impl Outbound {
         self.bytes += line.len();
         self.pieces.push_back(Piece::Long(line.to_vec()));
         Progress::default()
+    }
+
+    /// Puts all that waits where a next master goes on with it: behind the long
+    /// line that is leaving, or in a file in its place, which `hold` lets the keeper
+    /// hold. `tells` says whether the worker is told of losses.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it, or no descriptor: then it is lost.
+    pub(super) fn leave(&mut self, tells: bool, hold: impl FnOnce(BorrowedFd<'_>)) -> io::Result<()> {
+        let mut text = Vec::with_capacity(self.bytes);
+        for piece in self.pieces.drain(..) {
+            let (Piece::Lines(lines) | Piece::Long(lines)) = piece;
+            text.extend_from_slice(&lines);
+        }
+        if tells && self.lost > 0 {
+            text.extend_from_slice(&Tell::Lost { lost: self.lost as u64 }.line());
+        }
+        match &self.leaving {
+            _ if text.is_empty() => {}
+            // Where it is read from is not where it is written.
+            Some(line) => {
+                let end = fstat(&line.file)?.st_size.unsigned_abs();
+                File::from(line.file.try_clone()?).write_all_at(&text, end)?;
+            }
+            None => hold(in_memory(&text)?.as_fd()),
+        }
+        Ok(())
     }
 
     /// Sends one of the pieces that wait. `tells` says whether the worker is

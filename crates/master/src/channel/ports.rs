@@ -104,6 +104,19 @@ impl Ports {
         watch(poller, worker, port);
     }
 
+    /// Leaves what waits for all of them to the next master.
+    pub(super) fn leave(&mut self) {
+        let Self { keeper, all, .. } = self;
+        for (worker, port) in all {
+            let hold = |line: BorrowedFd<'_>| {
+                keeper.put(&records::line_key(*worker), &[], &[(FdRole::Hold, line)]);
+            };
+            if let Err(error) = port.outbound.leave(port.speaks, hold) {
+                tracing::warn!("messages that wait for worker {} are lost: {error}", worker.0);
+            }
+        }
+    }
+
     /// Closes a worker's socket, and lets the keeper forget what belongs to it.
     pub(super) fn remove(&mut self, worker: WorkerId) {
         let Some(port) = self.all.remove(&worker) else { return };

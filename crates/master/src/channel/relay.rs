@@ -121,18 +121,22 @@ impl Relay {
         }
     }
 
-    /// Does what the master says. Returns whether it is still there.
+    /// Does what the master says. Returns whether there is more to come.
     fn obey_all(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    if !self.obey(command) {
+                        return false;
+                    }
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Join(joining) => self.join(joining),
             Command::Begin => self.begin(),
@@ -153,7 +157,13 @@ impl Relay {
                 // Nobody may wait for the answer any more.
                 let _ = reply.send(self.hub.send(&app, slot, &line, &mut self.ports));
             }
+            Command::Leave(done) => {
+                self.ports.leave();
+                let _ = done.send(());
+                return false;
+            }
         }
+        true
     }
 
     fn join(&mut self, joining: Joining) {

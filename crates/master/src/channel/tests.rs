@@ -1,7 +1,7 @@
 //! Streams and members at random: in order, at most once, whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -291,6 +291,41 @@ fn a_long_line_outlives_its_master() {
     }
     got.extend(drain(&theirs));
     assert_eq!(got, line.as_bytes());
+}
+
+/// A master that leaves takes nothing with it, whatever waits and whatever is
+/// leaving.
+#[test]
+fn what_waits_outlives_a_master_that_leaves() {
+    for long_first in [false, true] {
+        let (ours, theirs) = stream_pair().unwrap();
+        supervisor_sys::socket::set_nonblocking(&ours, true).unwrap();
+        let long = format!("{}\n", "y".repeat(1 << 20));
+        let short: Vec<String> = (0..9).map(|n| format!("{n} {}\n", "x".repeat(9_000))).collect();
+        let all: Vec<&str> = match long_first {
+            true => std::iter::once(&*long).chain(short.iter().map(|line| &**line)).collect(),
+            false => short.iter().map(|line| &**line).chain([&*long]).collect(),
+        };
+        let (mut outbound, mut held) = (Outbound::default(), None);
+        let copy = |line: BorrowedFd<'_>| line.try_clone_to_owned().unwrap();
+        // Each has hardly begun when it makes room for the next.
+        for line in all.iter().cycle().take(3 * all.len()) {
+            outbound.push(ours.as_fd(), line.as_bytes(), 16 << 20);
+            outbound.send_next(ours.as_fd(), false, |line| held = line.map(copy));
+            outbound.leave(false, |line| held = Some(copy(line))).unwrap();
+            outbound = Outbound::default();
+            if let Some(held) = &held {
+                outbound.go_on(held.try_clone().unwrap()).unwrap();
+            }
+        }
+        let mut got = Vec::new();
+        while !outbound.is_empty() {
+            got.extend(drain(&theirs));
+            while outbound.send_next(ours.as_fd(), false, |_| {}).is_some() {}
+        }
+        got.extend(drain(&theirs));
+        assert!(got == all.concat().repeat(3).as_bytes(), "{} bytes", got.len());
+    }
 }
 
 #[test]
