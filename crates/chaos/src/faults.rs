@@ -196,9 +196,10 @@ fn hang_worker(world: &World, rng: &mut Rng) -> Result<()> {
 
 fn kill_master(world: &World) -> Result<()> {
     let Ok((_, master)) = daemon(world) else { return Ok(()) };
+    let Ok(process) = Process::open(master) else { return Ok(()) };
     let trouble = world.story.trouble(Trouble::Master, None);
     world.story.tell(format_args!("the master {master} is killed"));
-    Process::open(master)?.signal(Signal::KILL);
+    process.signal(Signal::KILL);
     let next = until_answered(world, Some(master));
     world.story.over(trouble);
     world.story.tell(format_args!("the next master is {}", next?));
@@ -208,7 +209,7 @@ fn kill_master(world: &World) -> Result<()> {
 fn hang_master(world: &World, rng: &mut Rng) -> Result<()> {
     let Ok((_, master)) = daemon(world) else { return Ok(()) };
     let pause = Duration::from_millis(if rng.u32(0..4) == 0 { 12_000 } else { rng.u64(50..3_000) });
-    let process = Process::open(master)?;
+    let Ok(process) = Process::open(master) else { return Ok(()) };
     let trouble = world.story.trouble(Trouble::Master, None);
     world.story.tell(format_args!("the master {master} stands still for {pause:?}"));
     process.signal(Signal::STOP);
@@ -235,9 +236,10 @@ fn until_answered(world: &World, other_than: Option<Number>) -> Result<Number> {
 /// Its master becomes the keeper, and starts another one.
 fn kill_keeper(world: &World) -> Result<()> {
     let Ok((keeper, master)) = daemon(world) else { return Ok(()) };
+    let Ok(process) = Process::open(keeper) else { return Ok(()) };
     let trouble = world.story.trouble(Trouble::KeeperDeath, None);
     world.story.tell(format_args!("the keeper {keeper} is killed, the master is {master}"));
-    Process::open(keeper)?.signal(Signal::KILL);
+    process.signal(Signal::KILL);
     let next = until_answered(world, Some(master));
     world.story.over(trouble);
     world.story.tell(format_args!("the next master is {}", next?));
@@ -247,7 +249,7 @@ fn kill_keeper(world: &World) -> Result<()> {
 fn hang_keeper(world: &World, rng: &mut Rng) -> Result<()> {
     let Ok((keeper, _)) = daemon(world) else { return Ok(()) };
     let pause = Duration::from_millis(rng.u64(50..3_000));
-    let process = Process::open(keeper)?;
+    let Ok(process) = Process::open(keeper) else { return Ok(()) };
     let trouble = world.story.trouble(Trouble::Keeper, None);
     world.story.tell(format_args!("the keeper stands still for {pause:?}"));
     process.signal(Signal::STOP);

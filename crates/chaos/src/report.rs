@@ -31,7 +31,7 @@ pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
         "answered",
         "lost with its worker",
         "nobody serves",
-        "no descriptors",
+        "no replacement",
         "unexplained",
         "slowest ms"
     );

@@ -6,7 +6,7 @@ use alloc::collections::BTreeSet;
 use crate::action::{Action, Failure, Notice, Outcome, Step};
 use crate::app::{App, Turn};
 use crate::backoff;
-use crate::id::{Generation, SlotId, WorkerId};
+use crate::id::{Generation, SeatId, SlotId, WorkerId};
 use crate::operation::{Operation, Returning};
 use crate::policy::Version;
 use crate::slot::{Cause, Ending, Slot, Stage, Worker};
@@ -55,12 +55,19 @@ impl App {
         turn.actions.push(Action::Announce(Notice::Switched(place, successor.id)));
         slot.generation = successor.version.generation;
         slot.restarts += u64::from(matches!(cause, Cause::Memory { .. }));
+        let (side, left) = (slot.side, slot.worker.is_none() && slot.open.is(slot.side));
+        let version = successor.version.clone();
         slot.retired = slot.worker.replace(successor);
-        slot.side = slot.side.other();
+        slot.side = side.other();
         slot.streak = 0;
         self.vain.0 = 0;
         if let Some(retired) = &mut slot.retired {
             retired.end(place, Some(cause), true, turn);
+        } else if left && version.policy.listens {
+            // Somebody may wait for one of the settings before that did not come.
+            let relieves = Some(turn.now + version.policy.drain_timeout);
+            let relieving = turn.spawn(SeatId { slot: place, side }, version);
+            slot.retired = Some(Worker { relieves, ..relieving });
         }
     }
 

@@ -15,7 +15,8 @@
 //! its own ([`Side`]), unless the retired one hangs: then whoever comes next sits
 //! on the same sockets, to answer its queue. One that ends unasked while it is
 //! drained is *relieved*: another takes its place in the same seat, is drained as
-//! soon as it runs, and ends.
+//! soon as it runs, and ends. So is one that ended before its successor took over
+//! and did not come back, by one of the successor's settings.
 
 use alloc::string::String;
 use core::time::Duration;

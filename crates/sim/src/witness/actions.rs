@@ -1,5 +1,7 @@
 //! What the supervisor does.
 
+use std::rc::Rc;
+
 use supervisor_core::{
     Action, AppId, Cause, Ending, Generation, Next, Notice, OperationId, Outcome, ReadyWhen, SeatId, SlotId,
     Step, Timestamp, WorkerId,
@@ -207,8 +209,13 @@ impl Witness {
     }
 
     fn note_switch(&mut self, now: Timestamp, slot: SlotId, worker: WorkerId) {
-        let Some(generation) = self.lives.get(&worker).map(|life| life.generation) else { return };
+        let Some(life) = self.lives.get(&worker) else { return };
+        let (generation, policy) = (life.generation, Rc::clone(&life.policy));
         let Some(place) = self.place_mut(slot) else { return };
+        // Nobody of the settings before has come to answer its queue.
+        let left = place.worker.is_none() && place.open.contains(&place.side) && policy.listens;
+        let (role, side, until) = (Role::Retired, place.side, now + policy.drain_timeout);
+        place.relief = left.then_some(Relief { role, side, generation, until });
         place.retired = place.worker.replace(worker);
         place.successor = None;
         place.queue_of = Some(generation);
