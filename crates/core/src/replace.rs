@@ -22,6 +22,7 @@ impl App {
             let slot = self.slots.get(index as usize)?;
             let begun = match &operation.steps {
                 Some(steps) => steps.introduced.contains(&index),
+                None if operation.waiting.contains(&index) => false,
                 None => operation.ready.contains(&index) || slot.generation == self.version.generation,
             };
             (!begun || slot.replace.is_some()).then_some(&before.version)
