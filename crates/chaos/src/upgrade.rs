@@ -12,16 +12,16 @@ use crate::faults::daemon;
 use crate::processes::Process;
 use crate::story::{Trouble, now};
 
-/// How a version can be broken, and what its upgrade exits with.
-const FAILURES: [(&str, i32); 7] = [
-    ("identify exit", 6),
-    ("restore panic", 6),
-    ("rehearsal hang", 6),
-    ("master exit", 6),
-    ("master hang", 6),
-    ("serving exit", 6),
-    // The master takes its place, which is of the new version by then.
-    ("keeper exit", 0),
+/// How a version can be broken.
+const FAILURES: [&str; 8] = [
+    "identify exit",
+    "restore panic",
+    "rehearsal hang",
+    "master exit",
+    "master hang",
+    "serving exit",
+    "keeper exit",
+    "keeper hang",
 ];
 /// How long one that its command has lost sight of may take: all its stages, and a master that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,9 +31,9 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
     let home = &world.home;
     let failure = if rng.u32(0..3) == 0 { FAILURES.get(rng.usize(0..FAILURES.len())) } else { None };
     let (binary, wanted) = match failure {
-        Some((fault, wanted)) => {
+        Some(fault) => {
             fs::write(home.path("bin/broken.fault"), fault)?;
-            (home.path("bin/broken"), *wanted)
+            (home.path("bin/broken"), 6)
         }
         None => (if rng.bool() { home.next() } else { home.supervisor() }, 0),
     };
@@ -41,7 +41,7 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
     // One that breaks takes with it what it had read. Another one loses nothing.
     let trouble = failure.map(|_| world.story.trouble(Trouble::Master, None));
     let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let what = failure.map_or(name.clone(), |(fault, _)| fault.to_string());
+    let what = failure.map_or(name.clone(), |fault| (*fault).to_owned());
     world.story.tell(format_args!("`upgrade` from {before} to {what} …"));
     let begin = now();
     let output = home.run(&["upgrade", "--binary", &binary.display().to_string()])?;
