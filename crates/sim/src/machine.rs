@@ -1,6 +1,6 @@
 //! The fake machine: processes that misbehave, and news of them that is late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,8 +15,9 @@ pub(crate) struct Machine {
     /// Faults happen.
     pub(crate) chaotic: bool,
     living: BTreeMap<WorkerId, Process>,
-    /// Workers that were ordered so far: the last one.
-    begun: WorkerId,
+    /// Workers that were begun so far. Orders that are repeated come slot by slot,
+    /// and not in the order in which they were given.
+    begun: BTreeSet<WorkerId>,
     agenda: Agenda<Happening>,
     /// Lives of each app so far: what a life is like depends on the app and on
     /// its number alone, so that a run without another app tells the same.
@@ -56,7 +57,7 @@ impl Machine {
             seed,
             chaotic: true,
             living: BTreeMap::new(),
-            begun: WorkerId(0),
+            begun: BTreeSet::new(),
             agenda: Agenda::new(),
             lives: BTreeMap::new(),
             rng: Rng::with_seed(seed ^ 0x6d61_6368_696e_6500),
@@ -124,7 +125,7 @@ impl Machine {
     /// came: what was begun is known by what it left behind.
     pub(crate) fn perform_again(&mut self, now: Timestamp, action: &Action) {
         if let Action::Spawn { worker, .. } = action
-            && *worker <= self.begun
+            && self.begun.contains(worker)
         {
             return;
         }
@@ -135,7 +136,7 @@ impl Machine {
     pub(crate) fn perform(&mut self, now: Timestamp, action: &Action) {
         match action {
             Action::Spawn { worker, seat, generation } => {
-                self.begun = *worker;
+                self.begun.insert(*worker);
                 self.spawn(now, *worker, seat.slot.app, *generation);
             }
             Action::Drain(worker) => self.drain(now, *worker),
