@@ -227,10 +227,13 @@ impl App {
             if awaited || slot.worker.as_ref().is_some_and(|worker| worker.version.generation != generation) {
                 operation.waiting.insert(index);
             } else {
+                if careful && slot.worker.is_none() {
+                    operation.fresh.insert(index);
+                }
                 operation.ready.insert(index);
             }
         }
-        operation.stable = !operation.waiting.is_empty();
+        operation.stable = !operation.waiting.is_empty() || !operation.fresh.is_empty();
     }
 
     /// Lets all slots wait for their turn, if the app is reloaded in steps.

@@ -159,7 +159,8 @@ pub struct Awaited {
     pub turn: bool,
     /// That it is empty.
     pub gone: bool,
-    /// It has, or is to have, a new worker, in a reload in steps.
+    /// It has, or is to have, a new worker: in a reload in steps; in another one,
+    /// where there was nobody to start it beside.
     pub introduced: bool,
     /// That one gets connections.
     pub admitted: bool,
@@ -274,7 +275,7 @@ impl Awaited {
             ready: operation.ready.contains(&index),
             turn: operation.waiting.contains(&index),
             gone: operation.gone.contains(&index),
-            introduced: steps.is_some_and(|steps| steps.introduced.contains(&index)),
+            introduced: steps.map_or(&operation.fresh, |steps| &steps.introduced).contains(&index),
             admitted: steps.is_some_and(|steps| steps.admitted.contains(&index)),
         }
     }
@@ -336,8 +337,10 @@ impl OperationMemo {
         let steps = |memo| {
             Steps::restored(memo, among(|awaited| awaited.introduced), among(|awaited| awaited.admitted))
         };
+        let fresh = if self.steps.is_none() { among(|awaited| awaited.introduced) } else { BTreeSet::new() };
         Operation {
             id: self.id,
+            fresh,
             ready: among(|awaited| awaited.ready),
             stable: self.stable,
             gone: among(|awaited| awaited.gone),

@@ -22,6 +22,9 @@ pub(crate) struct Operation {
     /// `at_once`.
     pub(crate) waiting: BTreeSet<u32>,
     pub(crate) at_once: usize,
+    /// Slots that had nobody to start beside: their new worker gets connections
+    /// when it has proved the new settings.
+    pub(crate) fresh: BTreeSet<u32>,
     /// Whether the new worker starts beside the old one.
     pub(crate) beside: bool,
     /// The number of slots that the app shrinks to when the rest is done.
@@ -62,6 +65,7 @@ impl Operation {
             gone: BTreeSet::new(),
             waiting: BTreeSet::new(),
             at_once: 1,
+            fresh: BTreeSet::new(),
             beside: false,
             shrink: None,
             before: None,

@@ -77,6 +77,7 @@ impl App {
     pub(crate) fn roll(&mut self, now: Timestamp) {
         let Some(mut operation) = self.operation.take() else { return };
         let (slots, stable, together) = (&self.slots, operation.stable, operation.steps.is_some());
+        operation.fresh.retain(|index| slots.get(*index as usize).is_some_and(|slot| !slot.is_stable()));
         operation.ready.retain(|index| {
             let is_so =
                 |slot: &Slot| if stable { slot.is_stable() && slot.is_settled() } else { slot.is_ready() };
@@ -111,6 +112,9 @@ impl App {
                 slot.replace = Some(Cause::Asked);
             } else {
                 slot.recycle = slot.worker.is_some().then_some(Cause::Asked);
+                if operation.before.is_some() && operation.beside && !together {
+                    operation.fresh.insert(index);
+                }
             }
             operation.ready.insert(index);
         }
@@ -178,6 +182,7 @@ impl App {
         operation.stable = true;
         operation.ready.clear();
         operation.waiting.clear();
+        operation.fresh.clear();
         operation.gone.clear();
         operation.shrink = None;
         self.version = before.version;

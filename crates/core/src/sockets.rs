@@ -59,16 +59,20 @@ impl App {
         let wanted: Vec<u32> = self.indexes().filter(|index| self.wants(*index, turn)).collect();
         let slot = |index: u32| &self.slots[index as usize];
         let own = |index: u32| (self.seat(index, slot(index).side), 1);
-        let steps = self.operation.as_ref().and_then(|operation| operation.steps.as_ref());
+        let operation = self.operation.as_ref();
+        let steps = operation.and_then(|operation| operation.steps.as_ref());
+        let is_fresh = |index: &u32| operation.is_some_and(|operation| operation.fresh.contains(index));
+        let serves = |index: &u32| slot(*index).is_ready() && !is_fresh(index);
         let seats: Vec<_> = match steps {
             Some(steps) => self.shared_seats(steps, &wanted),
-            None => wanted.iter().copied().filter(|index| slot(*index).is_ready()).map(own).collect(),
+            None => wanted.iter().copied().filter(serves).map(own).collect(),
         };
         if !seats.is_empty() {
             return seats;
         }
         let open = |index: &u32| slot(*index).open.is(slot(*index).side);
-        let withheld = |index: &u32| steps.is_some_and(|steps| steps.withholds(*index, slot(*index)));
+        let withheld =
+            |index: &u32| is_fresh(index) || steps.is_some_and(|steps| steps.withholds(*index, slot(*index)));
         wanted.into_iter().filter(open).filter(|index| !withheld(index)).map(own).collect()
     }
 

@@ -66,6 +66,9 @@ pub(crate) struct OperationBook {
     pub(crate) steps: Option<StepsBook>,
     /// The slots whose workers have taken over together.
     pub(crate) switched: BTreeSet<u32>,
+    /// Slots that had nobody to start beside: their worker is to prove itself before
+    /// it gets connections.
+    pub(crate) fresh: BTreeSet<u32>,
 }
 
 /// A reload in steps.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use supervisor_core::{AppId, SeatId, SlotId};
 
 use super::{Check, hold};
-use crate::book::{AppBook, Place, Rest, Wish};
+use crate::book::{AppBook, OperationBook, Place, Rest, Wish};
 use crate::life::Life;
 use crate::witness::Witness;
 
@@ -75,6 +75,14 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     let withheld = |life: &Life| {
         book.steps().is_some() && life.generation == book.generation && !book.admits(life.seat.slot.index)
     };
+    // One that a reload starts beside nobody has to prove itself, too.
+    let fresh = |slot: SlotId| {
+        let operation = book.operation.as_ref().filter(|operation| operation.reverted.is_none());
+        let is_named = |operation: &OperationBook| {
+            operation.fresh.contains(&slot.index) && !book.has_proved(slot.index, operation)
+        };
+        operation.is_some_and(is_named)
+    };
     // One that the reload has added gets nothing before it is admitted.
     let waits = |slot: SlotId| {
         let introduced = book.steps().is_some_and(|steps| steps.introduced.contains(&slot.index));
@@ -82,7 +90,7 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     };
     let ready = |slot: SlotId| {
         let own = book.own(slot.index, &witness.lives);
-        own.is_some_and(|life| life.is_ready() && !withheld(life))
+        own.is_some_and(|life| life.is_ready() && !withheld(life)) && !fresh(slot)
     };
     let beside = |slot: SlotId, place: &Place| {
         let successor = place.successor.and_then(|worker| witness.lives.get(&worker));
@@ -97,7 +105,7 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     let somebody = slots().any(|(slot, place)| serves(slot) || beside(slot, place));
     let right = slots().all(|(slot, place)| match witness.wish(slot) {
         Wish::Yes if somebody => named(slot) == ready(slot),
-        Wish::Yes if waits(slot) => !named(slot),
+        Wish::Yes if waits(slot) || fresh(slot) => !named(slot),
         Wish::Yes if book.steps().is_some() => named(slot) <= place.open.contains(&place.side),
         Wish::Yes => named(slot) == place.open.contains(&place.side),
         Wish::Maybe => !somebody || named(slot) <= ready(slot),

@@ -176,10 +176,14 @@ impl Witness {
             place.worker = Some(worker);
             place.queue_of = Some(generation);
             place.wish = Wish::Yes;
-            let introduces =
-                |operation: &&mut OperationBook| operation.introduces(seat.slot.index, generation);
-            if let Some(operation) = book.operation.as_mut().filter(introduces) {
-                operation.touched.insert(seat.slot.index);
+            let (index, surges) = (seat.slot.index, book.surges());
+            if let Some(operation) = &mut book.operation
+                && operation.introduces(index, generation)
+            {
+                operation.touched.insert(index);
+                if surges && operation.steps.is_none() && operation.switched.is_empty() {
+                    operation.fresh.insert(index);
+                }
             }
         } else {
             place.successor = Some(worker);

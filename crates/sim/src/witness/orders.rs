@@ -57,6 +57,7 @@ impl Witness {
             aborted_by: None,
             steps: None,
             switched: BTreeSet::new(),
+            fresh: BTreeSet::new(),
         };
         let mut hurries = false;
         match order {
@@ -100,6 +101,12 @@ impl Witness {
                 let idle = |index: &u32| book.place(*index).is_some_and(|place| place.wish != Wish::Yes);
                 let idle: Vec<u32> = staying.iter().copied().filter(idle).collect();
                 operation.slots = book.want(now, &Slots::Only(staying));
+                if careful && operation.steps.is_none() {
+                    let is_empty = |index: &&u32| {
+                        operation.current.contains(index) && book.own(**index, lives).is_none()
+                    };
+                    operation.fresh = operation.slots.iter().filter(is_empty).copied().collect();
+                }
                 if let Some(steps) = &mut operation.steps {
                     let is_new = |index: &u32| {
                         book.own(*index, lives).is_some_and(|life| life.generation == *generation)
