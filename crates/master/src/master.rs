@@ -37,7 +37,7 @@ use crate::listeners::Listeners;
 use crate::lull::Lull;
 use crate::memory::Memory;
 use crate::operations::{Begun, Conclusion, Line, Operations};
-use crate::output::{NewStream, Output};
+use crate::output::{NewStream, Output, Source};
 use crate::own::Own;
 use crate::problems::Problems;
 use crate::queues::Queues;
@@ -540,14 +540,16 @@ impl Master {
         let access = settings.access()?;
         let name: Arc<str> = settings.app.name.as_str().into();
         let streams = pipes.into_iter().map(|(stream, pipe)| NewStream {
-            worker,
-            app: Arc::clone(&name),
-            slot,
+            source: Source {
+                worker,
+                app: Arc::clone(&name),
+                slot,
+                stream,
+                pipe,
+                paths: self.log_paths(settings, stream, slot).into_iter().map(Arc::from).collect(),
+            },
             pid: pid.as_raw_pid().unsigned_abs(),
             generation: settings.generation,
-            stream,
-            pipe,
-            paths: self.log_paths(settings, stream, slot),
             access: access.clone(),
             options: settings.app.logs.clone(),
             zone: settings.zone(),
