@@ -16,13 +16,14 @@ use supervisor_core::{
     Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Step,
     Supervisor, Timestamp, WorkerId,
 };
+use supervisor_keeper::Lull;
 use supervisor_protocol::control::{Change, Failure, Progress, Stream, WorkerState};
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
-use supervisor_sys::{Pid, fdpass, process, socket};
+use supervisor_sys::{Pid, fdpass, own, process, socket};
 
 use crate::automatic::Automatic;
 use crate::capture::Later;
@@ -34,7 +35,6 @@ use crate::events::Events;
 use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
-use crate::lull::Lull;
 use crate::memory::Memory;
 use crate::operations::{Begun, Conclusion, Line, Operations};
 use crate::output::{NewStream, Output, Source};
@@ -371,7 +371,7 @@ impl Master {
     ///
     /// In words: the stage that failed and the cause.
     fn spawn(&mut self, id: WorkerId, seat: SeatId, generation: Generation) -> Result<(), String> {
-        self.lull.note_start();
+        self.lull.note();
         let slot = seat.slot;
         let entry = self.registry.by_id(slot.app).ok_or("its app is gone")?;
         let settings = Rc::clone(entry.settings_of(generation.0));
@@ -937,7 +937,9 @@ impl Master {
     /// Says that the master is alive, and to a service manager how things are.
     pub(crate) fn beat(&mut self, ending: bool) {
         self.link.beat();
-        self.lull.beat();
+        if self.lull.beat() {
+            self.give_back();
+        }
         let advancing = self.is_busy() || self.core.next_deadline().is_some();
         let Some(service) = &mut self.service else { return };
         let mut facts = service::Facts { ending, advancing, ..service::Facts::default() };
@@ -948,6 +950,15 @@ impl Master {
         }
         let words = service.words(&facts);
         self.link.notify(words);
+    }
+
+    /// Gives back the memory that a storm of starts has taken.
+    fn give_back(&mut self) {
+        self.memory.condense(&self.registry, &self.link);
+        self.todo.shrink_to_fit();
+        self.news.shrink_to_fit();
+        own::drop_code();
+        own::trim_heap();
     }
 
     /// When the core wants to be woken.
