@@ -345,7 +345,7 @@ impl Keeper {
             ToKeeper::Beat => {
                 self.note_beat();
                 if std::mem::take(&mut self.is_settling) | self.lull.beat() {
-                    Self::settle_down();
+                    self.settle_down();
                 }
             }
             ToKeeper::Upgrade { label } => self.begin_upgrade(label, fds.next(), now),
@@ -365,7 +365,7 @@ impl Keeper {
                         self.news.add_note(FromKeeper::Lost { key: key.into(), bytes });
                     }
                 }
-                Self::settle_down();
+                self.settle_down();
             }
             ToKeeper::Notify { text } => {
                 if let Err(error) = self.service_manager.tell(&text) {
@@ -382,7 +382,8 @@ impl Keeper {
 
     /// From here on the loop needs little of what it took to get here: the
     /// command line alone is a third of the program.
-    fn settle_down() {
+    fn settle_down(&mut self) {
+        self.table.pack();
         own::drop_code();
         own::trim_heap();
     }
