@@ -3,6 +3,7 @@
 //! News of its workers is in `life`, replacing them in `replace` and `steps`,
 //! their sockets in `sockets` and the breaker in `breaker`.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -351,14 +352,16 @@ impl App {
             for worker in slot.workers_mut() {
                 worker.pass_time(place, turn);
             }
-            if let Some(Worker { stage: Stage::Ready { stable_at }, .. }) = &mut slot.worker
+            if let Some(worker) = &mut slot.worker
+                && let Stage::Ready { stable_at } = &mut worker.stage
                 && stable_at.is_some_and(|at| at <= turn.now)
             {
                 *stable_at = None;
                 slot.streak = 0;
                 proved = true;
             }
-            if let Some(Worker { stage: Stage::Ready { stable_at }, .. }) = &mut slot.successor
+            if let Some(worker) = &mut slot.successor
+                && let Stage::Ready { stable_at } = &mut worker.stage
                 && stable_at.is_some_and(|at| at <= turn.now)
             {
                 *stable_at = None;
@@ -417,12 +420,13 @@ impl App {
                 }
                 if matches!(slot.rest, Rest::Due(at) if at <= turn.now) {
                     slot.generation = current.generation;
-                    slot.worker = Some(turn.spawn(SeatId { slot: place, side: slot.side }, current));
+                    let seat = SeatId { slot: place, side: slot.side };
+                    slot.worker = Some(Box::new(turn.spawn(seat, current)));
                 }
             }
             if slot.replace.is_some() && slot.successor.is_none() && slot.retired.is_none() {
                 let seat = SeatId { slot: place, side: slot.side.other() };
-                slot.successor = Some(turn.spawn(seat, self.version.clone()));
+                slot.successor = Some(Box::new(turn.spawn(seat, self.version.clone())));
             }
         }
     }

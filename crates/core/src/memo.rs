@@ -11,6 +11,7 @@
 
 mod soundness;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -127,11 +128,11 @@ pub struct SlotMemo {
     /// Its worker is to be replaced by one beside it, and why.
     pub replace: Option<Cause>,
     /// Who is in it.
-    pub worker: Option<WorkerMemo>,
+    pub worker: Option<Box<WorkerMemo>>,
     /// Who is to take its place.
-    pub successor: Option<WorkerMemo>,
+    pub successor: Option<Box<WorkerMemo>>,
     /// Who was in it and has not ended yet.
-    pub retired: Option<WorkerMemo>,
+    pub retired: Option<Box<WorkerMemo>>,
     /// Where the worker's sockets are.
     pub side: Side,
     /// Whether the sockets of seat `A` and of seat `B` listen.
@@ -189,17 +190,18 @@ pub struct WorkerMemo {
 impl SlotMemo {
     /// Everybody in it: first the one that it is about, then the one beside.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerMemo> {
-        [&self.worker, &self.successor, &self.retired].into_iter().flatten()
+        [&self.worker, &self.successor, &self.retired].into_iter().flatten().map(|worker| &**worker)
     }
 
     fn of(slot: &Slot, index: u32, operation: Option<&Operation>) -> Self {
+        let memo = |worker: &Option<Box<Worker>>| worker.as_ref().map(|one| Box::new(WorkerMemo::of(one)));
         Self {
             wanted: slot.wanted,
             recycle: slot.recycle.clone(),
             replace: slot.replace.clone(),
-            worker: slot.worker.as_ref().map(WorkerMemo::of),
-            successor: slot.successor.as_ref().map(WorkerMemo::of),
-            retired: slot.retired.as_ref().map(WorkerMemo::of),
+            worker: memo(&slot.worker),
+            successor: memo(&slot.successor),
+            retired: memo(&slot.retired),
             side: slot.side,
             open: (slot.open.is(Side::A), slot.open.is(Side::B)),
             rest: slot.rest,
@@ -213,7 +215,7 @@ impl SlotMemo {
 
     /// Whether it is what there is to remember of a slot: without making that.
     fn is_of(&self, slot: &Slot, index: u32, operation: Option<&Operation>) -> bool {
-        let same = |memo: &Option<WorkerMemo>, worker: &Option<Worker>| match (memo, worker) {
+        let same = |memo: &Option<Box<WorkerMemo>>, worker: &Option<Box<Worker>>| match (memo, worker) {
             (Some(memo), Some(worker)) => memo.is_of(worker),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -235,16 +237,10 @@ impl SlotMemo {
     }
 
     fn restore(self, version: &impl Fn(Generation) -> Version) -> Slot {
-        let worker = |memo: Option<WorkerMemo>| {
-            memo.map(|WorkerMemo { id, side, generation, since, stage, hurry, relieves }| Worker {
-                id,
-                side,
-                version: version(generation),
-                since,
-                stage,
-                hurry,
-                relieves,
-            })
+        let worker = |memo: Option<Box<WorkerMemo>>| {
+            let WorkerMemo { id, side, generation, since, stage, hurry, relieves } = *memo?;
+            let version = version(generation);
+            Some(Box::new(Worker { id, side, version, since, stage, hurry, relieves }))
         };
         let mut open = Seats::default();
         (*open.of(Side::A), *open.of(Side::B)) = self.open;

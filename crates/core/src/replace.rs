@@ -9,7 +9,7 @@ use crate::backoff;
 use crate::id::{Generation, SeatId, SlotId, WorkerId};
 use crate::operation::{Operation, Returning};
 use crate::policy::Version;
-use crate::slot::{Cause, Ending, Slot, Stage, Worker};
+use crate::slot::{Cause, Ending, Slot, Stage};
 use crate::time::Timestamp;
 
 impl App {
@@ -237,8 +237,7 @@ impl App {
             }
             return;
         }
-        let current =
-            matches!(&slot.worker, Some(Worker { id: own, stage: Stage::Ready { .. }, .. }) if *own == id);
+        let current = slot.worker.as_ref().is_some_and(|worker| worker.id == id && worker.is_ready());
         if !current || !wanted || !quiet || patient {
             return;
         }

@@ -18,6 +18,7 @@
 //! soon as it runs, and ends. So is one that ended before its successor took over
 //! and did not come back, by one of the successor's settings.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
@@ -35,12 +36,12 @@ pub(crate) struct Slot {
     pub(crate) recycle: Option<Cause>,
     /// Its worker is to be replaced by one beside it, and why.
     pub(crate) replace: Option<Cause>,
-    /// Who is in it.
-    pub(crate) worker: Option<Worker>,
+    /// Who is in it. In boxes, as most slots have one of the three at most.
+    pub(crate) worker: Option<Box<Worker>>,
     /// Who is to take its place.
-    pub(crate) successor: Option<Worker>,
+    pub(crate) successor: Option<Box<Worker>>,
     /// Who was in it and has not ended yet.
-    pub(crate) retired: Option<Worker>,
+    pub(crate) retired: Option<Box<Worker>>,
     /// Where the worker's sockets are. The other seat is the successor's, or
     /// that of a retired one that it has replaced.
     pub(crate) side: Side,
@@ -233,12 +234,12 @@ impl Slot {
 
     /// Whether its worker may take connections and is to stay.
     pub(crate) fn is_ready(&self) -> bool {
-        self.recycle.is_none() && matches!(self.worker, Some(Worker { stage: Stage::Ready { .. }, .. }))
+        self.recycle.is_none() && self.worker.as_ref().is_some_and(|worker| worker.is_ready())
     }
 
     /// Whether its worker is ready, is to stay, and has proved itself.
     pub(crate) fn is_stable(&self) -> bool {
-        self.recycle.is_none() && self.worker.as_ref().is_some_and(Worker::is_stable)
+        self.recycle.is_none() && self.worker.as_ref().is_some_and(|worker| worker.is_stable())
     }
 
     /// Whether no replacement of its worker is under way.
@@ -258,16 +259,17 @@ impl Slot {
 
     /// The workers in it: first the one that it is about, then the one beside.
     pub(crate) fn workers(&self) -> impl Iterator<Item = &Worker> {
-        [&self.worker, &self.successor, &self.retired].into_iter().flatten()
+        [&self.worker, &self.successor, &self.retired].into_iter().flatten().map(|worker| &**worker)
     }
 
     pub(crate) fn workers_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
-        [&mut self.worker, &mut self.successor, &mut self.retired].into_iter().flatten()
+        let places = [&mut self.worker, &mut self.successor, &mut self.retired];
+        places.into_iter().flatten().map(|worker| &mut **worker)
     }
 
     /// Takes a worker that is gone out of it.
-    pub(crate) fn take(&mut self, id: WorkerId) -> Option<(Role, Worker)> {
-        let is = |worker: &mut Worker| worker.id == id;
+    pub(crate) fn take(&mut self, id: WorkerId) -> Option<(Role, Box<Worker>)> {
+        let is = |worker: &mut Box<Worker>| worker.id == id;
         if let Some(worker) = self.worker.take_if(is) {
             return Some((Role::Worker, worker));
         }
@@ -279,10 +281,11 @@ impl Slot {
 
     /// Puts a worker where another was.
     pub(crate) fn put(&mut self, role: Role, worker: Worker) {
+        let worker = Some(Box::new(worker));
         match role {
-            Role::Worker => self.worker = Some(worker),
-            Role::Successor => self.successor = Some(worker),
-            Role::Retired => self.retired = Some(worker),
+            Role::Worker => self.worker = worker,
+            Role::Successor => self.successor = worker,
+            Role::Retired => self.retired = worker,
         }
     }
 }

@@ -157,7 +157,7 @@ impl SlotSnapshot {
             worker: slot.worker.as_ref().map(|worker| worker.id),
             generation: slot.worker.as_ref().map_or(slot.generation, |worker| worker.version.generation),
             state,
-            since: slot.worker.as_ref().and_then(runs_since),
+            since: slot.worker.as_deref().and_then(runs_since),
             restarts: slot.restarts,
             next_start,
             last_ending: slot.last_ending.clone(),

@@ -219,8 +219,8 @@ impl Worker {
 fn is_proved(slot: &Slot, generation: Generation) -> bool {
     let is_new = |worker: &Worker| worker.is_stable() && worker.version.generation == generation;
     match slot.replace {
-        Some(_) => slot.successor.as_ref().is_some_and(is_new),
-        None => slot.recycle.is_none() && slot.worker.as_ref().is_some_and(is_new),
+        Some(_) => slot.successor.as_deref().is_some_and(is_new),
+        None => slot.recycle.is_none() && slot.worker.as_deref().is_some_and(is_new),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::drain::Drain;
 use crate::ending::Ending;
 use crate::error::system;
 use crate::log::say;
+use crate::lull::Lull;
 use crate::master::{self, Cradle, Master, SafeMode};
 use crate::news::News;
 use crate::notify::ServiceManager;
@@ -61,6 +62,7 @@ pub(crate) struct Keeper {
     begun: bool,
     drain: Drain,
     news: News,
+    lull: Lull,
     ending: Ending,
     upgrade: Option<Upgrade>,
     finish: Option<Finish>,
@@ -104,6 +106,7 @@ impl Keeper {
             begun,
             drain: Drain::new(now).map_err(system("opening /dev/null"))?,
             news: News::default(),
+            lull: Lull::default(),
             ending: Ending::default(),
             upgrade: None,
             finish: None,
@@ -326,6 +329,7 @@ impl Keeper {
     fn obey(&mut self, message: ToKeeper, fds: &mut std::vec::IntoIter<OwnedFd>, now: Instant) {
         match message {
             ToKeeper::Put { key, record, roles } => {
+                self.lull.note();
                 let fds = roles.into_iter().zip(fds).collect();
                 if !self.table.put(&key, Entry { record: record.into(), fds }) {
                     let (entries, fds) = self.table.size();
@@ -333,12 +337,15 @@ impl Keeper {
                     self.news.add_note(FromKeeper::Refused { key });
                 }
             }
-            ToKeeper::Delete { key } => self.table.delete(&key),
+            ToKeeper::Delete { key } => {
+                self.lull.note();
+                self.table.delete(&key);
+            }
             ToKeeper::Together(_) => {}
             ToKeeper::Beat => {
                 self.note_beat();
-                if std::mem::take(&mut self.is_settling) {
-                    Self::settle_down();
+                if std::mem::take(&mut self.is_settling) | self.lull.beat() {
+                    self.settle_down();
                 }
             }
             ToKeeper::Upgrade { label } => self.begin_upgrade(label, fds.next(), now),
@@ -358,7 +365,7 @@ impl Keeper {
                         self.news.add_note(FromKeeper::Lost { key: key.into(), bytes });
                     }
                 }
-                Self::settle_down();
+                self.settle_down();
             }
             ToKeeper::Notify { text } => {
                 if let Err(error) = self.service_manager.tell(&text) {
@@ -375,7 +382,8 @@ impl Keeper {
 
     /// From here on the loop needs little of what it took to get here: the
     /// command line alone is a third of the program.
-    fn settle_down() {
+    fn settle_down(&mut self) {
+        self.table.pack();
         own::drop_code();
         own::trim_heap();
     }

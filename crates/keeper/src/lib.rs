@@ -43,6 +43,7 @@ mod error;
 pub mod handover;
 mod keeper;
 mod log;
+mod lull;
 mod master;
 mod news;
 mod notify;
@@ -58,6 +59,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use lull::Lull;
 pub use start::run;
 pub use state::{Saved, State, StateError, check, restore, save};
 pub use table::{Entry, Table};

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::os::fd::OwnedFd;
 
 use supervisor_protocol::keeper::{FdRole, MAX_ENTRIES};
+use supervisor_sys::own;
 
 use crate::state::Section;
 
@@ -108,6 +109,29 @@ impl Table {
         self.entries.iter().map(|(key, entry)| (&**key, entry)).flat_map(of_entry)
     }
 
+    /// Puts the entries side by side in memory. Between them are holes, of entries
+    /// that are gone, in pages that cannot be given back for the sake of the others.
+    pub(crate) fn pack(&mut self) {
+        let (mut keys, mut records, mut fds) = (String::new(), Vec::new(), Vec::new());
+        let mut lengths = Vec::new();
+        for (key, entry) in std::mem::take(&mut self.entries) {
+            lengths.push((key.len(), entry.record.len(), entry.fds.len()));
+            keys.push_str(&key);
+            records.extend(entry.record);
+            fds.extend(entry.fds);
+        }
+        // What is free becomes whole.
+        own::trim_heap();
+        let (mut keys, mut records, mut fds) = (&*keys, &*records, fds.into_iter());
+        let entries = lengths.into_iter().map(|(key, record, count)| {
+            let (key, later_keys) = keys.split_at(key);
+            let (record, later_records) = records.split_at(record);
+            (keys, records) = (later_keys, later_records);
+            (key.into(), Entry { record: record.into(), fds: fds.by_ref().take(count).collect() })
+        });
+        self.entries = entries.collect();
+    }
+
     /// How many entries there are, and how many descriptors in them.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
@@ -154,6 +178,23 @@ mod tests {
         assert_eq!(table.with_role(FdRole::Drain).count(), 0);
         assert_eq!(&*table.after(None).unwrap().1.record, b"2");
         assert_eq!(table.size(), (1, 0));
+    }
+
+    #[test]
+    fn packing_changes_nothing() {
+        use FdRole::{Drain, Hold, Process};
+        let mut table = Table::new(9);
+        table.put("a", entry(b"one", &[Hold, Drain]));
+        table.put("b", entry(b"", &[]));
+        table.put("c", entry("drei äü".as_bytes(), &[Process]));
+        table.delete("b");
+        table.put("ä", entry(b"", &[Drain]));
+        // It has keys, records, roles and the numbers of descriptors.
+        let before = format!("{table:?}");
+        table.pack();
+        assert_eq!(format!("{table:?}"), before);
+        assert!(table.put("a", entry(b"2", &[])));
+        assert_eq!(table.size(), (3, 2));
     }
 
     #[test]

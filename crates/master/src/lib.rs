@@ -36,7 +36,6 @@ mod ledger;
 mod link;
 mod listeners;
 mod log;
-mod lull;
 mod master;
 mod memory;
 mod mirror;

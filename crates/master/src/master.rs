@@ -16,13 +16,14 @@ use supervisor_core::{
     Action, AppId, Event, Generation, Notice, OperationId, Order, Outcome, SeatId, SlotId, Slots, Step,
     Supervisor, Timestamp, WorkerId,
 };
+use supervisor_keeper::Lull;
 use supervisor_protocol::control::{Change, Failure, Progress, Stream, WorkerState};
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::limits::Limit;
 use supervisor_sys::poll::Poller;
 use supervisor_sys::spawn::{Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
-use supervisor_sys::{Pid, fdpass, process, socket};
+use supervisor_sys::{Pid, fdpass, own, process, socket};
 
 use crate::automatic::Automatic;
 use crate::capture::Later;
@@ -34,10 +35,9 @@ use crate::events::Events;
 use crate::hangs::Hangs;
 use crate::link::Link;
 use crate::listeners::Listeners;
-use crate::lull::Lull;
 use crate::memory::Memory;
 use crate::operations::{Begun, Conclusion, Line, Operations};
-use crate::output::{NewStream, Output};
+use crate::output::{NewStream, Output, Source};
 use crate::own::Own;
 use crate::problems::Problems;
 use crate::queues::Queues;
@@ -371,7 +371,7 @@ impl Master {
     ///
     /// In words: the stage that failed and the cause.
     fn spawn(&mut self, id: WorkerId, seat: SeatId, generation: Generation) -> Result<(), String> {
-        self.lull.note_start();
+        self.lull.note();
         let slot = seat.slot;
         let entry = self.registry.by_id(slot.app).ok_or("its app is gone")?;
         let settings = Rc::clone(entry.settings_of(generation.0));
@@ -540,14 +540,16 @@ impl Master {
         let access = settings.access()?;
         let name: Arc<str> = settings.app.name.as_str().into();
         let streams = pipes.into_iter().map(|(stream, pipe)| NewStream {
-            worker,
-            app: Arc::clone(&name),
-            slot,
+            source: Source {
+                worker,
+                app: Arc::clone(&name),
+                slot,
+                stream,
+                pipe,
+                paths: self.log_paths(settings, stream, slot).into_iter().map(Arc::from).collect(),
+            },
             pid: pid.as_raw_pid().unsigned_abs(),
             generation: settings.generation,
-            stream,
-            pipe,
-            paths: self.log_paths(settings, stream, slot),
             access: access.clone(),
             options: settings.app.logs.clone(),
             zone: settings.zone(),
@@ -935,7 +937,9 @@ impl Master {
     /// Says that the master is alive, and to a service manager how things are.
     pub(crate) fn beat(&mut self, ending: bool) {
         self.link.beat();
-        self.lull.beat();
+        if self.lull.beat() {
+            self.give_back();
+        }
         let advancing = self.is_busy() || self.core.next_deadline().is_some();
         let Some(service) = &mut self.service else { return };
         let mut facts = service::Facts { ending, advancing, ..service::Facts::default() };
@@ -946,6 +950,15 @@ impl Master {
         }
         let words = service.words(&facts);
         self.link.notify(words);
+    }
+
+    /// Gives back the memory that a storm of starts has taken.
+    fn give_back(&mut self) {
+        self.memory.condense(&self.registry, &self.link);
+        self.todo.shrink_to_fit();
+        self.news.shrink_to_fit();
+        own::drop_code();
+        own::trim_heap();
     }
 
     /// When the core wants to be woken.

@@ -126,6 +126,28 @@ impl Memory {
         }
     }
 
+    /// Makes a new account of each app of which many slots have changed, in place of
+    /// their records: those take the most memory of all that the keeper has, and as
+    /// much here.
+    pub(crate) fn condense(&mut self, registry: &Registry, link: &Link) {
+        for (id, known) in &self.apps {
+            let name = registry.name(*id);
+            let keys = (0..).zip(&known.slots).map(|(index, _)| records::slot_key(name, index));
+            let keys: Vec<String> = keys.filter(|key| link.mirror().holds(key)).collect();
+            if keys.len() <= FEW {
+                continue;
+            }
+            // Without it the records are as good.
+            let Ok(account) = account(self.number + 1, &known.app, &known.slots) else { continue };
+            link.begin();
+            if link.put_or_fail(&records::memo_key(name), &[], &[(FdRole::Hold, account.as_fd())]).is_ok() {
+                self.number += 1;
+                keys.iter().for_each(|key| link.delete(key));
+            }
+            link.commit();
+        }
+    }
+
     /// Forgets an app.
     pub(crate) fn forget(&mut self, id: AppId, name: &str, link: &Link) {
         let Some(known) = self.apps.remove(&id) else { return };
@@ -286,6 +308,16 @@ mod tests {
         fn handle(&mut self, seconds: u64, event: Event) -> usize {
             let _ = self.core.handle(Timestamp::new(Duration::from_secs(seconds)), event);
             self.memory.note(&mut self.core, &self.registry, &self.link);
+            self.receive()
+        }
+
+        /// Returns how many messages the keeper got.
+        fn condense(&mut self) -> usize {
+            self.memory.condense(&self.registry, &self.link);
+            self.receive()
+        }
+
+        fn receive(&mut self) -> usize {
             let before = self.messages.len();
             let mut buffer = [0; 8192];
             rustix::io::ioctl_fionbio(&self.keeper, true).unwrap();
@@ -297,10 +329,21 @@ mod tests {
 
         /// What another master finds after so many messages.
         fn remembered(&self, messages: usize) -> Vec<SlotMemo> {
-            let mut memories = Memories::default();
+            let mut held = BTreeMap::new();
             for (message, fds) in &self.messages[..messages] {
-                let ToKeeper::Put { key, record, .. } = message else { continue };
-                let mut fds = fds.iter().map(|fd| fd.try_clone().unwrap()).collect();
+                let mut fds = fds.iter();
+                let one = std::slice::from_ref(message);
+                for message in if let ToKeeper::Together(all) = message { all } else { one } {
+                    if let ToKeeper::Put { key, record, roles } = message {
+                        let fds = fds.by_ref().take(roles.len()).map(|fd| fd.try_clone().unwrap());
+                        held.insert(key, (record, fds.collect()));
+                    } else if let ToKeeper::Delete { key } = message {
+                        held.remove(key);
+                    }
+                }
+            }
+            let mut memories = Memories::default();
+            for (key, (record, mut fds)) in held {
                 assert!(memories.take(key, record, &mut fds).unwrap());
             }
             memories.of("web").unwrap().slots
@@ -341,5 +384,31 @@ mod tests {
         assert_eq!(bench.remembered(told + 2), bench.slots());
         // Nothing has changed.
         assert_eq!(bench.handle(9, Event::TimePassed), 0);
+    }
+
+    #[test]
+    fn records_of_many_slots_become_an_account() {
+        let mut bench = Bench::new();
+        let instances = u32::try_from(FEW).unwrap() + 4;
+        let order = Order::Declare {
+            generation: Generation(1),
+            policy: policy(),
+            instances,
+            start: supervisor_core::Slots::All,
+        };
+        let operation = supervisor_core::OperationId(1);
+        bench.handle(1, Event::Ordered { operation, app: APP, order });
+        for worker in 1..=u64::from(instances) {
+            assert_eq!(bench.handle(2, Event::WorkerSpawned(WorkerId(worker))), 1);
+            let few = worker <= FEW as u64;
+            let told = bench.condense();
+            // Either nothing, or the account and what it makes void, in one packet.
+            assert_eq!(told, usize::from(!few && worker == FEW as u64 + 1), "{worker}");
+            assert_eq!(bench.remembered(bench.messages.len()), bench.slots());
+        }
+        let held = |bench: &Bench| {
+            (0..instances).filter(|slot| bench.link.mirror().holds(&records::slot_key("web", *slot))).count()
+        };
+        assert_eq!(held(&bench), 3, "those since");
     }
 }

@@ -75,6 +75,11 @@ impl Mirror {
         Ok(())
     }
 
+    /// Whether there is an entry with this key.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.lock().table.get(key).is_some()
+    }
+
     /// Forgets an entry.
     pub(crate) fn delete(&self, key: &str) {
         let mut held = self.lock();

@@ -28,7 +28,7 @@ mod writer;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -79,19 +79,25 @@ pub(crate) struct InFile {
     pub(crate) lines: Option<Arc<[u64]>>,
 }
 
-/// One output stream of a new worker.
+/// A worker's output stream.
 #[derive(Debug)]
-pub(crate) struct NewStream {
+pub(crate) struct Source {
     pub(crate) worker: WorkerId,
     pub(crate) app: Arc<str>,
     pub(crate) slot: u32,
-    pub(crate) pid: u32,
-    pub(crate) generation: u64,
     pub(crate) stream: Stream,
     /// The read end; non-blocking.
     pub(crate) pipe: OwnedFd,
     /// The files that it goes to.
-    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) paths: Vec<Arc<Path>>,
+}
+
+/// One output stream of a new worker.
+#[derive(Debug)]
+pub(crate) struct NewStream {
+    pub(crate) source: Source,
+    pub(crate) pid: u32,
+    pub(crate) generation: u64,
     /// Whose rights to these files count.
     pub(crate) access: Access,
     pub(crate) options: LogOptions,

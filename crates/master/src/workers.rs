@@ -105,9 +105,10 @@ pub(crate) enum News {
 /// All living workers.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    alive: BTreeMap<WorkerId, Worker>,
+    /// In boxes: of the places of a tree that only grows half are empty.
+    alive: BTreeMap<WorkerId, Box<Worker>>,
     /// Those that ended by themselves and are not reaped yet.
-    dead: Vec<(WorkerId, Worker, Exit)>,
+    dead: Vec<(WorkerId, Box<Worker>, Exit)>,
     /// Those whose group or cgroup outlives them.
     lingering: Vec<WorkerId>,
     /// When these are looked at next.
@@ -308,11 +309,11 @@ impl Workers {
 
     /// A living worker, to note something of it.
     pub(crate) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
-        self.alive.get_mut(&id)
+        self.alive.get_mut(&id).map(|worker| &mut **worker)
     }
 
     pub(crate) fn get(&self, worker: WorkerId) -> Option<&Worker> {
-        self.alive.get(&worker)
+        self.alive.get(&worker).map(|worker| &**worker)
     }
 
     /// Who is to answer in each seat: of two with the same sockets the later one,
@@ -353,7 +354,7 @@ impl Workers {
             self.cgroups.remove(worker.cgroup);
             return Err(error);
         }
-        self.alive.insert(id, worker);
+        self.alive.insert(id, Box::new(worker));
         Ok(())
     }
 
@@ -540,8 +541,10 @@ impl Workers {
                 worker.has_left_others()
             }
         };
-        let gone: Vec<WorkerId> =
-            self.lingering.extract_if(.., |id| !alive.get(id).is_some_and(remains)).collect();
+        let gone: Vec<WorkerId> = self
+            .lingering
+            .extract_if(.., |id| !alive.get(id).is_some_and(|worker| remains(worker)))
+            .collect();
         let gone = gone.into_iter().filter_map(|id| {
             let exit = self.alive.get(&id)?.left?;
             self.forget(id, poller);

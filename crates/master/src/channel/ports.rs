@@ -80,7 +80,7 @@ impl Port {
 pub(super) struct Ports {
     pub(super) poller: Poller,
     pub(super) keeper: Notes,
-    pub(super) all: HashMap<WorkerId, Port>,
+    pub(super) all: HashMap<WorkerId, Box<Port>>,
 }
 
 impl Ports {

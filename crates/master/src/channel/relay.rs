@@ -186,7 +186,7 @@ impl Relay {
             port.figures.closed();
             return;
         }
-        self.ports.all.insert(worker, port);
+        self.ports.all.insert(worker, Box::new(port));
         self.hub.join(worker, member);
         self.hub.restore_topics(worker, &left.topics.unwrap_or_default());
         self.ports.flush(worker);

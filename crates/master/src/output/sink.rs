@@ -9,7 +9,8 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A file with output.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    path: PathBuf,
+    path: Arc<Path>,
     access: Access,
     rotation: Rotation,
     state: State,
@@ -80,7 +81,7 @@ impl Now {
 impl Sink {
     /// A file that is opened by the first write, which makes it and its folders
     /// when they are not there.
-    pub(crate) fn new(path: PathBuf, access: Access, rotation: Rotation) -> Self {
+    pub(crate) fn new(path: Arc<Path>, access: Access, rotation: Rotation) -> Self {
         Self {
             path,
             access,
@@ -377,6 +378,8 @@ mod tests {
     use jiff::tz::TimeZone;
     use supervisor_config::LogPeriod;
 
+    use std::path::PathBuf;
+
     use super::*;
 
     struct Files {
@@ -392,7 +395,7 @@ mod tests {
             let now = Now::read();
             let rotation =
                 Rotation { max_size, period, cron: None, zone: TimeZone::UTC, keep: 1000, compress: false };
-            let sink = Sink::new(folder.path().join("logs/web.log"), Access::default(), rotation);
+            let sink = Sink::new(folder.path().join("logs/web.log").into(), Access::default(), rotation);
             Self { folder, sink, tidy: Tidy::default(), now }
         }
 
@@ -492,7 +495,7 @@ mod tests {
         assert_eq!(files.texts(), ["one\n"]);
         // The next worker has written nothing yet.
         let rotation = files.sink.rotation.clone();
-        files.sink = Sink::new(files.path(), Access::default(), rotation);
+        files.sink = Sink::new(files.path().into(), Access::default(), rotation);
         files.sink.flush().unwrap();
         assert_eq!(files.texts(), [""]);
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use super::rotation::Rotation;
 use super::sink::{self, Now, Sink};
 use super::tail::Tail;
 use super::tidy::Tidy;
-use super::{Access, Command, Dropped, FlushError, InFile, NewStream, Piece};
+use super::{Access, Command, Dropped, FlushError, InFile, NewStream, Piece, Source};
 
 /// A line whose end has not come for this long is written without it.
 const LINE_PAUSE: Duration = Duration::from_millis(200);
@@ -57,7 +57,8 @@ pub(super) struct Writer {
     poller: Poller,
     waker: Arc<Waker>,
     inbox: mpsc::Receiver<Command>,
-    streams: HashMap<u64, Carried>,
+    /// In boxes: half of the places are empty.
+    streams: HashMap<u64, Box<Carried>>,
     tails: HashMap<WorkerId, [Tail; 2]>,
     next_token: u64,
     /// How many pipes have been enlarged.
@@ -81,7 +82,7 @@ struct Busy {
 /// An open stream.
 #[derive(Debug)]
 struct Carried {
-    new: NewStream,
+    source: Source,
     form: Form,
     /// The beginning of a line whose end has not come.
     unfinished: Vec<u8>,
@@ -95,7 +96,8 @@ struct Carried {
 /// Where lines go.
 #[derive(Debug)]
 struct Outlet {
-    sinks: HashMap<PathBuf, Sink>,
+    /// In boxes, as streams are.
+    sinks: HashMap<Arc<Path>, Box<Sink>>,
     tidy: Tidy,
     dropped: Arc<Dropped>,
     followers: broadcast::Sender<Piece>,
@@ -188,7 +190,7 @@ impl Writer {
             if busy.idle == IDLE_ROUNDS {
                 // When memory is short the next rounds try again.
                 busy.idle = 0;
-                stream.is_busy = self.poller.add(&stream.new.pipe, busy.token, Interest::Read).is_err();
+                stream.is_busy = self.poller.add(&stream.source.pipe, busy.token, Interest::Read).is_err();
             }
             if stream.is_busy {
                 self.busy.push(busy);
@@ -242,27 +244,34 @@ impl Writer {
 
     fn begin(&mut self, new: NewStream) {
         let token = self.next_token;
-        if let Err(error) = self.poller.add(new.pipe.as_fd(), token, Interest::Read) {
-            tracing::error!("{}:{}: cannot read its output: {error}", new.app, new.slot);
+        let source = &new.source;
+        if let Err(error) = self.poller.add(source.pipe.as_fd(), token, Interest::Read) {
+            tracing::error!("{}:{}: cannot read its output: {error}", source.app, source.slot);
             return;
         }
         self.next_token += 1;
-        self.tails.entry(new.worker).or_default();
+        self.tails.entry(source.worker).or_default();
         self.outlet.add(&new);
         let author = Author {
-            app: &new.app,
-            slot: new.slot,
+            app: &source.app,
+            slot: source.slot,
             pid: new.pid,
             generation: new.generation,
-            stream: match new.stream {
+            stream: match source.stream {
                 Stream::Out => "out",
                 Stream::Error => "error",
             },
         };
-        let form = Form::new(&new.options, new.zone.clone(), &author);
-        let carried =
-            Carried { new, form, unfinished: Vec::new(), pause: None, is_wide: false, is_busy: false };
-        self.streams.insert(token, carried);
+        let form = Form::new(&new.options, new.zone, &author);
+        let carried = Carried {
+            source: new.source,
+            form,
+            unfinished: Vec::new(),
+            pause: None,
+            is_wide: false,
+            is_busy: false,
+        };
+        self.streams.insert(token, Box::new(carried));
     }
 
     /// All writers of a stream are gone.
@@ -271,15 +280,15 @@ impl Writer {
         stream.write_unfinished(token, &mut self.outlet, Now::read());
         // The keeper has the pipe too, so closing it here would not take it off
         // the poller.
-        let _ = self.poller.remove(&stream.new.pipe);
+        let _ = self.poller.remove(&stream.source.pipe);
         self.wide -= usize::from(stream.is_wide);
-        self.outlet.remove(&stream.new);
+        self.outlet.remove(&stream.source);
     }
 
     /// Carries one piece. Returns its length.
     fn carry(&mut self, token: u64) -> usize {
         let Some(stream) = self.streams.get_mut(&token) else { return 0 };
-        let length = match fill(self.buffer.room(), &stream.new.pipe) {
+        let length = match fill(self.buffer.room(), &stream.source.pipe) {
             Found::Bytes(length) => length,
             Found::Nothing => return 0,
             Found::End => {
@@ -290,22 +299,22 @@ impl Writer {
         if length >= MUCH {
             if !stream.is_wide && self.wide < MAX_BUSY {
                 // Where the kernel refuses, the pipe is as good as it was.
-                stream.is_wide = fcntl_setpipe_size(&stream.new.pipe, WIDE).is_ok();
+                stream.is_wide = fcntl_setpipe_size(&stream.source.pipe, WIDE).is_ok();
                 self.wide += usize::from(stream.is_wide);
             }
             if !stream.is_busy && self.busy.len() < MAX_BUSY {
-                stream.is_busy = self.poller.remove(&stream.new.pipe).is_ok();
+                stream.is_busy = self.poller.remove(&stream.source.pipe).is_ok();
                 self.busy.extend(stream.is_busy.then_some(Busy { token, idle: 0 }));
             }
         }
         let now = Now::read();
         let piece = self.buffer.piece(length);
-        if let Some(tails) = self.tails.get_mut(&stream.new.worker) {
-            tails[index(stream.new.stream)].push(piece);
+        if let Some(tails) = self.tails.get_mut(&stream.source.worker) {
+            tails[index(stream.source.stream)].push(piece);
         }
         let lines = self.buffer.lines(&mut stream.unfinished, length);
         if !lines.is_empty() {
-            self.outlet.write(token, &stream.new, &mut stream.form, lines, now);
+            self.outlet.write(token, &stream.source, &mut stream.form, lines, now);
         }
         stream.pause = (!stream.unfinished.is_empty()).then(|| now.instant + LINE_PAUSE);
         self.next_pause = earlier(self.next_pause, stream.pause);
@@ -339,7 +348,7 @@ impl Writer {
 
     fn last_lines(&mut self, worker: WorkerId) -> Vec<String> {
         // What it wrote just before it ended may still be in its pipes.
-        let streams = self.streams.iter().filter(|(_, carried)| carried.new.worker == worker);
+        let streams = self.streams.iter().filter(|(_, carried)| carried.source.worker == worker);
         let tokens: Vec<u64> = streams.map(|(token, _)| *token).collect();
         self.carry_rest(tokens);
         let Some(tails) = self.tails.get(&worker) else { return Vec::new() };
@@ -355,7 +364,7 @@ impl Carried {
         if line.is_empty() {
             return;
         }
-        outlet.write(token, &self.new, &mut self.form, &line, now);
+        outlet.write(token, &self.source, &mut self.form, &line, now);
     }
 }
 
@@ -363,15 +372,16 @@ impl Outlet {
     /// Adds a stream's files, unless others write to them already.
     fn add(&mut self, new: &NewStream) {
         let (rotation, now) = (Rotation::new(&new.options, new.zone.clone()), Now::read());
-        for path in &new.paths {
-            let sink = match self.sinks.entry(path.clone()) {
+        for path in &new.source.paths {
+            let sink = match self.sinks.entry(Arc::clone(path)) {
                 Entry::Occupied(entry) => {
                     let sink = entry.into_mut();
                     sink.set_rotation(rotation.clone(), now);
                     sink
                 }
                 Entry::Vacant(entry) => {
-                    entry.insert(Sink::new(path.clone(), new.access.clone(), rotation.clone()))
+                    let sink = Sink::new(Arc::clone(path), new.access.clone(), rotation.clone());
+                    entry.insert(Box::new(sink))
                 }
             };
             sink.streams += 1;
@@ -379,8 +389,8 @@ impl Outlet {
     }
 
     /// Closes those that no other stream writes to.
-    fn remove(&mut self, new: &NewStream) {
-        for path in &new.paths {
+    fn remove(&mut self, source: &Source) {
+        for path in &source.paths {
             if let Some(sink) = self.sinks.get_mut(path) {
                 sink.streams -= 1;
                 if sink.streams == 0 {
@@ -392,11 +402,11 @@ impl Outlet {
 
     /// Writes lines in their form, the last of which may have no end yet, and
     /// gives them to followers: text as files have it, and what an object says.
-    fn write(&mut self, token: u64, new: &NewStream, form: &mut Form, lines: &[u8], now: Now) {
+    fn write(&mut self, token: u64, source: &Source, form: &mut Form, lines: &[u8], now: Now) {
         match form {
             Form::Raw => {
-                self.store(token, new, lines, now);
-                self.show(new, lines, None, now);
+                self.store(token, source, lines, now);
+                self.show(source, lines, None, now);
             }
             Form::Dated(_) | Form::Json { .. } => {
                 let mut rest = lines;
@@ -404,12 +414,12 @@ impl Outlet {
                 while !rest.is_empty() {
                     let before = rest;
                     form.render(&mut rest, now.time, &mut rendered);
-                    self.store(token, new, &rendered, now);
+                    self.store(token, source, &rendered, now);
                     match form {
-                        Form::Raw | Form::Dated(_) => self.show(new, &rendered, None, now),
+                        Form::Raw | Form::Dated(_) => self.show(source, &rendered, None, now),
                         Form::Json { .. } => {
                             let said = &before[..before.len() - rest.len()];
-                            self.show(new, said, Some(&rendered), now);
+                            self.show(source, said, Some(&rendered), now);
                         }
                     }
                 }
@@ -418,25 +428,25 @@ impl Outlet {
         }
     }
 
-    fn store(&mut self, token: u64, new: &NewStream, lines: &[u8], now: Now) {
+    fn store(&mut self, token: u64, source: &Source, lines: &[u8], now: Now) {
         let mut dropped = 0;
-        for path in &new.paths {
+        for path in &source.paths {
             if let Some(sink) = self.sinks.get_mut(path) {
                 dropped += sink.write(token, lines, now, &self.tidy);
             }
         }
         if dropped > 0 {
-            self.dropped.add(new.worker, dropped);
+            self.dropped.add(source.worker, dropped);
         }
     }
 
     /// Gives lines to followers. `written` is what the file has of them, if that
     /// is something else.
-    fn show(&self, new: &NewStream, lines: &[u8], written: Option<&[u8]>, now: Now) {
+    fn show(&self, source: &Source, lines: &[u8], written: Option<&[u8]>, now: Now) {
         if self.followers.receiver_count() == 0 {
             return;
         }
-        let end = new.paths.first().and_then(|path| self.sinks.get(path)?.position());
+        let end = source.paths.first().and_then(|path| self.sinks.get(path)?.position());
         let mut shown = 0;
         // Where each line is in the file must be known of all lines of a piece.
         for bytes in lines.chunks(if written.is_some() { lines.len() } else { FOLLOWED }) {
@@ -449,7 +459,7 @@ impl Outlet {
                 };
                 Some(InFile { end, lines: written.map(lengths) })
             });
-            let NewStream { app, slot, worker, stream, .. } = new;
+            let Source { app, slot, worker, stream, .. } = source;
             let piece = Piece {
                 app: Arc::clone(app),
                 slot: *slot,
@@ -468,7 +478,7 @@ impl Outlet {
     fn flush(&mut self, files: &[(PathBuf, Access)]) -> Result<(), FlushError> {
         let mut result = Ok(());
         for (path, access) in files {
-            let flushed = match self.sinks.get_mut(path) {
+            let flushed = match self.sinks.get_mut(path.as_path()) {
                 Some(sink) => sink.flush(),
                 None => sink::flush(path, access),
             };
