@@ -1,6 +1,7 @@
 //! Replacing workers: by one beside them or after them, one slot after another,
 //! and back when it fails. Where they take over together, `steps` says when.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
 use crate::action::{Action, Failure, Notice, Outcome, Step};
@@ -9,7 +10,7 @@ use crate::backoff;
 use crate::id::{Generation, SeatId, SlotId, WorkerId};
 use crate::operation::{Operation, Returning};
 use crate::policy::Version;
-use crate::slot::{Cause, Ending, Slot, Stage};
+use crate::slot::{Cause, Ending, Slot, Stage, Worker};
 use crate::time::Timestamp;
 
 impl App {
@@ -68,7 +69,7 @@ impl App {
             // Somebody may wait for one of the settings before that did not come.
             let relieves = Some(turn.now + version.policy.drain_timeout);
             let relieving = turn.spawn(SeatId { slot: place, side }, version);
-            slot.retired = Some(Worker { relieves, ..relieving });
+            slot.retired = Some(Box::new(Worker { relieves, ..relieving }));
         }
     }
 
