@@ -6,17 +6,23 @@ use supervisor_config::{LogOptions, LogPeriod};
 
 use crate::output::{Author, Buffer, Form, MAX_LINE};
 
+/// As much as makes lines that are cut, several times.
+const ENOUGH: usize = 4 * MAX_LINE;
+
 /// A stream of output. The first byte says how it is written, the second how long
 /// pieces are, and that of each piece whether the worker pauses after it.
 pub fn lines(data: &[u8]) {
-    let [form, unit, bytes @ ..] = data else { return };
+    let [form, length, bytes @ ..] = data else { return };
     let mut form = Form::new(&options(*form), TimeZone::UTC, &AUTHOR);
     // Of one byte, of some, or long enough to make lines that are cut.
-    let unit = [1, 7, 1024, 40_000][usize::from(unit % 4)];
+    let (taken, filled) = [(1, 0), (16, 0), (16, 1024), (16, 40_000)][usize::from(length % 4)];
     let (mut buffer, mut unfinished) = (Buffer::new(), Vec::new());
     let (mut given, mut whole, mut written) = (Vec::new(), Vec::new(), Vec::new());
-    for piece in bytes.chunks(16) {
-        let piece = piece.repeat(unit / 8 + 1);
+    for bytes in bytes.chunks(taken) {
+        if given.len() >= ENOUGH {
+            break;
+        }
+        let piece = filled_up(bytes, filled);
         buffer.room()[..piece.len()].copy_from_slice(&piece);
         assert_eq!(buffer.piece(piece.len()), piece);
         given.extend_from_slice(&piece);
@@ -38,6 +44,14 @@ pub fn lines(data: &[u8]) {
     written.extend(rendered(&mut form, &unfinished));
     assert!(whole == given, "bytes are lost or moved");
     check_form(&form, &given, &written);
+}
+
+/// These bytes with so many more in their middle. There are no ends of lines among
+/// those: each would make a line to be looked at, thousands for a byte of input.
+fn filled_up(bytes: &[u8], filled: usize) -> Vec<u8> {
+    let (first, last) = bytes.split_at(bytes.len() / 2);
+    let more = bytes.iter().filter(|byte| **byte != b'\n').cycle().take(filled);
+    first.iter().chain(more).chain(last).copied().collect()
 }
 
 /// What files get of it.
