@@ -26,7 +26,8 @@ pub(crate) struct Counts {
     pub(crate) struck: AtomicU64,
     /// Nobody was to serve.
     pub(crate) nobody: AtomicU64,
-    /// It waited in the queue of a worker that was struck while nothing was left to replace it with.
+    /// It waited in the queue of a worker that was struck while nothing was left to replace it with, or that
+    /// stood still while it was drained.
     pub(crate) short: AtomicU64,
     pub(crate) unexplained: Mutex<Vec<String>>,
     /// The slowest answer, in milliseconds.
@@ -110,13 +111,13 @@ fn judge(
     let end = now();
     let story = &world.story;
     let was = |trouble| story.was(trouble, Some(app.name), begin, end);
-    let is_short = was(Trouble::Descriptors) || was(Trouble::Forks);
+    let is_short = was(Trouble::Worker) && (was(Trouble::Descriptors) || was(Trouble::Forks));
     let is_answer = matches!(wrong, Wrong::Answer(_));
     if client.is_some_and(|client| story.was_struck(client, begin, end)) {
         counts.struck.fetch_add(1, Ordering::Relaxed);
     } else if was(Trouble::Nobody) && !is_answer {
         counts.nobody.fetch_add(1, Ordering::Relaxed);
-    } else if was(Trouble::Worker) && is_short && !is_answer {
+    } else if (is_short || was(Trouble::Still)) && !is_answer {
         counts.short.fetch_add(1, Ordering::Relaxed);
     } else {
         let what = format!(

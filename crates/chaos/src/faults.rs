@@ -26,6 +26,8 @@ const NEXT_MASTER: Duration = Duration::from_secs(30);
 
 /// How soon output is written again when there is space.
 const AGAIN: Duration = Duration::from_millis(2_500);
+/// The `drain_timeout` of all apps.
+const DRAIN: Duration = Duration::from_secs(4);
 
 /// What a thread of its own does for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,8 +189,12 @@ fn hang_worker(world: &World, rng: &mut Rng) -> Result<()> {
         world
             .story
             .tell(format_args!("worker {} of {} stands still for {pause:?}", process.number, app.name));
+        let still = (pause > DRAIN).then(|| world.story.trouble(Trouble::Still, Some(app.name)));
         sleep(pause);
         process.signal(Signal::CONT);
+        if let Some(still) = still {
+            world.story.over(still);
+        }
     }
     world.story.over(trouble);
     Ok(())

@@ -27,6 +27,8 @@ pub(crate) fn now() -> Moment {
 pub(crate) enum Trouble {
     /// A worker was struck, or stands still.
     Worker,
+    /// A worker stands still for longer than it would be drained.
+    Still,
     /// There is no master, or it stands still.
     Master,
     /// The keeper stands still.
