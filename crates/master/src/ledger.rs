@@ -25,7 +25,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, fstat};
 use serde::{Deserialize, Serialize};
 use supervisor_protocol::keeper::FdRole;
-use supervisor_sys::{process, socket};
+use supervisor_sys::{own, process, socket};
 
 use crate::mirror::{Changed, Mirror};
 use crate::records;
@@ -110,6 +110,8 @@ impl Ledger {
         let (finished, done) = sync_channel(1);
         let shown = mirror.clone();
         thread::Builder::new().name("sup-ledger".to_owned()).spawn(move || {
+            // What has changed is written down some time. Without it works as well.
+            let _ = own::yield_to_wakers();
             keep(&path, &shown);
             let _ = fs::remove_file(&path);
             let _ = finished.send(());

@@ -573,8 +573,9 @@ impl Master {
         self.channel.join(new, &settings.app.channel)
     }
 
-    /// Turns what the poller tells into events.
-    pub(crate) fn hear(&mut self, news: News) {
+    /// Turns what the poller tells into events. `hangup`: nobody is left at the other
+    /// end.
+    pub(crate) fn hear(&mut self, news: News, hangup: bool) {
         match news {
             News::Said(id) => {
                 for _ in 0..MESSAGES {
@@ -588,6 +589,8 @@ impl Master {
                     self.workers.heard(id);
                 }
             }
+            // All processes of the tree are gone, of which there is more to come.
+            News::Calls(id) if hangup => self.workers.end_calls(id, &self.poller),
             News::Calls(id) => self.hear_calls(id),
             News::Ended(id) => {
                 self.end_check(id);

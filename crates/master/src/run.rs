@@ -169,7 +169,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
                         HEIR => {}
                         HANGUPS => master.listeners.look_after_hangups(&master.link),
                         queues::TOKEN => master.queues.begin(&master.poller),
-                        token => master.hear(News::from_token(token)),
+                        token => master.hear(News::from_token(token), event.hangup),
                     }
                 }
             }

@@ -93,6 +93,27 @@ pub fn set_slice(slice: Duration) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
 }
 
+/// Has the calling thread wait for its turn when it is woken, instead of taking the CPU from whoever woke
+/// it: `SCHED_BATCH`. Its share stays the same. Threads and children that it starts inherit it. A thread
+/// that is no ordinary one stays what it is. `sched(7)`
+///
+/// # Errors
+///
+/// `EPERM` where a sandbox forbids the call.
+pub fn yield_to_wakers() -> io::Result<()> {
+    // SAFETY: zeros are valid numbers.
+    let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
+    let size = size_of_val(&attributes);
+    // SAFETY: the kernel writes this thread's attributes, `size` bytes at most, to a living variable.
+    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
+    if attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() {
+        return Ok(());
+    }
+    attributes.sched_policy = libc::SCHED_BATCH.cast_unsigned();
+    // SAFETY: the kernel reads a living variable, which says its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+}
+
 fn check(result: c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -202,6 +223,19 @@ mod tests {
         // A kernel without the file, or without slices, shows none.
         if before.is_some() {
             assert_eq!(field(&seen(), "se.slice").as_deref(), Some("300000"));
+        }
+    }
+
+    #[test]
+    fn who_yields_is_no_ordinary_thread_any_more() {
+        let policy = || field(&fs::read_to_string("/proc/thread-self/sched").unwrap_or_default(), "policy");
+        let before = policy();
+        yield_to_wakers().unwrap();
+        // A kernel without the file shows none.
+        if before.as_deref() == Some("0") {
+            assert_eq!(policy().as_deref(), Some("3"));
+        } else {
+            assert_eq!(policy(), before);
         }
     }
 
