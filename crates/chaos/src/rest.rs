@@ -118,16 +118,6 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
         .filter_map(|worker| worker["slot"].as_u64()?.try_into().ok())
         .collect();
     let total = slots.len() + stopped.len();
-    world.with_wanted(name, |wanted| -> Result<()> {
-        if wanted.is_uncertain {
-            *wanted =
-                Wanted { instances: total, stopped: stopped.clone(), is_uncertain: false, ..wanted.clone() };
-        }
-        let should: Vec<usize> =
-            (0..wanted.instances).filter(|slot| !wanted.stopped.contains(slot)).collect();
-        ensure!(slots == should, "{name} has workers in the slots {slots:?}, not {should:?}");
-        Ok(())
-    })?;
     for field in ["wanted", "ready", "running"] {
         ensure!(
             count(field) == Some(slots.len()),
@@ -145,6 +135,17 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
             "a worker of {name} is out of rotation"
         );
     }
+    world.with_wanted(name, |wanted| -> Result<()> {
+        // What came of an order is known now that nothing is under way.
+        if wanted.is_uncertain {
+            *wanted =
+                Wanted { instances: total, stopped: stopped.clone(), is_uncertain: false, ..wanted.clone() };
+        }
+        let should: Vec<usize> =
+            (0..wanted.instances).filter(|slot| !wanted.stopped.contains(slot)).collect();
+        ensure!(slots == should, "{name} has workers in the slots {slots:?}, not {should:?}");
+        Ok(())
+    })?;
     Ok(running.iter().filter_map(|worker| pid_of(worker)).collect())
 }
 
