@@ -200,7 +200,7 @@ impl Table {
         if let Some((id, _)) = selected.iter().find(|(_, slots)| **slots != Slots::All) {
             let name = self.registry.name(*id);
             let message = format!("in safe mode an app is stopped as a whole: `stop {name}`");
-            return Err(refuse(ErrorCode::Usage, message));
+            return Err(refuse(ErrorCode::Busy, message));
         }
         Ok(selected.into_keys().collect())
     }
