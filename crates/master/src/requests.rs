@@ -432,7 +432,7 @@ impl Master {
         let replaces = differs || outdated;
         let change = if reload && !replaces && !stays_stopped { Change::Reloaded } else { change };
         let renewed = differs || change == Change::Reloaded;
-        let generation = known.settings.generation + u64::from(renewed);
+        let generation = if renewed { self.next_generation(id) } else { known.settings.generation };
         if let Some(entry) = self.registry.by_id_mut(id) {
             if renewed {
                 entry.before = Some(Box::new(entry.declaration()));
@@ -636,11 +636,18 @@ impl Master {
         self.link.commit();
     }
 
+    /// A number for settings that no worker of the app has: one that was given up
+    /// may have left some, where going back failed.
+    fn next_generation(&self, app: AppId) -> u64 {
+        let declared = self.registry.by_id(app).map_or(0, |entry| entry.settings.generation);
+        self.workers.latest_generation(app).map_or(declared, |latest| latest.max(declared)) + 1
+    }
+
     /// Gives an app the settings that it has as a new generation.
     pub(crate) fn renew(&mut self, order: OrderId, app: AppId) {
+        let generation = self.next_generation(app);
         if let Some(entry) = self.registry.by_id_mut(app) {
             entry.before = Some(Box::new(entry.declaration()));
-            let generation = entry.settings.generation + 1;
             entry.settings = Settings::new(entry.settings.app.clone(), generation);
         }
         let operation = self.begin_operation(order, app, Change::Reloaded);

@@ -509,6 +509,14 @@ impl Workers {
         self.alive.get_mut(&id)?.captured.as_mut()
     }
 
+    /// The latest generation that a worker of an app is of: going back may have left
+    /// it.
+    pub(crate) fn latest_generation(&self, app: AppId) -> Option<u64> {
+        let dead = self.dead.iter().map(|(_, worker, _)| worker);
+        let own = self.alive.values().chain(dead).filter(|worker| worker.seat.slot.app == app);
+        own.map(|worker| worker.record.generation).max()
+    }
+
     /// The slots of an app whose workers' calls nobody can hear any more.
     pub(crate) fn cut_off(&self, app: AppId) -> Vec<u32> {
         let own = self.alive.values().filter(|worker| worker.seat.slot.app == app && worker.record.cut_off);
