@@ -91,6 +91,26 @@ fn a_server_that_removes_its_path() {
 }
 
 #[test]
+fn a_path_that_a_sibling_removes_before_anybody_listens() {
+    let home = Home::new();
+    let (python, socket) = (in_python_environment("python"), home.path("web.sock"));
+    for when in ["before", "after"] {
+        let settings = format!(
+            "command: [{}, {}]\ninstances: 2\nready: listen\nenv: {{SOCKET: web.sock, WHEN: {when}}}",
+            text(&python),
+            text(&fixture("bind/race.py")),
+        );
+        home.start_app("web", &settings);
+        all_answer(&home, &socket);
+        assert!(!home.daemon_log().contains("cannot be restored"), "{}", home.daemon_log());
+        std::fs::remove_file(&socket).unwrap();
+        eventually("an answer", || asked(&socket));
+        home.ok(&["delete", "web"]);
+        until("the path is gone", || !socket.exists());
+    }
+}
+
+#[test]
 fn a_server_that_does_not_say_that_it_listens() {
     let home = Home::new();
     let (gunicorn, folder) = (in_python_environment("gunicorn"), fixture("."));

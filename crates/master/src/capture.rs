@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -101,16 +102,26 @@ impl Captured {
     /// whether the worker has let a socket listen.
     pub(crate) fn adopted(notify: OwnedFd, record: CallsRecord, listens: bool) -> Self {
         let bound = record.bound.into_iter().filter_map(|(cookie, address, dual_stack)| {
-            Some((cookie, ListenAddress::Tcp { address: address.parse().ok()?, dual_stack }))
+            let address = match address.starts_with('/') {
+                true => ListenAddress::Unix(address.into()),
+                false => ListenAddress::Tcp { address: address.parse().ok()?, dual_stack },
+            };
+            Some((cookie, address))
         });
         Self { bound: bound.collect(), listens, ..Self::new(notify) }
+    }
+
+    /// Whether it may be about to bind a path that its siblings have.
+    fn is_to_bind(&self, path: &Path) -> bool {
+        let is_it = |address: &ListenAddress| matches!(address, ListenAddress::Unix(at) if at == path);
+        !self.listens && !self.bound.values().any(is_it)
     }
 
     fn record(&self, answering: bool) -> CallsRecord {
         // A program binds many addresses only to let them listen one by one.
         let latest = self.bound.iter().rev().take(KEPT).filter_map(|(cookie, address)| match address {
             ListenAddress::Tcp { address, dual_stack } => Some((*cookie, address.to_string(), *dual_stack)),
-            ListenAddress::Unix(_) => None,
+            ListenAddress::Unix(path) => Some((*cookie, path.to_str()?.to_owned(), false)),
         });
         CallsRecord { answering, bound: latest.collect() }
     }
@@ -121,7 +132,7 @@ impl Captured {
 pub(crate) struct CallsRecord {
     /// A call has been taken, and may not have been answered.
     pub(crate) answering: bool,
-    /// Cookies, addresses, and whether they are for IPv4 as well.
+    /// Cookies, addresses or paths, and whether they are for IPv4 as well.
     #[serde(default)]
     bound: Vec<(u64, String, bool)>,
 }
@@ -427,18 +438,21 @@ impl Master {
 
     fn listen(&mut self, id: WorkerId, request: &Request, backlog: i32) -> io::Result<Verdict> {
         let Some(subject) = self.subject(id, request)? else { return Ok(Verdict::LetGo) };
-        let Subject { socket: own, traits, seat, cookie, known } = subject;
+        let (seat, cookie) = (subject.seat, subject.cookie);
         let settings = self.workers.get(id).map(|worker| Rc::clone(&worker.settings));
         // Without an address it is a port that the kernel chose.
-        let (Some(address), Some(settings)) = (known, settings) else { return Ok(Verdict::LetGo) };
+        let (Some(address), Some(settings)) = (subject.known.clone(), settings) else {
+            return Ok(Verdict::LetGo);
+        };
         if let ListenAddress::Unix(path) = &address {
-            // Where its bind has failed, so does this.
-            socket::listen(&own, backlog)?;
-            self.listeners.note_path(seat, &settings.app.name, path);
+            if self.listen_at_path(id, request, subject, path, backlog)? == Verdict::Later {
+                return Ok(Verdict::Later);
+            }
         } else {
             // A negative one means the largest.
             let backlog = u32::try_from(backlog).unwrap_or(u32::MAX);
-            let caught = Caught { address, socket: own, backlog, is_multipath: traits.is_multipath };
+            let is_multipath = subject.traits.is_multipath;
+            let caught = Caught { address, socket: subject.socket, backlog, is_multipath };
             self.listeners.capture(seat, &settings, id, caught, &self.link)?;
         }
         if let Some(captured) = self.workers.captured_mut(id) {

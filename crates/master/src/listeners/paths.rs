@@ -30,24 +30,42 @@ pub(crate) enum AtPath {
     Socket(Rc<OwnedFd>),
     /// A worker is about to bind one.
     Soon,
+    /// None, or one whose path a sibling has removed before it could be restored.
     Nothing,
 }
 
 impl Listeners {
     /// What an app has at a path.
-    pub(crate) fn at_path(&mut self, app: AppId, path: &Path) -> AtPath {
-        let is_it = |member: &Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
-        let Some(member) = self.of_app(app).find(|member| is_it(member)) else { return AtPath::Nothing };
-        if !member.captured || socket::has_path(&*member.socket) {
-            return AtPath::Socket(Rc::clone(&member.socket));
+    pub(crate) fn at_path(&self, app: AppId, path: &Path) -> AtPath {
+        let Some(member) = self.member_at(app, path) else { return AtPath::Nothing };
+        let there = || {
+            if let Some(Some(second)) = self.paths.get(path) {
+                restore(path, second);
+            }
+            path.symlink_metadata().is_ok()
+        };
+        let found = || AtPath::Socket(Rc::clone(&member.socket));
+        if !member.captured {
+            found()
+        } else if socket::has_path(&*member.socket) {
+            if there() { found() } else { AtPath::Nothing }
+        } else if self.was_bound_lately(path) {
+            // It was left to the kernel, when the worker's turn comes.
+            AtPath::Soon
+        } else {
+            AtPath::Nothing
         }
-        // It was left to the kernel, when the worker's turn comes.
-        if self.binding.get(path).is_some_and(|since| since.elapsed() < BIND) {
-            return AtPath::Soon;
-        }
-        let of_app = self.members.iter_mut().filter(|(seat, _)| seat.slot.app == app);
-        of_app.for_each(|(_, members)| members.retain(|member| !is_it(member)));
-        AtPath::Nothing
+    }
+
+    fn member_at(&self, app: AppId, path: &Path) -> Option<&Member> {
+        let is_it = |member: &&Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
+        self.of_app(app).find(is_it)
+    }
+
+    /// Whether it is not long since a worker was to bind a path that no socket
+    /// listens at yet.
+    pub(crate) fn was_bound_lately(&self, path: &Path) -> bool {
+        self.binding.get(path).is_some_and(|since| since.elapsed() < BIND)
     }
 
     /// Notes that a worker has the socket at a path, which is its seat's from
@@ -68,7 +86,8 @@ impl Listeners {
     }
 
     /// Holds a socket that a worker is about to bind to a path: a sibling may ask
-    /// for the same before it listens.
+    /// for the same before it listens. It takes the place of whatever the app had
+    /// there. Returns `false` when its seat has too many.
     pub(crate) fn hold_path(
         &mut self,
         seat: SeatId,
@@ -77,12 +96,16 @@ impl Listeners {
         socket: OwnedFd,
         worker: WorkerId,
         link: &Link,
-    ) {
+    ) -> bool {
         if self.members.get(&seat).is_some_and(|members| members.len() >= PATHS) {
-            return;
+            return false;
         }
         self.binding.insert(path.clone(), Instant::now());
         let address = ListenAddress::Unix(path.clone());
+        for (_, members) in self.members.range_mut(Self::seats(seat.slot.app)) {
+            members.retain(|member| member.address != address);
+        }
+        self.paths.remove(&path);
         let key = key(CAPTURED, app, seat, &address);
         // The next master must know it when it listens.
         write_down_path(&key, path, worker, &socket, link);
@@ -95,6 +118,7 @@ impl Listeners {
             holder: Some(worker),
         };
         self.members.entry(seat).or_default().push(member);
+        true
     }
 
     /// Forgets sockets that the worker before was about to bind to a path, and did
@@ -108,13 +132,27 @@ impl Listeners {
         members.extract_if(.., is_unbound).for_each(|member| link.delete(&member.key));
     }
 
-    /// Notes that a socket at a path listens.
-    pub(crate) fn note_path(&mut self, seat: SeatId, app: &str, path: &Path) {
-        self.binding.remove(path);
-        let is_it = |member: &&Member| matches!(&member.address, ListenAddress::Unix(at) if at == path);
-        let member = self.members.get(&seat).into_iter().flatten().find(is_it);
-        if member.is_some_and(|member| member.captured && !self.paths.contains_key(path)) {
-            self.name_twice(app, path, SecondName::new);
+    /// Sees to it that a path comes back when a worker removes it: for a socket
+    /// that is about to listen there. Returns whether the path was there.
+    pub(crate) fn keep_path(&mut self, app: AppId, name: &str, path: &Path) -> bool {
+        if self.paths.contains_key(path) || self.member_at(app, path).is_none_or(|member| !member.captured) {
+            return true;
+        }
+        match SecondName::new(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            named => {
+                self.note_path(name, path, named);
+                true
+            }
+        }
+    }
+
+    /// Notes that a socket is about to listen whose path somebody has removed.
+    pub(crate) fn lose_path(&mut self, app: AppId, name: &str, path: &Path) {
+        tracing::warn!("{name}: {} was removed before a worker listened there", path.display());
+        if self.member_at(app, path).is_some() {
+            self.binding.remove(path);
+            self.paths.insert(path.to_owned(), None);
         }
     }
 
@@ -129,7 +167,9 @@ impl Listeners {
         for (key, left) in found {
             let Some(path) = left.record.path else { continue };
             if socket::is_listening(&left.socket).unwrap_or(false) {
-                self.name_twice(app, &path, SecondName::again);
+                self.note_path(app, &path, SecondName::again(&path));
+            } else {
+                self.binding.insert(path.clone(), Instant::now());
             }
             let member = Member {
                 address: ListenAddress::Unix(path),
@@ -143,8 +183,10 @@ impl Listeners {
         }
     }
 
-    fn name_twice(&mut self, app: &str, path: &Path, name: fn(&Path) -> io::Result<SecondName>) {
-        let second = name(path).inspect_err(|error| {
+    /// Notes that a socket at a path listens, or is about to.
+    fn note_path(&mut self, app: &str, path: &Path, second: io::Result<SecondName>) {
+        self.binding.remove(path);
+        let second = second.inspect_err(|error| {
             let path = path.display();
             tracing::warn!("{app}: {path} cannot be restored when a worker removes it: {error}");
         });
@@ -154,13 +196,7 @@ impl Listeners {
     /// Restores the paths that workers have removed.
     pub(crate) fn restore_paths(&self) {
         let named = self.paths.iter().filter_map(|(path, second)| Some((path, second.as_ref()?)));
-        for (path, second) in named {
-            match second.restore() {
-                Ok(true) => tracing::debug!("{} was removed by a worker and is restored", path.display()),
-                Ok(false) => {}
-                Err(error) => tracing::debug!("{} cannot be restored: {error}", path.display()),
-            }
-        }
+        named.for_each(|(path, second)| restore(path, second));
     }
 
     /// Forgets a path that nobody listens at any more, and removes it if it is
@@ -170,6 +206,14 @@ impl Listeners {
         if let Some(Some(second)) = self.paths.remove(path) {
             second.remove();
         }
+    }
+}
+
+fn restore(path: &Path, second: &SecondName) {
+    match second.restore() {
+        Ok(true) => tracing::debug!("{} was removed by a worker and is restored", path.display()),
+        Ok(false) => {}
+        Err(error) => tracing::debug!("{} cannot be restored: {error}", path.display()),
     }
 }
 
