@@ -13,9 +13,8 @@ use supervisor_protocol::control::{Change, ErrorCode, ErrorDetail, Progress};
 use supervisor_protocol::events::Happening;
 
 use crate::master::Master;
-use crate::operations::{Conclusion, Line, OrderId};
+use crate::operations::{Conclusion, Line, OrderId, failure};
 use crate::registry::{Entry, Registry, refuse};
-use crate::requests::failure;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 use crate::watcher::{FileNews, Watched, Watcher};

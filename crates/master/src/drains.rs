@@ -11,8 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use supervisor_core::WorkerId;
+use supervisor_core::{Event, WorkerId};
 use supervisor_sys::diag::{Connection, HalfOpen};
+
+use crate::master::Master;
 
 /// How often is looked, at least.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -173,6 +175,23 @@ impl Drains {
         let pause = PAUSE.max(begin.elapsed() * SHARE);
         self.look_at = (!self.drains.is_empty()).then(|| Instant::now() + pause);
         drained
+    }
+}
+
+impl Master {
+    /// Looks whether workers that are being drained may be asked to end.
+    pub(crate) fn look_after_drains(&mut self) {
+        let Self { drains, workers, listeners, observer, .. } = self;
+        let mut moment = observer.look();
+        let drained = drains.look(|id, half_open| {
+            let worker = workers.get(id)?;
+            let ports = listeners.ports(worker.seat);
+            let queue = listeners.queue(worker.seat).unwrap_or(0);
+            Some(moment.of(worker.pid, &ports, half_open, queue, worker.settings.app.drain_quiet))
+        });
+        for worker in drained {
+            self.handle(Event::WorkerDrained(worker));
+        }
     }
 }
 

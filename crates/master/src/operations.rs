@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 use crate::link::Link;
-use crate::requests::failure;
 pub(crate) use ledger::{ORDER, OrderRecord, Part};
 
 /// Lines that wait for a slow reader before steps in between are left out.
@@ -422,4 +421,9 @@ fn last_order(
         reason: conclusion.failure.as_ref().map(|failure| failure.reason.clone()),
         by_next_master,
     }
+}
+
+/// What went wrong with an app as a whole, not with one of its slots.
+pub(crate) fn failure(app: String, reason: String) -> Failure {
+    Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use supervisor_sys::poll::{Interest, Poller};
 
 use crate::listeners::Listeners;
+use crate::master::Master;
 
 /// How often queues are looked at while connections come.
 const LOOK: Duration = Duration::from_millis(100);
@@ -79,5 +80,12 @@ impl Queues {
         } else {
             self.wait(poller);
         }
+    }
+}
+
+impl Master {
+    /// Looks at the queues that decide who gets connections.
+    pub(crate) fn look_at_queues(&mut self) {
+        self.queues.look(&mut self.listeners, &self.poller);
     }
 }

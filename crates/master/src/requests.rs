@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use supervisor_config::App;
 use supervisor_core::{AppId, Event, OperationId, Order, Refusal, SlotId, Slots};
 use supervisor_protocol::control::{
-    Apply, Capture, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Failure, Flush, Kill,
-    LogPaths, Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendMessage,
-    SendSignal, Signalled, Status, Stream,
+    Apply, Capture, Change, Daemon, Describe, Description, ErrorCode, ErrorDetail, Flush, Kill, LogPaths,
+    Ping, Progress, Reopen, Reopened, Reset, ResetDone, SCHEMA, Scale, Select, SendMessage, SendSignal,
+    Signalled, Status, Stream,
 };
 use supervisor_protocol::events::Happening;
 use supervisor_protocol::release::RELEASE;
@@ -21,7 +21,7 @@ use crate::control::{
 };
 use crate::inherit::Apps;
 use crate::master::Master;
-use crate::operations::{Answer, OrderId};
+use crate::operations::{Answer, OrderId, failure};
 use crate::records::Origin;
 use crate::registry::refuse;
 use crate::run::{Ending, end};
@@ -781,10 +781,6 @@ pub(crate) fn scaled(before: u32, text: &str) -> Answered<u32> {
 fn needs_no_new_privs() -> bool {
     let own = rustix::thread::capabilities(None);
     own.is_ok_and(|own| !own.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
-}
-
-pub(crate) fn failure(app: String, reason: String) -> Failure {
-    Failure { app, slot: None, reason, last_lines: Vec::new(), rolled_back: false }
 }
 
 #[cfg(test)]
