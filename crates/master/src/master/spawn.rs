@@ -1,19 +1,22 @@
 //! Starting workers, and what each of them is connected with: the thread that
 //! writes its output, and the channel.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use supervisor_config::App;
 use supervisor_core::{Generation, SeatId, WorkerId};
 use supervisor_protocol::control::Stream;
-use supervisor_sys::spawn::{Plan, ProcessGroup, Program, Stage, resolve_program};
+use supervisor_sys::spawn::{Child, Launcher, Plan, ProcessGroup, Program, Stage, resolve_program};
 use supervisor_sys::{Pid, fdpass, process, socket};
 
 use super::Master;
+use crate::cgroups::{Cgroups, WorkerCgroup};
 use crate::channel::{Ends, Figures, Left, NewMember};
 use crate::output::{NewStream, Source};
 use crate::records::{Held, ProcessRecord, WorkerRecord};
@@ -36,28 +39,14 @@ impl Master {
         self.lull.note();
         let slot = seat.slot;
         let entry = self.registry.by_id(slot.app).ok_or("its app is gone")?;
-        let settings = Rc::clone(entry.settings_of(generation.0));
+        let (settings, instances) = (Rc::clone(entry.settings_of(generation.0)), entry.instances);
         let app = &settings.app;
         self.listeners.open(seat, &settings, &self.link).map_err(|error| error.to_string())?;
         let identity = settings.identity()?;
-        let fail = |what: &'static str| move |error: io::Error| format!("{what}: {}", words::lack(&error));
 
         let (notify, notify_name) = socket::abstract_datagram().map_err(fail("notify socket"))?;
-        let notify_name = format!("@{notify_name}");
-        let names: Vec<String> = app.listen.iter().map(listener_name).collect();
-        let instances = self.registry.by_id(slot.app).map_or(0, |entry| entry.instances);
         let channel = app.channel.enabled.then(Ends::new).transpose().map_err(fail("channel"))?;
-        let channel_fd = 3 + names.len();
-        let ipc =
-            channel.as_ref().map(|channel| channel.name(channel_fd)).transpose().map_err(fail("channel"))?;
-        let place = Place {
-            slot: slot.index,
-            instances,
-            notify_socket: &notify_name,
-            listeners: &names,
-            channel: ipc.as_deref(),
-        };
-        let env = settings.environment(&place);
+        let env = environment(&settings, (slot.index, instances), &notify_name, channel.as_ref())?;
         let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let (program, args) = app.command.split_first().ok_or("no command")?;
         let program =
@@ -99,9 +88,9 @@ impl Master {
         let mut fds =
             self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?;
         fds.extend(channel.iter().map(|channel| channel.theirs.as_fd()));
-        let mut plan = Plan {
+        let plan = Plan {
             env,
-            listen_pid: !names.is_empty(),
+            listen_pid: !app.listen.is_empty(),
             cwd: Some(app.cwd.clone()),
             fds,
             introduce: Some(theirs.as_fd()),
@@ -115,33 +104,8 @@ impl Master {
             oom_score_adj: app.oom_score_adj.or(self.oom_score_adj),
             ..Plan::new(Program::Path(program.clone()), argv, stdio)
         };
-        let (mut cgroup, folder) = self.workers.cgroups.make(&app.name, id, app.max_memory_hard).unzip();
-        plan.cgroup = folder.as_ref().map(AsFd::as_fd);
-        fault::step();
-        let mut spawned = self.launcher.spawn(&plan);
-        fault::step();
-        if let Err(error) = &spawned
-            && error.stage == Stage::Cgroup
-        {
-            self.workers.cgroups.give_up(error, cgroup.take());
-            plan.cgroup = None;
-            spawned = self.launcher.spawn(&plan);
-        }
-        let child = match spawned {
-            Ok(child) => child,
-            // The intent is deleted when the core announces the failure.
-            Err(error) => {
-                self.workers.cgroups.remove(cgroup);
-                let cause = words::lack(&io::Error::from_raw_os_error(error.errno));
-                #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
-                return Err(match error.stage {
-                    Stage::Exec => format!("exec {}: {cause}", program.display()),
-                    Stage::Chdir => format!("chdir {}: {cause}", app.cwd.display()),
-                    Stage::CpuAffinity => words::no_cpu(&plan.cpus),
-                    _ => format!("{}: {cause}", error.stage),
-                });
-            }
-        };
+        let (child, cgroup) =
+            launch(plan, &program, (id, app), &mut self.launcher, &mut self.workers.cgroups)?;
 
         if let Some(errno) = child.uncaptured {
             let why = words::errno(&io::Error::from_raw_os_error(errno));
@@ -234,6 +198,72 @@ impl Master {
         let new = NewMember { worker, app, slot, generation, socket, left };
         self.channel.join(new, &settings.app.channel)
     }
+}
+
+/// A worker's whole environment; `(slot, instances)` is where it stands.
+fn environment(
+    settings: &Settings,
+    (slot, instances): (u32, u32),
+    notify_name: &str,
+    channel: Option<&Ends>,
+) -> Result<Vec<(OsString, OsString)>, String> {
+    let names: Vec<String> = settings.app.listen.iter().map(listener_name).collect();
+    // It comes after the listeners.
+    let channel = channel.map(|channel| channel.name(3 + names.len()));
+    let channel = channel.transpose().map_err(fail("channel"))?;
+    Ok(settings.environment(&Place {
+        slot,
+        instances,
+        notify_socket: &format!("@{notify_name}"),
+        listeners: &names,
+        channel: channel.as_deref(),
+    }))
+}
+
+/// Starts a child, in a cgroup of its own as long as workers get one.
+///
+/// # Errors
+///
+/// In words: the stage that failed and the cause.
+fn launch(
+    plan: Plan<'_>,
+    program: &Path,
+    (id, app): (WorkerId, &App),
+    launcher: &mut Launcher,
+    cgroups: &mut Cgroups,
+) -> Result<(Child, Option<WorkerCgroup>), String> {
+    let (mut cgroup, folder) = cgroups.make(&app.name, id, app.max_memory_hard).unzip();
+    let mut plan = Plan { cgroup: folder.as_ref().map(AsFd::as_fd), ..plan };
+    fault::step();
+    let mut spawned = launcher.spawn(&plan);
+    fault::step();
+    if let Err(error) = &spawned
+        && error.stage == Stage::Cgroup
+    {
+        cgroups.give_up(error, cgroup.take());
+        plan.cgroup = None;
+        spawned = launcher.spawn(&plan);
+    }
+    match spawned {
+        Ok(child) => Ok((child, cgroup)),
+        // The intent is deleted when the core announces the failure.
+        Err(error) => {
+            cgroups.remove(cgroup);
+            let cause = words::lack(&io::Error::from_raw_os_error(error.errno));
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the other stages need no more")]
+            Err(match error.stage {
+                Stage::Exec => format!("exec {}: {cause}", program.display()),
+                Stage::Chdir => format!("chdir {}: {cause}", app.cwd.display()),
+                Stage::CpuAffinity => words::no_cpu(&plan.cpus),
+                _ => format!("{}: {cause}", error.stage),
+            })
+        }
+    }
+}
+
+/// A system call that failed, in words: what it was for, and the cause.
+fn fail(what: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("{what}: {}", words::lack(&error))
 }
 
 /// A worker's output pipe.
