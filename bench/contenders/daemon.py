@@ -55,6 +55,12 @@ class Supervisor(Contender):
     def start(self, count):
         return self.spawn(self.tools.supervisor, "start", str(self.write_file(self.idle(count))))
 
+    def count(self):
+        # One that refuses so many says so at once.
+        if self.process is not None and self.process.poll():
+            self.finish_order()
+        return super().count()
+
     def finish_order(self):
         """Waits for the end of the last order: all workers are ready."""
         if self.process.wait(120) != 0:

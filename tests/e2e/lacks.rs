@@ -14,6 +14,7 @@ use crate::load::Load;
 use crate::mounts::{ReadOnly, Tmpfs};
 use crate::process::{self, Number};
 use crate::programs::{installed, supervisor, worker};
+use crate::reload_together::serving;
 use crate::wait::{eventually, until};
 
 /// Settings of a worker at [`Home::address`].
@@ -210,6 +211,55 @@ fn without_processes() {
     assert_eq!(started.code, Some(0), "{started:?}");
     assert_eq!(number(&plain.status()["daemon"]["pid"]), master);
     home.get("/pid").unwrap();
+}
+
+/// A worker of a release that could not be taken back is not one of the next
+/// release.
+#[test]
+fn without_a_process_to_go_back_to() {
+    let plain = Plain::new();
+    let home = &plain.home;
+    let script = format!(
+        "test -e {0} && test $SUPERVISOR_INSTANCE = 1 && exec sleep 600; exec {1} --ready-after 0",
+        home.path("slow").display(),
+        home.path("worker").display()
+    );
+    let settings = format!(
+        "command: [sh, -c, {}]\nready: notify\nmin_uptime: 50ms\ninstances: 2\nlisten: '{}'",
+        Value::from(script),
+        home.address()
+    );
+    home.write_app("web", &settings);
+    let started = plain.run(&["start", "app.yaml"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let web = || plain.status()["apps"][0].take();
+
+    home.write("slow", "");
+    let limited = std::thread::scope(|scope| {
+        let reload = scope.spawn(|| plain.run(&["reload", "web"]));
+        let slow = eventually("its second worker is waited for", || {
+            let web = web();
+            let of_release = serving(&web, 2);
+            let workers = web["workers"].as_array().unwrap();
+            let slow = workers.iter().find(|one| one["generation"] == 2 && one["state"] == "starting")?;
+            (of_release.len() == 1).then(|| number(&slow["pid"]))
+        });
+        let limited = Limited::to(number(&plain.status()["daemon"]["pid"]), "--nproc", 1);
+        process::kill_and_wait(slow);
+        let failed = reload.join().unwrap();
+        assert_eq!(failed.code, Some(6), "{failed:?}");
+        assert!(failed.stderr.contains("web:0 could not be taken back and runs on"), "{failed:?}");
+        limited
+    });
+    let left = serving(&web(), 2);
+    assert_eq!(left.len(), 1, "{:#}", web());
+    fs::remove_file(home.path("slow")).unwrap();
+    drop(limited);
+    let reloaded = plain.run(&["reload", "web"]);
+    assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
+    let after = web();
+    assert_eq!(serving(&after, 3).len(), 2, "{after:#}");
+    assert!(!pids(&after).contains(&left[0]));
 }
 
 /// Nobody can raise a hard limit but root.

@@ -1,6 +1,7 @@
 //! What runs: programs of several kinds, and how their releases are bad.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::home::Home;
 
@@ -28,12 +29,14 @@ pub(crate) struct App {
     settings: &'static str,
 }
 
+/// How long workers of all apps are drained.
+pub(crate) const DRAIN: Duration = Duration::from_secs(4);
+
 /// Short times, so that much happens.
 const COMMON: &str = "
     min_uptime: 1200ms
     listen_timeout: 5s
     hang_timeout: 2s
-    drain_timeout: 4s
     kill_timeout: 4s";
 
 /// All of them. Those with clients have a port each.
@@ -123,6 +126,7 @@ impl App {
             self.settings.replace("{address}", &address.map(|to| to.to_string()).unwrap_or_default());
         lines += &settings;
         lines += COMMON;
+        lines += &format!("\ndrain_timeout: {}s", DRAIN.as_secs());
         // Writing to a String cannot fail.
         let release = format!("{release}{}", if failure.is_some() { "-bad" } else { "" });
         let _ = write!(lines, "\nenv: {{RELEASE: '{release}', FAILURE: '{}'", failure.unwrap_or_default());

@@ -16,7 +16,7 @@ use serde_json::Value;
 use supervisor_sys::signal::Signal;
 
 use crate::World;
-use crate::apps::App;
+use crate::apps::{App, DRAIN};
 use crate::processes::{Number, Process, own, pid};
 use crate::story::{Strike, Trouble, now};
 use crate::upgrade;
@@ -26,8 +26,6 @@ const NEXT_MASTER: Duration = Duration::from_secs(30);
 
 /// How soon output is written again when there is space.
 const AGAIN: Duration = Duration::from_millis(2_500);
-/// The `drain_timeout` of all apps.
-const DRAIN: Duration = Duration::from_secs(4);
 
 /// What a thread of its own does for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

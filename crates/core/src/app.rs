@@ -221,7 +221,7 @@ impl App {
             return;
         }
         let generation = self.version.generation;
-        let careful = operation.before.is_some() && operation.beside;
+        let careful = operation.is_careful();
         for (index, slot) in self.select(start).take_while(|(index, _)| *index < instances) {
             let awaited = careful && slot.is_awaited();
             slot.want_now(turn.now);
@@ -352,21 +352,11 @@ impl App {
             for worker in slot.workers_mut() {
                 worker.pass_time(place, turn);
             }
-            if let Some(worker) = &mut slot.worker
-                && let Stage::Ready { stable_at } = &mut worker.stage
-                && stable_at.is_some_and(|at| at <= turn.now)
-            {
-                *stable_at = None;
+            if slot.worker.as_mut().is_some_and(|worker| worker.prove(turn.now)) {
                 slot.streak = 0;
                 proved = true;
             }
-            if let Some(worker) = &mut slot.successor
-                && let Stage::Ready { stable_at } = &mut worker.stage
-                && stable_at.is_some_and(|at| at <= turn.now)
-            {
-                *stable_at = None;
-                proved = true;
-            }
+            proved |= slot.successor.as_mut().is_some_and(|worker| worker.prove(turn.now));
         }
         if proved {
             for slot in self.slots.iter_mut().filter(|slot| slot.rest == Rest::Errored) {
@@ -446,6 +436,10 @@ impl App {
         // It has gone back when nobody is left who is to go.
         let left = operation.returning.is_some() && slots.iter().any(|slot| !slot.is_settled());
         if operation.is_done() && !left {
+            if !operation.fresh.is_empty() {
+                // Whoever could not be taken back serves.
+                self.rotate(turn);
+            }
             let (outcome, ordered) = match operation.returning.take() {
                 None => (Outcome::Done, None),
                 Some(Returning::Failed(failure)) => (Outcome::RolledBack(failure), None),
@@ -478,5 +472,10 @@ impl Turn<'_> {
         self.actions.push(Action::Spawn { worker: id, seat, generation: version.generation });
         let (side, since, stage) = (seat.side, self.now, Stage::Spawning);
         Worker { id, side, version, since, stage, hurry: false, relieves: None }
+    }
+
+    /// Starts a worker that only answers what waits in a seat, until then at most.
+    pub(crate) fn relieve(&mut self, seat: SeatId, version: Version, until: Timestamp) -> Worker {
+        Worker { relieves: Some(until), ..self.spawn(seat, version) }
     }
 }

@@ -174,9 +174,9 @@ impl App {
         let slot = SlotId { app: self.id, index };
         let notice = Notice::Ended { slot, worker: id, ending: ending.clone(), next };
         turn.actions.push(Action::Announce(notice));
-        if relief.is_some() {
+        if let Some(until) = relief {
             let seat = SeatId { slot, side: worker.side };
-            let relieving = Worker { relieves: relief, ..turn.spawn(seat, worker.version) };
+            let relieving = turn.relieve(seat, worker.version, until);
             self.slots[index as usize].put(role, relieving);
             return;
         }

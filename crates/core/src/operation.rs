@@ -79,6 +79,11 @@ impl Operation {
         self.before.is_some() || self.returning.is_some()
     }
 
+    /// Whether new settings have to prove themselves beside those before.
+    pub(crate) const fn is_careful(&self) -> bool {
+        self.before.is_some() && self.beside
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.ready.is_empty() && self.gone.is_empty() && self.waiting.is_empty()
     }

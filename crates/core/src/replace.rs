@@ -10,7 +10,7 @@ use crate::backoff;
 use crate::id::{Generation, SeatId, SlotId, WorkerId};
 use crate::operation::{Operation, Returning};
 use crate::policy::Version;
-use crate::slot::{Cause, Ending, Slot, Stage, Worker};
+use crate::slot::{Cause, Ending, Slot, Stage};
 use crate::time::Timestamp;
 
 impl App {
@@ -67,9 +67,8 @@ impl App {
             retired.end(place, Some(cause), true, turn);
         } else if left && version.policy.listens {
             // Somebody may wait for one of the settings before that did not come.
-            let relieves = Some(turn.now + version.policy.drain_timeout);
-            let relieving = turn.spawn(SeatId { slot: place, side }, version);
-            slot.retired = Some(Box::new(Worker { relieves, ..relieving }));
+            let until = turn.now + version.policy.drain_timeout;
+            slot.retired = Some(Box::new(turn.relieve(SeatId { slot: place, side }, version, until)));
         }
     }
 
@@ -78,7 +77,9 @@ impl App {
     pub(crate) fn roll(&mut self, now: Timestamp) {
         let Some(mut operation) = self.operation.take() else { return };
         let (slots, stable, together) = (&self.slots, operation.stable, operation.steps.is_some());
-        operation.fresh.retain(|index| slots.get(*index as usize).is_some_and(|slot| !slot.is_stable()));
+        if operation.returning.is_none() {
+            operation.fresh.retain(|index| slots.get(*index as usize).is_some_and(|slot| !slot.is_stable()));
+        }
         operation.ready.retain(|index| {
             let is_so =
                 |slot: &Slot| if stable { slot.is_stable() && slot.is_settled() } else { slot.is_ready() };
@@ -102,18 +103,24 @@ impl App {
             let Some(slot) = self.slots.get_mut(index as usize) else { continue };
             let (wanted, awaited) = (slot.wanted, slot.is_awaited());
             slot.want_now(now);
-            // Who is not ready yet, or no more, makes room: its successor
-            // answers the queue. One that cannot be asked to end now may be
-            // ready by the time it can. Where the successor has to prove its
-            // settings first, that queue is none of its business.
-            let spawning = slot.worker.as_ref().is_some_and(|worker| worker.stage == Stage::Spawning);
-            let proves = operation.before.is_some() && (slot.worker.is_some() || awaited);
-            let beside = operation.beside && (slot.is_ready() || spawning || proves);
-            if (together && wanted) || (!together && beside) {
+            let beside = if together {
+                wanted
+            } else if operation.is_careful() {
+                // What waits for the worker before is none of the business of one
+                // that has to prove its settings first.
+                slot.worker.is_some() || awaited
+            } else {
+                // Who is not ready yet, or no more, makes room: its successor
+                // answers the queue. One that cannot be asked to end now may be
+                // ready by the time it can.
+                let spawning = slot.worker.as_ref().is_some_and(|worker| worker.stage == Stage::Spawning);
+                operation.beside && (slot.is_ready() || spawning)
+            };
+            if beside {
                 slot.replace = Some(Cause::Asked);
             } else {
                 slot.recycle = slot.worker.is_some().then_some(Cause::Asked);
-                if operation.before.is_some() && operation.beside && !together {
+                if operation.is_careful() && !together {
                     operation.fresh.insert(index);
                 }
             }
@@ -183,7 +190,10 @@ impl App {
         operation.stable = true;
         operation.ready.clear();
         operation.waiting.clear();
-        operation.fresh.clear();
+        operation.fresh.retain(|index| {
+            let worker = self.slots.get(*index as usize).and_then(|slot| slot.worker.as_ref());
+            worker.is_some_and(|worker| !worker.was_stable(turn.now))
+        });
         operation.gone.clear();
         operation.shrink = None;
         self.version = before.version;

@@ -310,6 +310,17 @@ impl Worker {
         }
     }
 
+    /// Takes note that it has lived long enough to be stable, if so. Returns whether
+    /// that is news.
+    pub(crate) fn prove(&mut self, now: Timestamp) -> bool {
+        match &mut self.stage {
+            Stage::Ready { stable_at } => stable_at.take_if(|at| *at <= now).is_some(),
+            Stage::Spawning | Stage::Starting { .. } | Stage::Draining { .. } | Stage::Stopping { .. } => {
+                false
+            }
+        }
+    }
+
     /// Until when somebody has to answer its queue, if it ends now, unasked. Who
     /// only came for that queue is not followed by another.
     pub(crate) fn leaves_queue(&self, now: Timestamp) -> Option<Timestamp> {

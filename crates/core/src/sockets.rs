@@ -61,7 +61,14 @@ impl App {
         let own = |index: u32| (self.seat(index, slot(index).side), 1);
         let operation = self.operation.as_ref();
         let steps = operation.and_then(|operation| operation.steps.as_ref());
-        let is_fresh = |index: &u32| operation.is_some_and(|operation| operation.fresh.contains(index));
+        let is_fresh = |index: &u32| {
+            operation.is_some_and(|operation| {
+                // What is taken back does not prove itself any more.
+                let goes_back = operation.returning.is_some();
+                operation.fresh.contains(index)
+                    && !(goes_back && slot(*index).generation == self.version.generation)
+            })
+        };
         let serves = |index: &u32| slot(*index).is_ready() && !is_fresh(index);
         let seats: Vec<_> = match steps {
             Some(steps) => self.shared_seats(steps, &wanted),

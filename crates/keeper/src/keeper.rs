@@ -106,7 +106,8 @@ impl Keeper {
             begun,
             drain: Drain::new(now).map_err(system("opening /dev/null"))?,
             news: News::default(),
-            lull: Lull::default(),
+            // A worker that is started, or ends, is some ten changes.
+            lull: Lull::new(640, 40),
             ending: Ending::default(),
             upgrade: None,
             finish: None,
@@ -344,7 +345,8 @@ impl Keeper {
             ToKeeper::Together(_) => {}
             ToKeeper::Beat => {
                 self.note_beat();
-                if std::mem::take(&mut self.is_settling) | self.lull.beat() {
+                let is_over = self.lull.beat();
+                if std::mem::take(&mut self.is_settling) || is_over {
                     self.settle_down();
                 }
             }
@@ -380,8 +382,8 @@ impl Keeper {
         }
     }
 
-    /// From here on the loop needs little of what it took to get here: the
-    /// command line alone is a third of the program.
+    /// Gives back what it took to get here, at the beginning and in a storm: the
+    /// loop needs little of it.
     fn settle_down(&mut self) {
         self.table.pack();
         own::drop_code();

@@ -268,8 +268,7 @@ impl Master {
                 (Held::Channel, channel.as_ref()),
             ];
             let held = held.into_iter().filter_map(|(held, fd)| Some((held, fd?.as_fd())));
-            // In place of what introduced it, so it is not more.
-            let _ = record.store(id, &held.collect::<Vec<_>>(), &self.link);
+            record.replace(id, &held.collect::<Vec<_>>(), &self.link);
         }
         match memo.stage {
             Stage::Spawning => news.push(Event::WorkerSpawned(id)),

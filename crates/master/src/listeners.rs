@@ -350,9 +350,8 @@ impl Listeners {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let socket = member.socket.as_fd();
         if self.is_shared(&member.address) {
-            socket::listen(socket, backlog)?;
             link.put_or_fail(&member.key, &[], &[(FdRole::Hold, socket)])?;
-            return Ok(());
+            return socket::listen(socket, backlog).inspect_err(|_| link.delete(&member.key));
         }
         self.make_way(app, &member.address, &member.key, link);
         let groups = self.groups.entry(app.to_owned()).or_default();
@@ -486,8 +485,16 @@ fn write_down(
     socket: BorrowedFd<'_>,
     link: &Link,
 ) -> io::Result<()> {
-    let record = MemberRecord { number: Some(number), holder: holder.map(|worker| worker.0), path: None };
-    link.put_or_fail(key, &to_json(&record), &[(FdRole::Hold, socket)])
+    link.put_or_fail(key, &member_record(number, holder), &[(FdRole::Hold, socket)])
+}
+
+/// Writes another number or another holder down for a member.
+fn rewrite(key: &str, number: u32, holder: Option<WorkerId>, socket: BorrowedFd<'_>, link: &Link) {
+    link.put(key, &member_record(number, holder), &[(FdRole::Hold, socket)]);
+}
+
+fn member_record(number: u32, holder: Option<WorkerId>) -> Vec<u8> {
+    to_json(&MemberRecord { number: Some(number), holder: holder.map(|worker| worker.0), path: None })
 }
 
 /// Binds a member. The `first` of a group is tried without `SO_REUSEPORT`

@@ -172,7 +172,7 @@ impl Master {
             sampler: Sampler::start()?,
             link,
             memory: Memory::default(),
-            lull: Lull::default(),
+            lull: Lull::new(64, 4),
             automatic: Automatic::default(),
             upgrade: upgrade::Progress::default(),
             aside: BTreeSet::new(),

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::io::{DupFlags, dup3};
+use rustix::io::{DupFlags, Errno, dup3};
 use supervisor_keeper::{Entry, Table};
 use supervisor_protocol::keeper::FdRole;
+use supervisor_sys::limits::{self, Resource};
 
 /// Keys of changes that nobody has asked for yet; beyond, all may have changed.
 const MOST_CHANGED: usize = 65_536;
@@ -60,8 +61,19 @@ impl Mirror {
     /// When there are no descriptors to spare for what is added: nothing changes.
     pub(crate) fn put(&self, key: &str, record: &[u8], fds: &[(FdRole, BorrowedFd<'_>)]) -> io::Result<()> {
         let mut held = self.lock();
-        let before = held.table.get(key).map_or(0, |entry| entry.fds.len());
-        let (placed, added) = fds.split_at(before.min(fds.len()));
+        let before = held.table.get(key).map_or(&[][..], |entry| &entry.fds);
+        let (placed, added) = fds.split_at(before.len().min(fds.len()));
+        // Beyond a limit that has been lowered no place can be taken.
+        if !placed.is_empty() {
+            let limit = limits::get(Resource::Nofile).soft.unwrap_or(u64::MAX);
+            if before
+                .iter()
+                .take(placed.len())
+                .any(|(_, fd)| u64::from(fd.as_raw_fd().unsigned_abs()) >= limit)
+            {
+                return Err(Errno::MFILE.into());
+            }
+        }
         let added = added.iter().map(|(role, fd)| Ok((*role, fd.try_clone_to_owned()?)));
         let added: Vec<(FdRole, OwnedFd)> = added.collect::<io::Result<_>>()?;
         let places = held.table.take(key).map(|entry| entry.fds.into_vec()).unwrap_or_default();
@@ -122,7 +134,9 @@ impl Mirror {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
+
+    use supervisor_sys::limits::Limit;
 
     use super::*;
 
@@ -161,6 +175,23 @@ mod tests {
         let inode = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).unwrap().st_rdev;
         assert_eq!((entry.fds[0].0, inode(&entry.fds[0].1)), (FdRole::Hold, inode(&zero)));
         assert_eq!(held.table.size(), (1, 1));
+    }
+
+    #[test]
+    fn a_place_beyond_the_limit_stays_as_it_is() {
+        let mirror = Mirror::new();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        mirror.put("a", b"1", &[(FdRole::Hold, null.as_fd())]).unwrap();
+        let place = mirror.lock().table.get("a").unwrap().fds[0].1.as_raw_fd();
+        let before = limits::get(Resource::Nofile);
+        let lowered = Limit { soft: Some(u64::from(place.unsigned_abs())), ..before };
+        limits::set(Resource::Nofile, lowered).unwrap();
+        let put = mirror.put("a", b"2", &[(FdRole::Hold, null.as_fd())]);
+        limits::set(Resource::Nofile, before).unwrap();
+        assert_eq!(put.unwrap_err().raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+        let held = mirror.lock();
+        let entry = held.table.get("a").unwrap();
+        assert_eq!((&*entry.record, entry.fds.len()), (&b"1"[..], 1));
     }
 
     #[test]

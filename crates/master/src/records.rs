@@ -22,7 +22,7 @@
 //! | `calls:ID` | what the worker has bound, and whether a call is being answered | |
 //! | `channel:ID` | empty: the worker's stream is in the middle of a line | |
 //! | `topics:ID` | empty | a file with what the worker has subscribed to |
-//! | `line:ID` | empty | a file with a long line for the worker, read as far as it has left |
+//! | `line:ID` | empty | a file with lines for the worker, read as far as they have left: a long one, and what else waited when another version took over |
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -191,9 +191,19 @@ impl WorkerRecord {
         fds: &[(Held, BorrowedFd<'_>)],
         link: &Link,
     ) -> io::Result<()> {
-        self.fds = fds.iter().map(|(held, _)| *held).collect();
-        let fds: Vec<_> = fds.iter().map(|(held, fd)| (held.role(), *fd)).collect();
+        let fds = self.note(fds);
         link.put_or_fail(&worker_key(worker), &to_json(self), &fds)
+    }
+
+    /// Lets the keeper have it in place of what it has, with no more descriptors.
+    pub(crate) fn replace(&mut self, worker: WorkerId, fds: &[(Held, BorrowedFd<'_>)], link: &Link) {
+        let fds = self.note(fds);
+        link.put(&worker_key(worker), &to_json(self), &fds);
+    }
+
+    fn note<'a>(&mut self, fds: &[(Held, BorrowedFd<'a>)]) -> Vec<(FdRole, BorrowedFd<'a>)> {
+        self.fds = fds.iter().map(|(held, _)| *held).collect();
+        fds.iter().map(|(held, fd)| (held.role(), *fd)).collect()
     }
 }
 

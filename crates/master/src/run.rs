@@ -246,10 +246,14 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 
 /// Leaves everything as it is to the next master, which finds it with the
 /// keeper. What is in this process alone is written first.
-async fn make_room(master: Master, echo: Option<Echo>) {
+async fn make_room(mut master: Master, echo: Option<Echo>) {
     tracing::info!("making room for another master");
-    master.store.finish().await;
     master.channel.leave().await;
+    // What workers have said until then nobody else will hear.
+    while let Some(worker) = master.channel.said_ready().await {
+        master.hear_ready(worker);
+    }
+    master.store.finish().await;
     let _ = tokio::time::timeout(LAST_OUTPUT, master.output.leave()).await;
     master.output.end();
     if let Some(echo) = echo {

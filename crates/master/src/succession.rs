@@ -30,6 +30,9 @@ use crate::records::FORMER;
 /// When to try again after an `exec` has failed.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// Descriptors that becoming the keeper takes: the saved state, and the binary.
+const SPARE: usize = 2;
+
 /// What is to happen after the keeper's death.
 #[derive(Debug)]
 pub(crate) struct Succession {
@@ -42,11 +45,15 @@ pub(crate) struct Succession {
     due: Option<Instant>,
     /// What masters are to be told then.
     news: Option<Upgrade>,
+    /// Closed then, for what becoming the keeper takes: there may be no other
+    /// descriptors.
+    spare: Vec<OwnedFd>,
 }
 
 impl Succession {
-    pub(crate) const fn new(keeper: Vec<OsString>, path: PathBuf) -> Self {
-        Self { keeper, path, waiting: None, due: None, news: None }
+    pub(crate) fn new(keeper: Vec<OsString>, path: PathBuf) -> Self {
+        let spare = (0..SPARE).filter_map(|_| own_binary().ok()).collect();
+        Self { keeper, path, waiting: None, due: None, news: None, spare }
     }
 
     /// Begins when the keeper is gone. Does not return if this process becomes
@@ -81,7 +88,8 @@ impl Succession {
     }
 
     /// Returns why not.
-    fn become_keeper(&self, link: &Link) -> io::Error {
+    fn become_keeper(&mut self, link: &Link) -> io::Error {
+        self.spare.clear();
         let Some(hello) = link.hello() else { return io::ErrorKind::InvalidInput.into() };
         // Held until the end of this program: nobody changes it from now on.
         let held = link.mirror().lock();

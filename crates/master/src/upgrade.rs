@@ -294,14 +294,18 @@ impl Master {
     /// Tells of the upgrade that the keeper has named to this master, as to every
     /// one; of its end only if no other master has.
     pub(crate) fn hear_of_past_upgrade(&self) {
-        let told = {
-            let held = self.link.mirror().lock();
-            held.table.get(UPGRADED).and_then(|entry| records::read(&entry.record).ok())
-        };
-        let is_told = |last: &Upgrade| last.stage.is_over() && told == Some(last.id);
+        // One that was given up before the keeper knew of it was told last.
+        let told = self.upgrade_told();
+        let is_told = |last: &Upgrade| last.stage.is_over() && told >= Some(last.id);
         if !self.upgrade.last.as_ref().is_some_and(is_told) {
             self.tell_of_upgrade();
         }
+    }
+
+    /// The last upgrade whose end was told: numbers ascend.
+    fn upgrade_told(&self) -> Option<u64> {
+        let held = self.link.mirror().lock();
+        held.table.get(UPGRADED).and_then(|entry| records::read(&entry.record).ok())
     }
 
     /// Tells the log, and those who follow what happens.
@@ -323,7 +327,7 @@ impl Master {
             tracing::info!("{detail}");
         }
         self.events.tell(|| Happening::Daemon { detail });
-        if last.stage.is_over() {
+        if last.stage.is_over() && self.upgrade_told() < Some(last.id) {
             self.link.put(UPGRADED, &to_json(&last.id), &[]);
         }
     }

@@ -2,7 +2,7 @@
 //! of the kernel to events.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -196,8 +196,7 @@ impl Worker {
     fn reap(&self, id: WorkerId, exit: Exit, poller: &Poller, link: &Link) {
         let mut record = WorkerRecord { exit: Some(exit.into()), ..self.record.clone() };
         let held = [(Held::Process, self.pidfd.as_fd()), (Held::Notify, self.notify.as_fd())];
-        // It is fewer than there were.
-        let _ = record.store(id, &held, link);
+        record.replace(id, &held, link);
         // A closed pidfd would leave the poller by itself, but the keeper has
         // another descriptor for it.
         let _ = poller.remove(&self.pidfd);
@@ -515,6 +514,13 @@ impl Workers {
         let dead = self.dead.iter().map(|(_, worker, _)| worker);
         let own = self.alive.values().chain(dead).filter(|worker| worker.seat.slot.app == app);
         own.map(|worker| worker.record.generation).max()
+    }
+
+    /// The slots of an app whose workers are of another generation than this.
+    pub(crate) fn of_other_generations(&self, app: AppId, generation: Option<u64>) -> BTreeSet<u32> {
+        let own = self.alive.values().filter(|worker| worker.seat.slot.app == app);
+        let others = own.filter(|worker| Some(worker.record.generation) != generation);
+        others.map(|worker| worker.seat.slot.index).collect()
     }
 
     /// The slots of an app whose workers' calls nobody can hear any more.

@@ -83,14 +83,7 @@ pub fn become_program(binary: BorrowedFd<'_>, args: &[OsString]) -> io::Error {
 ///
 /// `EPERM` where a sandbox forbids the call.
 pub fn set_slice(slice: Duration) -> io::Result<()> {
-    // SAFETY: zeros are valid numbers.
-    let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
-    let size = size_of_val(&attributes);
-    // SAFETY: the kernel writes this thread's attributes, `size` bytes at most, to a living variable.
-    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
-    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
-    // SAFETY: the kernel reads a living variable, which says its own size.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
+    schedule(|attributes| attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Has the calling thread wait for its turn when it is woken, instead of taking the CPU from whoever woke
@@ -101,15 +94,21 @@ pub fn set_slice(slice: Duration) -> io::Result<()> {
 ///
 /// `EPERM` where a sandbox forbids the call.
 pub fn yield_to_wakers() -> io::Result<()> {
+    schedule(|attributes| {
+        if attributes.sched_policy == libc::SCHED_OTHER.cast_unsigned() {
+            attributes.sched_policy = libc::SCHED_BATCH.cast_unsigned();
+        }
+    })
+}
+
+/// Changes how the calling thread is scheduled. `sched_setattr(2)`
+fn schedule(change: impl FnOnce(&mut libc::sched_attr)) -> io::Result<()> {
     // SAFETY: zeros are valid numbers.
     let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
     let size = size_of_val(&attributes);
     // SAFETY: the kernel writes this thread's attributes, `size` bytes at most, to a living variable.
     check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) })?;
-    if attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() {
-        return Ok(());
-    }
-    attributes.sched_policy = libc::SCHED_BATCH.cast_unsigned();
+    change(&mut attributes);
     // SAFETY: the kernel reads a living variable, which says its own size.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })
 }

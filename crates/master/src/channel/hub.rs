@@ -199,6 +199,13 @@ impl Hub {
         }
     }
 
+    /// Tells all whose requests wait for replies that none will come from here.
+    pub(super) fn give_up(&mut self, out: &mut impl Deliver) {
+        for request in self.requests.take_all() {
+            fail(out, request.from, request.id, "the daemon was upgraded meanwhile");
+        }
+    }
+
     /// When [`Self::expire`] must be called.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.requests.next_deadline()

@@ -136,7 +136,9 @@ impl Outbound {
             // Where it is read from is not where it is written.
             Some(line) => {
                 let end = fstat(&line.file)?.st_size.unsigned_abs();
-                File::from(line.file.try_clone()?).write_all_at(&text, end)?;
+                let file = File::from(line.file.try_clone()?);
+                // Lines leave whole or not at all.
+                file.write_all_at(&text, end).or_else(|error| file.set_len(end).and(Err(error)))?;
             }
             None => hold(in_memory(&text)?.as_fd()),
         }

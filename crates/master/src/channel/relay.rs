@@ -158,6 +158,7 @@ impl Relay {
                 let _ = reply.send(self.hub.send(&app, slot, &line, &mut self.ports));
             }
             Command::Leave(done) => {
+                self.hub.give_up(&mut self.ports);
                 self.ports.leave();
                 let _ = done.send(());
                 return false;

@@ -72,6 +72,11 @@ impl Requests {
         gone.into_iter().filter(|request| request.from != worker).collect()
     }
 
+    /// All of them: nobody waits any more.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waiting> {
+        std::mem::take(self).waiting.into_values()
+    }
+
     fn take(&mut self, number: u64) -> Option<Waiting> {
         let request = self.waiting.remove(&number)?;
         self.deadlines.remove(&(request.until, number));

@@ -12,7 +12,7 @@ use supervisor_core::{AppId, SeatId, WorkerId};
 use supervisor_sys::{capture, socket};
 
 use super::keys::{CAPTURED, anchor_key, group_of, key};
-use super::{BACKLOG, Listeners, Member, bind, write_down};
+use super::{BACKLOG, Listeners, Member, bind, rewrite, write_down};
 use crate::link::Link;
 use crate::registry::overlap;
 use crate::settings::{Settings, address_text};
@@ -135,8 +135,7 @@ impl Listeners {
         };
         let group = self.groups.values().flatten().find(|group| group.contains(&key));
         if let Some(number) = group.and_then(|group| group.number_of(&key)) {
-            // It is written down already.
-            let _ = write_down(&key, number, Some(worker), socket.as_fd(), link);
+            rewrite(&key, number, Some(worker), socket.as_fd(), link);
         }
     }
 

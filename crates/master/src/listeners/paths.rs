@@ -87,7 +87,8 @@ impl Listeners {
 
     /// Holds a socket that a worker is about to bind to a path: a sibling may ask
     /// for the same before it listens. It takes the place of whatever the app had
-    /// there. Returns `false` when its seat has too many.
+    /// there. Returns `false` when its seat has too many, or when there is no
+    /// descriptor for it: then it is the worker's alone.
     pub(crate) fn hold_path(
         &mut self,
         seat: SeatId,
@@ -100,15 +101,18 @@ impl Listeners {
         if self.members.get(&seat).is_some_and(|members| members.len() >= PATHS) {
             return false;
         }
-        self.binding.insert(path.clone(), Instant::now());
         let address = ListenAddress::Unix(path.clone());
+        let key = key(CAPTURED, app, seat, &address);
+        // The next master must know it when it listens.
+        if let Err(error) = write_down_path(&key, path.clone(), worker, &socket, link) {
+            tracing::error!("{app}: {} is one worker's alone: {error}", path.display());
+            return false;
+        }
+        self.binding.insert(path.clone(), Instant::now());
         for (_, members) in self.members.range_mut(Self::seats(seat.slot.app)) {
             members.retain(|member| member.address != address);
         }
         self.paths.remove(&path);
-        let key = key(CAPTURED, app, seat, &address);
-        // The next master must know it when it listens.
-        write_down_path(&key, path, worker, &socket, link);
         let member = Member {
             address,
             socket: Rc::new(socket),
@@ -218,7 +222,13 @@ fn restore(path: &Path, second: &SecondName) {
 }
 
 /// Writes down with the keeper that a worker is to bind a path.
-fn write_down_path(key: &str, path: PathBuf, worker: WorkerId, socket: &OwnedFd, link: &Link) {
+fn write_down_path(
+    key: &str,
+    path: PathBuf,
+    worker: WorkerId,
+    socket: &OwnedFd,
+    link: &Link,
+) -> io::Result<()> {
     let record = MemberRecord { number: None, holder: Some(worker.0), path: Some(path) };
-    link.put(key, &to_json(&record), &[(FdRole::Hold, socket.as_fd())]);
+    link.put_or_fail(key, &to_json(&record), &[(FdRole::Hold, socket.as_fd())])
 }

@@ -11,7 +11,7 @@ use supervisor_core::SeatId;
 use supervisor_sys::{socket, steering};
 
 use super::keys::anchor_key;
-use super::{Listeners, write_down};
+use super::{Listeners, rewrite};
 use crate::group::{Attached, Group};
 use crate::link::Link;
 use crate::settings::address_text;
@@ -166,8 +166,7 @@ impl Listeners {
         {
             let known = members.values().flatten().find(|member| member.key == moved.key);
             let holder = known.and_then(|member| member.holder);
-            // It is written down already.
-            let _ = write_down(&moved.key, number, holder, moved.socket.as_fd(), link);
+            rewrite(&moved.key, number, holder, moved.socket.as_fd(), link);
         }
     }
 

@@ -73,6 +73,12 @@ impl Master {
             reason = format!("{reason}; {refused}");
         }
         let app = self.registry.name(slot.app).to_owned();
+        if rolled_back {
+            let declared = self.registry.by_id(slot.app).map(|entry| entry.settings.generation);
+            for index in self.workers.of_other_generations(slot.app, declared) {
+                reason.push_str(&format!("; {app}:{index} could not be taken back and runs on"));
+            }
+        }
         Failure { app, slot: Some(slot.index), reason, last_lines: Vec::new(), rolled_back }
     }
 

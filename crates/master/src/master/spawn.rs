@@ -120,8 +120,7 @@ impl Master {
         record.process = Some(ProcessRecord { pid: child.pid.as_raw_pid(), start_time });
         let pidfd = [(Held::Process, child.pidfd.as_fd())];
         let calls_too: Vec<_> = calls.iter().map(|calls| (Held::Calls, calls.as_fd())).collect();
-        // In place of what introduces it, so it is not more.
-        let _ = record.store(id, &[&pidfd[..], &shared[..], &calls_too[..]].concat(), &self.link);
+        record.replace(id, &[&pidfd[..], &shared[..], &calls_too[..]].concat(), &self.link);
         drop(shared);
         drop(calls_too);
 

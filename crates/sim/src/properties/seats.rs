@@ -75,13 +75,16 @@ pub(super) fn rotation_is_right(witness: &Witness, id: AppId, book: &AppBook) ->
     let withheld = |life: &Life| {
         book.steps().is_some() && life.generation == book.generation && !book.admits(life.seat.slot.index)
     };
-    // One that a reload starts beside nobody has to prove itself, too.
+    // One that a reload starts beside nobody has to prove itself, too. One that is
+    // taken back before it has does not get anything any more.
     let fresh = |slot: SlotId| {
-        let operation = book.operation.as_ref().filter(|operation| operation.reverted.is_none());
-        let is_named = |operation: &OperationBook| {
-            operation.fresh.contains(&slot.index) && !book.has_proved(slot.index, operation)
+        let is_its = |operation: &OperationBook| match operation.reverted {
+            None => !book.has_proved(slot.index, operation),
+            Some(_) => book.place(slot.index).is_some_and(|place| place.queue_of != Some(book.generation)),
         };
-        operation.is_some_and(is_named)
+        book.operation
+            .as_ref()
+            .is_some_and(|operation| operation.fresh.contains(&slot.index) && is_its(operation))
     };
     // One that the reload has added gets nothing before it is admitted.
     let waits = |slot: SlotId| {

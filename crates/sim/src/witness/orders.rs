@@ -176,6 +176,9 @@ impl Witness {
         }
         let Some(mut operation) = book.operation.take() else { return };
         let Some(before) = operation.before.clone() else { return };
+        let is_unproved =
+            |index: &u32| book.own(*index, &self.lives).is_some() && !book.has_proved(*index, &operation);
+        operation.fresh = operation.fresh.iter().copied().filter(is_unproved).collect();
         operation.reverted = Some(book.generation);
         operation.shrink = None;
         operation.steps = None;
