@@ -159,6 +159,7 @@ fn a_release_that_fails_at_boot_replaces_nobody() {
         assert!(failed.stderr.contains("web:0 failed: exited with code 3"), "{}", failed.stderr);
         assert!(failed.stderr.contains("no database"), "{}", failed.stderr);
         assert!(failed.stderr.contains("web rolled back"), "{}", failed.stderr);
+        assert!(!failed.stderr.contains("runs on"), "{}", failed.stderr);
         assert_eq!(home.pids("web"), before);
         assert_eq!(home.app("web")["state"], "online");
         assert_eq!(home.app("web")["generation"], 1);

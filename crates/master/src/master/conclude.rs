@@ -74,8 +74,11 @@ impl Master {
         }
         let app = self.registry.name(slot.app).to_owned();
         if rolled_back {
-            let declared = self.registry.by_id(slot.app).map(|entry| entry.settings.generation);
-            for index in self.workers.of_other_generations(slot.app, declared) {
+            let lasting = self.registry.by_id(slot.app).map(|entry| {
+                // It may not have been made what it was before yet.
+                entry.before.as_ref().map_or(entry.settings.generation, |before| before.settings.generation)
+            });
+            for index in self.workers.of_other_generations(slot.app, lasting) {
                 reason.push_str(&format!("; {app}:{index} could not be taken back and runs on"));
             }
         }
