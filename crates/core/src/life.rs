@@ -41,7 +41,7 @@ impl App {
             && worker.version.policy.ready == ReadyWhen::Reported
             && matches!(worker.stage, Stage::Starting { .. })
         {
-            worker.stage = Stage::Ready { stable_at: Some(worker.since + worker.version.policy.min_uptime) };
+            worker.stage = Stage::Ready { stable_at: Some(turn.now + worker.version.policy.min_uptime) };
             worker.announce_ready(slot, turn);
         }
     }

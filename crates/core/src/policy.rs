@@ -14,7 +14,7 @@ pub struct Policy {
     pub ready: ReadyWhen,
     /// How long a worker may take to become ready.
     pub listen_timeout: Duration,
-    /// A ready worker that lived this long is stable.
+    /// A worker that has been ready for this long is stable.
     pub min_uptime: Duration,
     /// Unstable lives in a row after which a slot is errored.
     pub max_restarts: u32,

@@ -36,7 +36,7 @@ pub(crate) struct Life {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LifeStage {
     Spawning,
-    Starting { since: Timestamp, ready_by: Timestamp },
+    Starting { ready_by: Timestamp },
     Ready { stable_at: Timestamp, proved: bool },
     Draining { until: Timestamp, stable: bool },
     Ending { kill_at: Timestamp, stable: bool, was_ready: bool },

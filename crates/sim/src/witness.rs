@@ -184,7 +184,7 @@ impl Witness {
             ReadyWhen::Reported => life.policy.listen_timeout,
         };
         if let LifeStage::Spawning = life.stage {
-            life.stage = LifeStage::Starting { since: now, ready_by: now + patience };
+            life.stage = LifeStage::Starting { ready_by: now + patience };
         }
     }
 

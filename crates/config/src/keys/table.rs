@@ -262,7 +262,7 @@ pub(crate) const KEYS: &[Key] = &[
         group: Restarts,
         takes: Takes::Duration,
         default: Value("1s"),
-        doc: "A worker that has lived this long, and is ready, is stable. A stable worker that ends is replaced at once.",
+        doc: "A worker that has been ready for this long is stable: a successor takes over then, and a worker that ends after it is replaced at once. With `ready: started`, how long it must live to be both.",
     },
     Key {
         name: "max_restarts",

@@ -197,10 +197,10 @@ impl Witness {
     fn note_ready(&mut self, now: Timestamp, worker: WorkerId) {
         let Some(life) = self.lives.get_mut(&worker) else { return };
         let slot = life.seat.slot;
-        if let LifeStage::Starting { since, .. } = life.stage {
+        if let LifeStage::Starting { .. } = life.stage {
             let stable_at = match life.policy.ready {
                 ReadyWhen::Started => now,
-                ReadyWhen::Reported => since + life.policy.min_uptime,
+                ReadyWhen::Reported => now + life.policy.min_uptime,
             };
             life.stage = LifeStage::Ready { stable_at, proved: false };
         }
