@@ -71,8 +71,16 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
     Ok(())
 }
 
+/// The version that runs. A master may be killed while it answers: the next one does, then.
 fn version(world: &World) -> Result<String> {
-    let status = world.home.ask("/v1/status")?;
+    let begin = Instant::now();
+    let status = loop {
+        match world.home.ask("/v1/status") {
+            Ok(status) => break status,
+            Err(error) if begin.elapsed() > PATIENCE => return Err(error),
+            Err(_) => sleep(Duration::from_millis(20)),
+        }
+    };
     Ok(status["daemon"]["version"].as_str().context("no version")?.to_owned())
 }
 
