@@ -207,7 +207,7 @@ impl Listeners {
             let error = |source| ListenError { address: address_text(address), source };
             let member = match self.shared(seat.slot.app, address) {
                 Some((socket, key)) => Member::declared(address, socket, key),
-                None => self.make(seat, &app.name, address, one_for_all).map_err(error)?,
+                None => self.make(seat, &app.name, address, one_for_all, link).map_err(error)?,
             };
             self.listen(&member, &app.name, app.backlog, link).map_err(error)?;
             self.members.entry(seat).or_default().push(member);
@@ -296,10 +296,11 @@ impl Listeners {
         app: &str,
         address: &ListenAddress,
         one_for_all: bool,
+        link: &Link,
     ) -> io::Result<Member> {
         let key = if one_for_all { common_key(app, address) } else { key(KEY_PREFIX, app, seat, address) };
         let first = !self.of_app(seat.slot.app).any(|member| overlap(&member.address, address));
-        self.meet(app, address);
+        self.meet(app, address, link);
         let left = self.inherited.remove(&key);
         // One for all seats has many holders.
         let holder = left.as_ref().filter(|_| !one_for_all).and_then(|left| left.record.holder());
@@ -318,11 +319,19 @@ impl Listeners {
     }
 
     /// Makes the group of an address, with what an earlier master left of it.
-    fn meet(&mut self, app: &str, address: &ListenAddress) {
+    fn meet(&mut self, app: &str, address: &ListenAddress, link: &Link) {
         if self.is_shared(address) || self.group(app, address).is_some() {
             return;
         }
         let group = self.recover(app, address);
+        // A master that died before it could say who has the number of one that
+        // left may be followed by one that dies as soon.
+        for (number, member) in (0..).zip(group.members()).filter(|_| !group.unsteered) {
+            let record = self.inherited.get(&member.key).map(|left| &left.record);
+            if let Some(record) = record.filter(|record| record.number != Some(number)) {
+                rewrite(&member.key, number, record.holder(), member.socket.as_fd(), link);
+            }
+        }
         let unsteered = group.unsteered;
         self.groups.entry(app.to_owned()).or_default().push(group);
         if unsteered {

@@ -54,7 +54,7 @@ impl Listeners {
         let keys: Vec<String> = self.inherited.keys().filter(is_its).cloned().collect();
         for key in keys {
             let Some((_, address)) = group_of(&key) else { continue };
-            self.meet(app, &address);
+            self.meet(app, &address, link);
             // Its group has it, and it goes with the group.
             self.inherited.remove(&anchor_key(app, &address));
             let Some(left) = self.inherited.remove(&key) else { continue };
@@ -217,7 +217,7 @@ impl Listeners {
         } else {
             // The program may have changed its mind since its `bind`.
             rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
-            self.meet(app, &address);
+            self.meet(app, &address, link);
             let known = self.members.get(&seat).into_iter().flatten();
             let further = known.filter(|member| member.captured && member.address == address).count();
             let key = key(CAPTURED, app, seat, &address);

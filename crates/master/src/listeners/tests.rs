@@ -172,6 +172,25 @@ fn the_next_master_goes_on_steering() {
     assert_eq!(bench.connect(&A[..3]), [0, 0, 60]);
 }
 
+/// What a master that died as one left had no time to say.
+#[test]
+fn a_number_that_is_found_is_written_down() {
+    let mut bench = Bench::new(&[A[2], A[1], A[0]]);
+    // The last one gets its number.
+    bench.shut_down(A[1]);
+    next_master(&mut bench, [2, 1, 0]);
+    let number = |seat| {
+        let held = bench.link.mirror().lock();
+        let entry = held.table.get(&key(KEY_PREFIX, "web", seat, &bench.settings.app.listen[0])).unwrap();
+        records::read::<MemberRecord>(&entry.record).unwrap().number.unwrap()
+    };
+    let numbers = [number(A[0]), number(A[1]), number(A[2])];
+    assert_eq!(numbers, [1, 2, 0]);
+    next_master(&mut bench, numbers);
+    bench.rotate(&[A[0]]);
+    assert_eq!(bench.connect(&A[..3]), [60, 0, 0]);
+}
+
 #[test]
 fn a_program_of_former_times_does_not_stay() {
     let mut bench = Bench::new(&A[..3]);
