@@ -301,7 +301,7 @@ impl Worker {
         matches!(self.stage, Stage::Ready { stable_at: None })
     }
 
-    /// Whether it has lived long enough, as a ready worker, to count as stable.
+    /// Whether it has been ready for long enough to count as stable.
     pub(crate) fn was_stable(&self, now: Timestamp) -> bool {
         match &self.stage {
             Stage::Spawning | Stage::Starting { .. } => false,
@@ -310,7 +310,7 @@ impl Worker {
         }
     }
 
-    /// Takes note that it has lived long enough to be stable, if so. Returns whether
+    /// Takes note that it has been ready for long enough to be stable, if so. Returns whether
     /// that is news.
     pub(crate) fn prove(&mut self, now: Timestamp) -> bool {
         match &mut self.stage {
