@@ -11,6 +11,7 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use crate::apps::{APPS, App};
+use crate::drill;
 use crate::faults::{self, Fault};
 use crate::lines::{self, Lines};
 use crate::messages::{self, Messages};
@@ -18,7 +19,7 @@ use crate::options::Options;
 use crate::orders::{self, Order};
 use crate::processes::own;
 use crate::rest::{self, Needs};
-use crate::{World, clients, locked};
+use crate::{World, clients, locked, report};
 
 /// How long things go wrong between two looks at rest.
 const ROUND: Duration = Duration::from_secs(20);
@@ -42,9 +43,11 @@ pub(crate) fn run(world: &World, options: Options) -> Result<Seen> {
     world.story.tell(format_args!("seed {}, {:?}", options.seed, options.time));
     start(world)?;
     let seen = scope(|scope| {
+        let asked = APPS.iter().filter(|app| app.clients.is_some()).count();
         for app in &APPS {
             let Some(address) = app.port().map(|port| world.home.address(port)) else { continue };
-            for _ in 0..app.clients.map_or(0, |(clients, _, _)| clients) {
+            let usual = app.clients.map_or(0, |(clients, _, _)| clients);
+            for _ in 0..options.drill.map_or(usual, |_| drill::CLIENTS / asked) {
                 let seed = rng.u64(..);
                 scope.spawn(move || clients::ask(world, app, address, seed));
             }
@@ -80,11 +83,17 @@ fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, 
     let before = rest::needs(world)?;
     let end = Instant::now() + options.time;
     let mut prompt = Vec::new();
-    while Instant::now() < end && !world.is_over() {
-        go_wrong(world, rng, end.min(Instant::now() + ROUND));
+    let is_done = || match options.drill {
+        Some(drill) => drill.left(world) == 0,
+        None => Instant::now() >= end,
+    };
+    while !is_done() && !world.is_over() {
+        let round = Instant::now() + ROUND;
+        go_wrong(world, options, rng, if options.drill.is_some() { round } else { end.min(round) });
         if world.is_over() {
             break;
         }
+        eprintln!("{}", report::progress(world, options));
         world.story.tell("rest");
         rest::reach(world)?;
         prompt.push(if rng.bool() { rest::replace_master(world)? } else { rest::replace_keeper(world)? });
@@ -98,10 +107,14 @@ fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, 
 }
 
 /// A round of faults and orders; returns when all have come to their end.
-fn go_wrong(world: &World, rng: &mut Rng, end: Instant) {
+fn go_wrong(world: &World, options: Options, rng: &mut Rng, end: Instant) {
     let under_way: Mutex<BTreeSet<Fault>> = Mutex::default();
     scope(|scope| {
         let mut threads: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
+        if let Some(drill) = options.drill {
+            let mut own = rng.fork();
+            threads.push(scope.spawn(move || note(world, drill.go_on(world, &mut own, end))));
+        }
         while Instant::now() < end && !world.is_over() {
             let mut own = rng.fork();
             if rng.u32(0..5) < 2 {
@@ -110,7 +123,8 @@ fn go_wrong(world: &World, rng: &mut Rng, end: Instant) {
                 }
             } else {
                 let fault = Fault::choose(rng);
-                if fault.may_begin(&locked(&under_way)) {
+                let is_drilled = options.drill.is_none() || fault == Fault::KillWorker;
+                if is_drilled && fault.may_begin(&locked(&under_way)) {
                     let under_way = &under_way;
                     locked(under_way).insert(fault);
                     threads.push(scope.spawn(move || {

@@ -9,12 +9,15 @@
 //! wrong meanwhile; a missing line or message by a full disk, a flood or the
 //! death of a master. The first that is not ends the run.
 //!
+//! A [`drill`] does one thing very often instead.
+//!
 //! The seed decides what is done, not how the kernel and the program get on
 //! meanwhile: the same seed is a similar run, not the same one.
 
 mod apps;
 mod clients;
 mod director;
+mod drill;
 mod faults;
 mod home;
 mod lines;
@@ -31,6 +34,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -50,6 +54,8 @@ pub(crate) struct World {
     wanted: Mutex<BTreeMap<&'static str, Wanted>>,
     tally: Mutex<BTreeMap<String, usize>>,
     findings: Mutex<Vec<String>>,
+    /// How long each time of a drill took.
+    drilled: Mutex<Vec<Duration>>,
     over: Arc<AtomicBool>,
 }
 
@@ -64,6 +70,7 @@ impl World {
             wanted: Mutex::new(APPS.iter().map(wanted).collect()),
             tally: Mutex::default(),
             findings: Mutex::default(),
+            drilled: Mutex::default(),
             over: Arc::default(),
         })
     }

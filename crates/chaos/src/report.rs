@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::director::Seen;
 use crate::options::Options;
+use crate::story::now;
 use crate::{World, locked};
 
 /// How much of the story is told when something is wrong.
@@ -18,10 +19,29 @@ pub(crate) fn has_findings(world: &World) -> bool {
         || world.counts.values().any(|counts| !locked(&counts.unexplained).is_empty())
 }
 
+/// How far it has come, in a line.
+pub(crate) fn progress(world: &World, options: Options) -> String {
+    let tally = locked(&world.tally);
+    let count = |kind: &str| -> usize {
+        tally.iter().filter(|(what, _)| what.starts_with(kind)).map(|(_, count)| count).sum()
+    };
+    let answered: u64 = world.counts.values().map(|counts| counts.answered.load(Ordering::Relaxed)).sum();
+    let far = match options.drill {
+        Some(drill) => format!("{} of {}", locked(&world.drilled).len(), drill.times),
+        None => format!("of {} s", options.time.as_secs()),
+    };
+    format!(
+        "{} {far}: {} faults, {} orders, {answered} requests answered",
+        world.story.since_begin(now()),
+        count("fault: "),
+        count("order: ")
+    )
+}
+
 /// Prints the report.
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
 pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
-    println!("seed {}, {} s", options.seed, options.time.as_secs());
+    println!("{}", options.again());
     for (what, count) in locked(&world.tally).iter() {
         println!("{count:>8}  {what}");
     }
@@ -49,9 +69,13 @@ pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
             );
         }
     }
+    println!();
+    if let Some(drill) = options.drill {
+        print_times(&format!("{:?}", drill.act), &locked(&world.drilled));
+    }
     match result {
         Ok(seen) => print_seen(seen),
-        Err(error) => println!("\nUNEXPLAINED: {error:#}"),
+        Err(error) => println!("UNEXPLAINED: {error:#}"),
     }
     let findings = locked(&world.findings);
     for finding in findings.iter() {
@@ -62,22 +86,14 @@ pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
     drop(findings);
     if result.is_err() || has_findings(world) {
         println!("\nwhat happened last:\n{}", world.story.last(LAST));
-        println!("\nagain: scripts/chaos --seed {} --seconds {}", options.seed, options.time.as_secs());
+        println!("\nagain: {}", options.again());
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
 fn print_seen(seen: &Seen) {
     let Seen { before, after, prompt, lines, messages } = seen;
-    let mut prompt = prompt.clone();
-    prompt.sort_unstable();
-    let millis = |time: Option<&Duration>| time.map_or(0, Duration::as_millis);
-    println!(
-        "\nstatus right after the death of a master or a keeper: median {} ms, at most {} ms ({} times)",
-        millis(prompt.get(prompt.len() / 2)),
-        millis(prompt.last()),
-        prompt.len()
-    );
+    print_times("status right after the death of a master or a keeper, at rest", prompt);
     println!(
         "lines: {} written, {} refused by the disk, {} lost with masters",
         lines.written, lines.refused, lines.lost_with_masters
@@ -88,4 +104,18 @@ fn print_seen(seen: &Seen) {
     );
     println!("keeper: {}, {} in the beginning", after.keeper, before.keeper);
     println!("master: {}, {} in the beginning", after.master, before.master);
+}
+
+#[expect(clippy::print_stdout, reason = "the report is what the program is for")]
+fn print_times(what: &str, times: &[Duration]) {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let millis = |place: usize| times.get(place).map_or(0, Duration::as_millis);
+    println!(
+        "{what}, {} times: median {} ms, p99 {} ms, at most {} ms",
+        times.len(),
+        millis(times.len() / 2),
+        millis(times.len() * 99 / 100),
+        times.last().map_or(0, Duration::as_millis)
+    );
 }

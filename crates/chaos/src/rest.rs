@@ -13,7 +13,7 @@ use crate::World;
 use crate::apps::{APPS, App};
 use crate::faults::{daemon, pid_of};
 use crate::orders::Wanted;
-use crate::processes::{Number, Process, own};
+use crate::processes::{Number, Own, Process, own};
 use crate::story::Trouble;
 
 /// How long it may take until all is as it should be: the longest pause between two starts is 18 s, and old
@@ -156,11 +156,7 @@ fn check_processes(
     workers: &BTreeMap<String, BTreeSet<Number>>,
 ) -> Result<()> {
     let all = own(world.home.folder())?;
-    for (name, known) in workers {
-        let there: BTreeSet<Number> =
-            all.iter().filter(|own| own.app.as_ref() == Some(name)).map(|own| own.number).collect();
-        ensure!(there == *known, "{name}: the status knows {known:?}, and there are {there:?}");
-    }
+    check_workers(&all, workers)?;
     let daemons: BTreeSet<Number> =
         all.iter().filter(|own| own.app.is_none() && !own.zombie).map(|own| own.number).collect();
     let known = ["pid", "keeper_pid"].map(|field| status["daemon"][field].as_u64().unwrap_or_default());
@@ -171,27 +167,62 @@ fn check_processes(
     Ok(())
 }
 
+/// The workers of each app that are known are those that there are.
+fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Number>>) -> Result<()> {
+    for (name, known) in workers {
+        let there: BTreeSet<Number> =
+            all.iter().filter(|own| own.app.as_ref() == Some(name)).map(|own| own.number).collect();
+        ensure!(there == *known, "{name}: the status knows {known:?}, and there are {there:?}");
+    }
+    Ok(())
+}
+
 /// Kills the master, and waits until the status is right. Returns how long that took.
 pub(crate) fn replace_master(world: &World) -> Result<Duration> {
     let (_, master) = daemon(world)?;
-    replace(world, Trouble::Master, master, master)
+    replace(world, Trouble::Master, master, master, look)
 }
 
 /// The same of the keeper.
 pub(crate) fn replace_keeper(world: &World) -> Result<Duration> {
     let (keeper, master) = daemon(world)?;
-    replace(world, Trouble::KeeperDeath, keeper, master)
+    replace(world, Trouble::KeeperDeath, keeper, master, look)
 }
 
-/// Kills one of them. The next master must not be this one.
-fn replace(world: &World, trouble: Trouble, victim: Number, master: Number) -> Result<Duration> {
+/// Kills the master while anything may be under way, and waits until the next one knows all workers that
+/// there are, and no others. Returns how long that took.
+pub(crate) fn kill_master(world: &World) -> Result<Duration> {
+    let (_, master) = daemon(world)?;
+    world.story.tell(format_args!("the master {master} is killed"));
+    replace(world, Trouble::Master, master, master, know_workers)
+}
+
+fn know_workers(world: &World) -> Result<()> {
+    let status = world.home.ask("/v1/status")?;
+    let mut workers = BTreeMap::new();
+    for app in &APPS {
+        let seen = find(&status, app.name).with_context(|| format!("{} is unknown", app.name))?;
+        let list = seen["workers"].as_array().context("no workers")?;
+        workers.insert(app.name.to_owned(), list.iter().filter_map(pid_of).collect());
+    }
+    check_workers(&own(world.home.folder())?, &workers)
+}
+
+/// Kills one of them, and waits until it is `right` what there is. The next master must not be this one.
+fn replace(
+    world: &World,
+    trouble: Trouble,
+    victim: Number,
+    master: Number,
+    right: fn(&World) -> Result<()>,
+) -> Result<Duration> {
     let trouble = world.story.trouble(trouble, None);
     let begin = Instant::now();
     Process::open(victim)?.signal(supervisor_sys::signal::Signal::KILL);
     loop {
         let seen = daemon(world).and_then(|(_, now)| {
             ensure!(now != master, "it still answers");
-            look(world)
+            right(world)
         });
         let took = begin.elapsed();
         match seen {
