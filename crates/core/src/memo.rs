@@ -160,11 +160,12 @@ pub struct Awaited {
     pub turn: bool,
     /// That it is empty.
     pub gone: bool,
-    /// It has, or is to have, a new worker: in a reload in steps; in another one,
-    /// where there was nobody to start it beside.
+    /// In a reload in steps, it has, or is to have, a new worker.
     pub introduced: bool,
     /// That one gets connections.
     pub admitted: bool,
+    /// In another reload, it has a new worker where there was nobody to start it beside.
+    pub fresh: bool,
 }
 
 /// One worker.
@@ -271,8 +272,9 @@ impl Awaited {
             ready: operation.ready.contains(&index),
             turn: operation.waiting.contains(&index),
             gone: operation.gone.contains(&index),
-            introduced: steps.map_or(&operation.fresh, |steps| &steps.introduced).contains(&index),
+            introduced: steps.is_some_and(|steps| steps.introduced.contains(&index)),
             admitted: steps.is_some_and(|steps| steps.admitted.contains(&index)),
+            fresh: operation.fresh.contains(&index),
         }
     }
 }
@@ -333,10 +335,9 @@ impl OperationMemo {
         let steps = |memo| {
             Steps::restored(memo, among(|awaited| awaited.introduced), among(|awaited| awaited.admitted))
         };
-        let fresh = if self.steps.is_none() { among(|awaited| awaited.introduced) } else { BTreeSet::new() };
         Operation {
             id: self.id,
-            fresh,
+            fresh: among(|awaited| awaited.fresh),
             ready: among(|awaited| awaited.ready),
             stable: self.stable,
             gone: among(|awaited| awaited.gone),

@@ -163,4 +163,18 @@ impl Master {
         }
         Ok(self.registry.select(selectors)?.into_iter().collect())
     }
+
+    /// The same for what is done to whole apps only. `instead` is what somebody is told who selects a slot of
+    /// the app with this name.
+    fn select_whole(
+        &self,
+        selectors: &[String],
+        instead: impl Fn(&str) -> String,
+    ) -> Answered<Vec<(AppId, Slots)>> {
+        let selected = self.select(selectors)?;
+        match selected.iter().find(|(_, slots)| *slots != Slots::All) {
+            Some((id, _)) => Err(refuse(ErrorCode::Usage, instead(self.registry.name(*id)))),
+            None => Ok(selected),
+        }
+    }
 }

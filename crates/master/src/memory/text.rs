@@ -119,6 +119,8 @@ pub(super) struct SlotText {
     /// Ready, turn, gone, introduced, admitted.
     #[serde(default)]
     awaited: (bool, bool, bool, bool, bool),
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    fresh: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -336,7 +338,7 @@ impl SlotText {
 
 impl From<SlotMemo> for SlotText {
     fn from(slot: SlotMemo) -> Self {
-        let Awaited { ready, turn, gone, introduced, admitted } = slot.awaited;
+        let Awaited { ready, turn, gone, introduced, admitted, fresh } = slot.awaited;
         Self {
             wanted: slot.wanted,
             recycle: slot.recycle.map(Into::into),
@@ -356,6 +358,7 @@ impl From<SlotMemo> for SlotText {
             generation: slot.generation.0,
             last: slot.last_ending.map(Into::into),
             awaited: (ready, turn, gone, introduced, admitted),
+            fresh,
         }
     }
 }
@@ -381,7 +384,7 @@ impl From<SlotText> for SlotMemo {
             restarts: slot.restarts,
             generation: Generation(slot.generation),
             last_ending: slot.last.map(Into::into),
-            awaited: Awaited { ready, turn, gone, introduced, admitted },
+            awaited: Awaited { ready, turn, gone, introduced, admitted, fresh: slot.fresh },
         }
     }
 }

@@ -34,12 +34,8 @@ impl Master {
     }
 
     pub(super) fn delete(&mut self, select: &Select) -> Answered<Answer> {
-        let selected = self.select(&select.selectors)?;
-        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
-            let name = self.registry.name(*id);
-            let message = format!("a slot cannot be deleted; stop it, or use `scale {name} -1`");
-            return Err(refuse(ErrorCode::Usage, message));
-        }
+        let instead = |name: &str| format!("a slot cannot be deleted; stop it, or use `scale {name} -1`");
+        let selected = self.select_whole(&select.selectors, instead)?;
         let now = select.now;
         Ok(self.order_selected(
             selected,

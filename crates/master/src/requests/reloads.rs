@@ -1,7 +1,7 @@
 //! Reloads: apps get the settings that they have as a new generation, and may go
 //! back.
 
-use supervisor_core::{AppId, Order, Refusal, Slots};
+use supervisor_core::{AppId, Order, Refusal};
 use supervisor_protocol::control::{Change, ErrorCode, Select};
 
 use super::Answered;
@@ -14,13 +14,9 @@ impl Master {
     /// Replaces the workers of apps one after another, with the settings that
     /// they have.
     pub(super) fn reload(&mut self, select: &Select) -> Answered<Answer> {
-        let selected = self.select(&select.selectors)?;
-        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
-            let name = self.registry.name(*id);
-            let message =
-                format!("an app is reloaded as a whole: `reload {name}`; `restart` takes single slots");
-            return Err(refuse(ErrorCode::Usage, message));
-        }
+        let selected = self.select_whole(&select.selectors, |name| {
+            format!("an app is reloaded as a whole: `reload {name}`; `restart` takes single slots")
+        })?;
         let everything = select.selectors.iter().any(|selector| selector == "all");
         let order = self.operations.open();
         let answer = self.operations.read(order);
@@ -45,12 +41,8 @@ impl Master {
 
     /// Lets the reloads of these apps go back.
     pub(super) fn abort(&mut self, select: &Select) -> Answered<Answer> {
-        let mut selected = self.select(&select.selectors)?;
-        if let Some((id, _)) = selected.iter().find(|(_, slots)| *slots != Slots::All) {
-            let name = self.registry.name(*id);
-            let message = format!("an app is reloaded as a whole: `reload --abort {name}`");
-            return Err(refuse(ErrorCode::Usage, message));
-        }
+        let instead = |name: &str| format!("an app is reloaded as a whole: `reload --abort {name}`");
+        let mut selected = self.select_whole(&select.selectors, instead)?;
         if select.selectors.iter().any(|selector| selector == "all") {
             selected.retain(|(id, _)| self.core.refusal(*id, &Order::Abort) != Some(Refusal::NoReload));
             if selected.is_empty() {
