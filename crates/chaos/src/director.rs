@@ -158,6 +158,7 @@ fn choose_order(world: &World, rng: &mut Rng) -> Option<(&'static App, Order)> {
             return None;
         }
         wanted.is_busy = true;
+        wanted.orders += 1;
         Some((app, Order::choose(app, wanted, rng)))
     })
 }

@@ -25,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) is_uncertain: bool,
     /// An order is under way.
     pub(crate) is_busy: bool,
+    /// Counts its orders.
+    pub(crate) orders: usize,
     /// Counts its releases.
     pub(crate) release: usize,
 }
