@@ -167,11 +167,18 @@ fn check_processes(
     Ok(())
 }
 
-/// The workers of each app that are known are those that there are.
+/// The workers of each app that are known are those that there are. What a worker has started is not one:
+/// `python3` may be a script that does so before it becomes Python.
 fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Number>>) -> Result<()> {
     for (name, known) in workers {
+        let family: BTreeMap<Number, Option<Number>> = all
+            .iter()
+            .filter(|own| own.app.as_ref() == Some(name))
+            .map(|own| (own.number, own.parent))
+            .collect();
+        let is_child = |parent: &Option<Number>| parent.is_some_and(|parent| family.contains_key(&parent));
         let there: BTreeSet<Number> =
-            all.iter().filter(|own| own.app.as_ref() == Some(name)).map(|own| own.number).collect();
+            family.iter().filter(|(_, parent)| !is_child(parent)).map(|(number, _)| *number).collect();
         ensure!(there == *known, "{name}: the status knows {known:?}, and there are {there:?}");
     }
     Ok(())
@@ -275,6 +282,7 @@ fn replace(
     let trouble = world.story.trouble(trouble, None);
     let begin = Instant::now();
     Process::open(victim)?.signal(supervisor_sys::signal::Signal::KILL);
+    let mut last = None;
     loop {
         let seen = daemon(world).and_then(|(_, now)| {
             ensure!(now != master, "it still answers");
@@ -284,6 +292,10 @@ fn replace(
         match seen {
             Ok(()) => {
                 world.story.over(trouble);
+                world.story.tell(match last {
+                    Some(error) => format!("right after {took:?}, until then: {error:#}"),
+                    None => format!("right after {took:?}"),
+                });
                 return Ok(took);
             }
             Err(error) if took > PROMPT => {
@@ -291,7 +303,10 @@ fn replace(
                     error.context(format!("the status is wrong {took:?} after the death of {victim}"))
                 );
             }
-            Err(_) => sleep(Duration::from_millis(5)),
+            Err(error) => {
+                last = Some(error);
+                sleep(Duration::from_millis(5));
+            }
         }
     }
 }
