@@ -12,7 +12,7 @@ use supervisor_sys::signal::Signal;
 use crate::harness::{Home, finish, pids, text};
 use crate::load::Load;
 use crate::process::{self, Number};
-use crate::programs::{installed, worker};
+use crate::programs::{installed, supervisor, worker};
 use crate::run::run_as_first;
 use crate::wait::{eventually, until};
 
@@ -106,6 +106,36 @@ fn the_master_becomes_the_keeper() {
     assert!(before.1.iter().all(|pid| !process::is_alive(*pid)));
     home.until_refused();
     home.ends(4, &["status"]);
+}
+
+/// Where nobody reaps what has lost its parent: in a container whose first process has no mind for that.
+#[test]
+fn without_a_process_that_reaps_it_is_known_how_workers_end() {
+    let home = Home::new();
+    home.write_app("web", &settings(&home, 2));
+    let mut first = home.program(installed("unshare"));
+    first.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c"]);
+    first.args(["\"$0\" start app.yaml; exec sleep infinity", text(&supervisor())]);
+    let unshare = first.spawn().unwrap();
+    let first = eventually("it has a child", || process::children(unshare.id()).first().copied());
+    home.app_in_state("web", "online");
+    let pids = home.pids("web");
+    let keeper = home.daemon().0.to_string();
+    let inside = ["--pid", "--target", &first.to_string(), "sh", "-c", "kill -9 $0", &keeper];
+    let mut enter = home.program(installed("nsenter"));
+    assert!(enter.args(inside).status().unwrap().success());
+    eventually("another keeper", || {
+        home.try_status().ok().filter(|status| status["daemon"]["keeper_pid"].to_string() != keeper)
+    });
+    assert_eq!(home.pids("web"), pids);
+    home.get("/exit?0").unwrap_or_default();
+    let app = home.app_when("web", "is whole again", |app| app["restarts"] == 1 && app["state"] == "online");
+    let workers = app["workers"].as_array().unwrap();
+    let last: Vec<&Value> =
+        workers.iter().map(|one| &one["last_exit"]).filter(|last| !last.is_null()).collect();
+    assert!(matches!(last[..], [last] if last["code"] == 0), "{app:#}");
+    process::signal(first, Signal::KILL);
+    finish(unshare);
 }
 
 #[test]

@@ -96,7 +96,8 @@ fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, 
         eprintln!("{}", report::progress(world, options));
         world.story.tell("rest");
         rest::reach(world)?;
-        prompt.push(if rng.bool() { rest::replace_master(world)? } else { rest::replace_keeper(world)? });
+        let spares_keeper = options.drill.is_some() || rng.bool();
+        prompt.push(if spares_keeper { rest::replace_master(world)? } else { rest::replace_keeper(world)? });
         world.story.tell("all is as it should be");
     }
     if !world.is_over() {

@@ -235,17 +235,17 @@ impl Worker {
     }
 
     /// How it has ended, though it is no child of ours. The kernel shows it until
-    /// it is reaped, unless it was 0, and tells afterwards; an older one does not,
+    /// it is reaped, if we may know, and tells afterwards; an older one does not,
     /// then the keeper does, if it is its child.
     fn told_exit(&self, link: &Link) -> Told {
         let born = self.record.process.map_or(0, |process| process.start_time);
-        if let Some(exit) = process::failure_of_zombie(self.pid, born) {
-            return Told::Exit(self.exit(exit));
-        }
-        match pidfd::exit_of_stranger(&self.pidfd) {
-            Ok(Some(exit)) => Told::Exit(self.exit(exit)),
-            Ok(None) => Told::Later,
-            Err(_) => match (link.keeper_pid(), process::parent(self.pid)) {
+        let shown = process::exit_of_zombie(self.pid, born);
+        match (pidfd::exit_of_stranger(&self.pidfd), shown) {
+            (Ok(Some(exit)), _) | (Ok(None), Some(exit)) => Told::Exit(self.exit(exit)),
+            (Ok(None), None) => Told::Later,
+            // It shows 0 for some that failed, too.
+            (Err(_), Some(exit)) if exit != ProcessExit::Code(0) => Told::Exit(self.exit(exit)),
+            (Err(_), _) => match (link.keeper_pid(), process::parent(self.pid)) {
                 (None, _) => Told::Nothing,
                 // The keeper has reaped it, or will.
                 (Some(_), Err(_)) => Told::Later,

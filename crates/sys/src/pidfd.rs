@@ -222,27 +222,30 @@ mod tests {
 
     #[test]
     fn the_end_of_a_stranger_is_told_when_it_is_reaped() {
-        use crate::process::{failure_of_zombie, start_time};
+        use crate::process::{exit_of_zombie, start_time};
         use std::process::Stdio;
 
-        let mut shell = std::process::Command::new("sh");
-        let mut child = shell.args(["-c", "read x; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        let (pidfd, born) = (open(pid).unwrap(), start_time(pid).unwrap());
-        assert_eq!(failure_of_zombie(pid, born), None, "it runs");
-        drop(child.stdin.take());
-        // It stays a zombie.
-        while peek_exit(&pidfd).unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        assert_eq!(failure_of_zombie(pid, born), Some(Exit::Code(3)));
-        assert_eq!(failure_of_zombie(pid, born + 1), None, "somebody else");
-        assert!(!matches!(exit_of_stranger(&pidfd), Ok(Some(_))), "not yet");
-        child.wait().unwrap();
-        assert_eq!(failure_of_zombie(pid, born), None);
-        // An older kernel does not tell.
-        if let Ok(exit) = exit_of_stranger(&pidfd) {
-            assert_eq!(exit, Some(Exit::Code(3)));
+        for code in [3, 0] {
+            let mut shell = std::process::Command::new("sh");
+            let mut child =
+                shell.args(["-c", &format!("read x; exit {code}")]).stdin(Stdio::piped()).spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            let (pidfd, born) = (open(pid).unwrap(), start_time(pid).unwrap());
+            assert_eq!(exit_of_zombie(pid, born), None, "it runs");
+            drop(child.stdin.take());
+            // It stays a zombie.
+            while peek_exit(&pidfd).unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            assert_eq!(exit_of_zombie(pid, born), Some(Exit::Code(code)));
+            assert_eq!(exit_of_zombie(pid, born + 1), None, "somebody else");
+            assert!(!matches!(exit_of_stranger(&pidfd), Ok(Some(_))), "not yet");
+            child.wait().unwrap();
+            assert_eq!(exit_of_zombie(pid, born), None);
+            // An older kernel does not tell.
+            if let Ok(exit) = exit_of_stranger(&pidfd) {
+                assert_eq!(exit, Some(Exit::Code(code)));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 pub use descriptors::{Nameless, nameless, open_pipe};
 pub use sample::{CpuTimes, StatFile, StatmFile, pss};
-pub use stat::{failure_of_zombie, is_stopped, parent, start_time};
+pub use stat::{exit_of_zombie, is_stopped, parent, start_time};
 pub use table::{ProcessEntry, process_table};
 
 /// How many clock ticks a second has; the unit of [`CpuTimes`] and [`start_time`].

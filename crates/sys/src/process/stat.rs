@@ -55,17 +55,26 @@ pub fn is_stopped(pid: Pid) -> io::Result<bool> {
     Ok(of(pid)?.stopped)
 }
 
-/// How a process failed that nobody has reaped yet, whosever child it is. `None` for one that runs, is
-/// gone, or is another than the one that started then; and for one that left with 0, because that is
-/// also what the kernel shows to those who may not know.
+/// How a process ended that nobody has reaped yet, whosever child it is. `None` for one whose first thread
+/// runs, that is gone, or is another than the one that started then; and for one that left with 0 when we
+/// may not know that, as 0 is what the kernel shows then.
+///
+/// The first thread may have ended before the others: ask when the pidfd says that all have. Where
+/// [`exit_of_stranger`](crate::pidfd::exit_of_stranger) does not work, the kernel shows 0 when the first
+/// thread has ended before one that failed.
 #[must_use]
-pub fn failure_of_zombie(pid: Pid, start_time: u64) -> Option<Exit> {
-    let line = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+pub fn exit_of_zombie(pid: Pid, start_time: u64) -> Option<Exit> {
+    let file = |name: &str| format!("/proc/{}/{name}", pid.as_raw_pid());
+    let line = fs::read(file("stat")).ok()?;
     parse(&line).filter(|stat| stat.zombie && stat.start_time == start_time)?;
     // The 52nd field; the state is the third.
     let end = line.iter().rposition(|byte| *byte == b')')?;
     let status = str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace().nth(52 - 3)?;
-    let status = status.parse().ok().filter(|status| *status != 0)?;
+    let status = status.parse().ok()?;
+    // What it has read and written is told under the same condition (PTRACE_MODE_READ_FSCREDS).
+    if status == 0 && fs::read(file("io")).is_err() {
+        return None;
+    }
     Some(Exit::from_status(status))
 }
 
