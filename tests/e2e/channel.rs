@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use supervisor_sys::signal::Signal;
 
 use crate::harness::{Home, pids, text};
+use crate::keeper_death::{kill_both, until_written};
 use crate::process::{self, Number};
 use crate::programs::{fixture, installed};
 use crate::wait::{DEADLINE, eventually, until};
@@ -58,6 +59,31 @@ fn numbers(home: &Home, pid: Number, from: &str) -> Vec<u64> {
 #[track_caller]
 fn none_uncaught(home: &Home) {
     assert_eq!(fs::read_to_string(home.path("uncaught")).unwrap_or_default(), "");
+}
+
+#[test]
+fn it_outlives_keeper_and_master() {
+    let home = Home::new();
+    let workers = start(&home, 2, "");
+    // They have begun.
+    workers.iter().for_each(|pid| _ = tell(&home, *pid, "0"));
+    until_written(&home, &workers);
+    kill_both(&home);
+    // Nobody reads that, and it is not lost.
+    tell(
+        &home,
+        workers[0],
+        "process.send({broadcast: true, n: 1}); console.log('alone'); console.error('too')",
+    );
+    let started = home.ok(&["start", "app.yaml"]);
+    assert!(!["channel", "standard"].iter().any(|word| started.stderr.contains(word)), "{}", started.stderr);
+    assert_eq!(home.pids("web"), workers);
+    until("it is heard", || got(&home, workers[1]) == [json!({"broadcast": true, "n": 1})]);
+    until("it is kept", || home.log("web-out-0.log") == "alone\n");
+    until("it is kept, too", || home.log("web-error-0.log") == "too\n");
+    tell(&home, workers[1], "process.send({broadcast: true, n: 2})");
+    until("it is heard", || got(&home, workers[0]) == [json!({"broadcast": true, "n": 2})]);
+    none_uncaught(&home);
 }
 
 #[test]

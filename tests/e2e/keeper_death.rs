@@ -41,7 +41,7 @@ fn replace_keeper(home: &Home) {
 
 /// Kills keeper and master at the same time, as far as that goes.
 #[track_caller]
-fn kill_both(home: &Home) {
+pub(crate) fn kill_both(home: &Home) {
     let (keeper, master) = home.daemon();
     // A stopped master would go on when its keeper ends: the kernel continues those whose session is left to itself.
     process::stop_and_wait(keeper);
@@ -57,7 +57,7 @@ fn ledger(home: &Home) -> PathBuf {
 
 /// Waits until these workers can be found again.
 #[track_caller]
-fn until_written(home: &Home, workers: &[Number]) {
+pub(crate) fn until_written(home: &Home, workers: &[Number]) {
     until("the ledger has the workers", || {
         let text = fs::read_to_string(ledger(home)).unwrap_or_default();
         workers.iter().all(|pid| text.contains(&format!("\\\"pid\\\":{pid},")))
@@ -122,12 +122,13 @@ fn without_a_process_that_reaps_it_is_known_how_workers_end() {
     let pids = home.pids("web");
     // The first master's workers are the keeper's children when it has died, and strangers when the keeper has.
     for victim in ["pid", "keeper_pid"] {
-        let number = home.status()["daemon"][victim].to_string();
-        let inside = ["--pid", "--target", &first.to_string(), "sh", "-c", "kill -9 $0", &number];
+        let number = home.status()["daemon"][victim].clone();
+        let kill = format!("kill -9 {number}");
+        let inside = ["--pid", "--target", &first.to_string(), "sh", "-c", &kill];
         assert!(home.program(installed("nsenter")).args(inside).status().unwrap().success());
         eventually("its successor", || {
             let daemon = home.try_status().ok()?["daemon"].clone();
-            (daemon["keeper_pid"].is_number() && daemon[victim].to_string() != number).then_some(())
+            (daemon["keeper_pid"].is_number() && daemon[victim] != number).then_some(())
         });
     }
     assert_eq!(home.pids("web"), pids);

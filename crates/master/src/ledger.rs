@@ -70,7 +70,7 @@ pub(crate) enum Trace {
     Process,
     /// The read end of a pipe, whose other end has the same inode.
     Pipe(u64),
-    /// A socket that a worker has, too.
+    /// A socket that a worker has, too: a listening one, or our end of its channel.
     Socket(u64),
     /// A datagram socket that can be bound to its abstract name again.
     Name(String),
@@ -206,6 +206,8 @@ fn line(mirror: &Mirror, key: &str) -> Vec<u8> {
         })
     };
     let (record, fds) = found.unzip();
+    // That a long line has begun is all that can be of use: where it is, is lost.
+    let fds = fds.filter(|_| !key.starts_with(records::LINE));
     // Outside of the lock: the file of an account may be large.
     let trace = |(role, fd): (FdRole, io::Result<OwnedFd>)| fd.and_then(|fd| Trace::of(role, fd));
     let fds = fds.into_iter().flatten().map(|one| trace(one).unwrap_or(Trace::Lost)).collect();

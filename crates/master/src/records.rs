@@ -255,11 +255,11 @@ pub(crate) fn slot_key(name: &str, index: u32) -> String {
     format!("{SLOT}{name}:{index}")
 }
 
-/// Whether what is under a key can be found again without the keeper, and is
-/// worth it (`ledger`). A channel cannot, nor where calls come.
+/// Whether what is under a key is worth knowing when the keeper is dead, too
+/// (`ledger`).
 pub(crate) fn is_found_again(key: &str) -> bool {
     let whole = [DAEMON, IDS];
-    let kinds = [APP, NEXT, MEMO, SLOT, WORKER, TOLD];
+    let kinds = [APP, NEXT, MEMO, SLOT, WORKER, TOLD, CHANNEL, TOPICS, LINE];
     whole.contains(&key) || kinds.iter().any(|kind| key.starts_with(kind)) || crate::listeners::is_member(key)
 }
 

@@ -2,12 +2,12 @@
 //!
 //! The ledger names them. One is taken over when the machine has not been booted
 //! since, and the process with its pid is the one that was started then. Its
-//! sockets are copied from it, its output pipes opened again, its notify
-//! socket bound to the same name. What only keeper and master had is lost, and
-//! named: queues of sockets that no worker has, where its calls come, its
-//! channel.
+//! sockets and our end of its channel are copied from it, its output pipes
+//! opened again, its notify socket bound to the same name. What only keeper and
+//! master had is lost, and named: queues of sockets that no worker has, where
+//! its calls come, a channel in the middle of a long line.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
@@ -15,6 +15,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, OFlags, fstat, memfd_create};
+use rustix::net::{Shutdown, shutdown};
 use supervisor_protocol::keeper::FdRole;
 use supervisor_sys::process::{Nameless, nameless, open_pipe};
 use supervisor_sys::{Pid, capture, pidfd, process, socket};
@@ -218,30 +219,47 @@ fn find(lines: &BTreeMap<String, Line>) -> Recovered {
         "keeper and master of the daemon before have died; {} of its workers go on",
         workers.len()
     ));
-    let mut workers = workers;
+    // Whose channel goes on, by its id.
+    let mut served = BTreeSet::new();
+    for (key, (worker, pidfd)) in workers {
+        let (Some(line), Some(id)) = (lines.get(key), key.strip_prefix(records::WORKER)) else { continue };
+        let in_a_line = lines.contains_key(&format!("{}{id}", records::LINE));
+        let (found, lost) = find_worker(key, worker, pidfd, (&line.fds, in_a_line), &places);
+        if found.has_channel {
+            served.insert(id);
+        }
+        recovered.entries.push(found.entry);
+        recovered.notices.extend(lost);
+    }
     for (key, line) in lines {
-        if let Some((worker, pidfd)) = workers.remove(key.as_str()) {
-            let (found, lost) = find_worker(key, worker, pidfd, &line.fds, &places);
-            recovered.entries.push(found);
-            recovered.notices.extend(lost);
-        } else if !key.starts_with(records::WORKER) {
-            match find_entry(key, line, &places) {
-                Some(found) => recovered.entries.push(found),
-                None => tracing::warn!("{key}: it is lost, with what waited there"),
-            }
+        let of_channel = [records::CHANNEL, records::TOPICS].iter().find_map(|kind| key.strip_prefix(kind));
+        let is_over = of_channel.is_some_and(|id| !served.contains(id));
+        if is_over || [records::WORKER, records::LINE].iter().any(|kind| key.starts_with(kind)) {
+            continue;
+        }
+        match find_entry(key, line, &places) {
+            Some(found) => recovered.entries.push(found),
+            None => tracing::warn!("{key}: it is lost, with what waited there"),
         }
     }
     recovered
 }
 
-/// Finds the descriptors of a worker, and says what of it is lost.
+/// A worker's entry.
+struct FoundWorker {
+    entry: Found,
+    has_channel: bool,
+}
+
+/// Finds the descriptors of a worker, and says what of it is lost. `in_a_line`
+/// says whether a long line to it had begun, whose rest is lost.
 fn find_worker(
     key: &str,
     mut worker: WorkerRecord,
     pidfd: OwnedFd,
-    traces: &[Trace],
+    (traces, in_a_line): (&[Trace], bool),
     places: &Places,
-) -> (Found, Option<String>) {
+) -> (FoundWorker, Option<String>) {
     let held = std::mem::take(&mut worker.fds);
     let (mut fds, mut lost) = (vec![(Held::Process, pidfd)], Vec::new());
     for (held, trace) in held.iter().copied().zip(traces) {
@@ -250,8 +268,13 @@ fn find_worker(
             // Its messages go nowhere then, but it can be followed.
             (Held::Notify, trace) => places.find(trace).or_else(|| Some(socket::abstract_datagram().ok()?.0)),
             // Only who had the other end could have kept it.
-            (Held::Channel | Held::Calls, _) => None,
-            (Held::Out | Held::Error, trace) => places.find(trace),
+            (Held::Calls, _) => None,
+            // What came next would be taken for the rest of the line.
+            (Held::Channel, trace) if in_a_line => {
+                let _ = places.find(trace).map(|socket| shutdown(socket, Shutdown::Both));
+                None
+            }
+            (Held::Out | Held::Error | Held::Channel, trace) => places.find(trace),
         };
         match found {
             Some(fd) => fds.push((held, fd)),
@@ -271,7 +294,8 @@ fn find_worker(
     worker.fds = fds.iter().map(|(held, _)| *held).collect();
     let record = to_json(&worker);
     let fds = fds.into_iter().map(|(held, fd)| (held.role(), fd)).collect();
-    (Found { key: key.to_owned(), record, fds }, notice)
+    let entry = Found { key: key.to_owned(), record, fds };
+    (FoundWorker { entry, has_channel: worker.fds.contains(&Held::Channel) }, notice)
 }
 
 /// Finds another entry; `None` when a descriptor is lost.
@@ -423,9 +447,10 @@ mod tests {
         mirror.put("member:web:0:A:127.0.0.1:1", b"{}", &[(FdRole::Hold, listener.as_fd())]).unwrap();
         let account = memory_file("an account").unwrap();
         mirror.put("memo:web", b"", &[(FdRole::Hold, account.as_fd())]).unwrap();
-        mirror.put("line:7", b"", &[]).unwrap();
+        mirror.put("channel:7", b"", &[]).unwrap();
+        mirror.put("control", b"", &[]).unwrap();
         let ledger = Ledger::start(path.clone(), &mirror).unwrap();
-        let all = ["member:web:0:A:127.0.0.1:1", "memo:web", "worker:7"];
+        let all = ["channel:7", "member:web:0:A:127.0.0.1:1", "memo:web", "worker:7"];
         let is_whole = || read(&path).is_ok_and(|lines| lines.keys().eq(all));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !is_whole() {
@@ -433,22 +458,33 @@ mod tests {
             std::thread::yield_now();
         }
 
-        // Its reader and its name are gone with those who had them.
-        let lines = read(&path).unwrap();
-        drop((output, notify, channel, other));
+        // Its reader and its name are gone with those who had them. The worker has our end of its channel.
+        let mut lines = read(&path).unwrap();
+        drop((output, notify));
         mirror.delete("worker:7");
         assert!(lines["worker:7"].fds.contains(&Trace::Name(notify_name)));
         let recovered = find(&lines);
-        assert_eq!(recovered.notices.len(), 2, "{:?}", recovered.notices);
-        assert!(recovered.notices[1].ends_with("lost: its channel"), "{:?}", recovered.notices);
-        let found: BTreeMap<&str, &Found> =
-            recovered.entries.iter().map(|found| (found.key.as_str(), found)).collect();
+        assert_eq!(recovered.notices.len(), 1, "{:?}", recovered.notices);
+        let by_key = |recovered: Recovered| -> BTreeMap<String, Found> {
+            recovered.entries.into_iter().map(|found| (found.key.clone(), found)).collect()
+        };
+        let found = by_key(recovered);
         assert!(found.keys().eq(&all));
         let worker: WorkerRecord = records::read(&found["worker:7"].record).unwrap();
-        assert_eq!(worker.fds, [Held::Process, Held::Out, Held::Notify]);
+        assert_eq!(worker.fds, [Held::Process, Held::Out, Held::Notify, Held::Channel]);
         writer.write_all(b"x").unwrap();
         let mut byte = [0; 1];
         assert_eq!(rustix::io::read(&found["worker:7"].fds[1].1, &mut byte), Ok(1));
+        rustix::io::write(&found["worker:7"].fds[3].1, b"y").unwrap();
+        assert_eq!(rustix::io::read(&other, &mut byte), Ok(1));
+
+        // In the middle of a long line it cannot go on, and the worker sees its end.
+        let begun = Line { key: "line:7".to_owned(), record: Some(String::new()), fds: Vec::new() };
+        lines.insert(begun.key.clone(), begun);
+        let recovered = find(&lines);
+        assert!(recovered.notices[1].ends_with("lost: its channel"), "{:?}", recovered.notices);
+        assert!(by_key(recovered).keys().eq(&all[1..]));
+        assert_eq!(rustix::io::read(&other, &mut byte), Ok(0));
         ledger.finish();
         assert!(!path.exists());
     }

@@ -266,11 +266,12 @@ pub fn abstract_datagram_named(name: &str) -> io::Result<OwnedFd> {
     datagram_at(&SocketAddrUnix::new_abstract_name(name.as_bytes())?)
 }
 
-/// The abstract name of a Unix socket, if it has one that is text.
+/// The abstract name of a Unix socket, if it has one that is text. One without a name has an empty one.
 #[must_use]
 pub fn abstract_name(socket: impl AsFd) -> Option<String> {
     let address = SocketAddrUnix::try_from(getsockname(&socket).ok()?).ok()?;
-    Some(str::from_utf8(address.abstract_name()?).ok()?.to_owned())
+    let name = str::from_utf8(address.abstract_name()?).ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 fn datagram_at(address: &SocketAddrUnix) -> io::Result<OwnedFd> {

@@ -88,6 +88,10 @@ impl Master {
         let mut fds =
             self.listeners.hand_over(seat, &settings, &self.link).map_err(|error| error.to_string())?;
         fds.extend(channel.iter().map(|channel| channel.theirs.as_fd()));
+        // Our ends outlive keeper and master in the worker: its writes neither fail nor signal it, its
+        // channel stays open, and the next daemon finds all that has been written (`recovery`).
+        fds.extend([&out, &error].into_iter().flatten().map(|pipe| pipe.read.as_fd()));
+        fds.extend(channel.iter().map(|channel| channel.ours.as_fd()));
         let plan = Plan {
             env,
             listen_pid: !app.listen.is_empty(),
