@@ -67,9 +67,12 @@ fn descriptors() {
     assert!(links[&3].starts_with("socket:"), "{shown}");
     // The channel.
     assert!(links[&4].starts_with("socket:"), "{shown}");
+    // The other ends, which are to outlive the daemon.
+    assert_eq!((links[&5], links[&6]), (links[&1], links[&2]), "{shown}");
+    assert!(links[&7].starts_with("socket:"), "{shown}");
     // Its own descriptor of the folder is the only other one.
-    assert!(links[&5].starts_with("/proc/"), "{shown}");
-    assert_eq!(links.len(), 6, "{shown}");
+    assert!(links[&8].starts_with("/proc/"), "{shown}");
+    assert_eq!(links.len(), 9, "{shown}");
 }
 
 #[test]

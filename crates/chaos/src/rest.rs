@@ -14,7 +14,7 @@ use crate::apps::{APPS, App};
 use crate::faults::{daemon, pid_of};
 use crate::orders::Wanted;
 use crate::processes::{Number, Own, Process, own};
-use crate::story::{Moment, Trouble, now};
+use crate::story::Trouble;
 
 /// How long it may take until all is as it should be: the longest pause between two starts is 18 s, and old
 /// sockets are watched for 10 s.
@@ -169,7 +169,7 @@ fn check_processes(
 
 /// The workers of each app that are known are those that there are. What a worker has started is not one:
 /// `python3` may be a script that does so before it becomes Python.
-fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Number>>) -> Result<()> {
+pub(crate) fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Number>>) -> Result<()> {
     for (name, known) in workers {
         let family: BTreeMap<Number, Option<Number>> = all
             .iter()
@@ -196,83 +196,14 @@ pub(crate) fn replace_keeper(world: &World) -> Result<Duration> {
     replace(world, Trouble::KeeperDeath, keeper, master, look)
 }
 
-/// Kills the master while anything may be under way, and waits until the next one knows all workers that
-/// there are, and no others. Workers to which nothing else happens must live on. Returns how long that took.
-pub(crate) fn kill_master(world: &World) -> Result<Duration> {
-    let (_, master) = daemon(world)?;
-    let before = Undisturbed::see(world)?;
-    world.story.tell(format_args!("the master {master} is killed"));
-    let took = replace(world, Trouble::Master, master, master, know_workers)?;
-    before.check(world)?;
-    Ok(took)
-}
-
-/// The workers that are ready, of apps that no order is about.
-struct Undisturbed {
-    since: Moment,
-    /// Of each app: how many orders it had, and who is ready.
-    apps: Vec<(&'static App, usize, BTreeSet<Number>)>,
-}
-
-impl Undisturbed {
-    /// For so long a worker that was struck may be said to be ready, in milliseconds.
-    const LAG: Moment = 2_000;
-
-    fn see(world: &World) -> Result<Self> {
-        let since = now().saturating_sub(Self::LAG);
-        let orders: Vec<Option<usize>> = APPS.iter().map(|app| Self::orders(world, app)).collect();
-        let status = world.home.ask("/v1/status")?;
-        let mut apps = Vec::new();
-        for (app, orders) in APPS.iter().zip(orders) {
-            let Some(orders) = orders else { continue };
-            let is_ready = |worker: &&Value| worker["state"] == "ready";
-            apps.push((
-                app,
-                orders,
-                listed(&status, app)?.iter().filter(is_ready).filter_map(pid_of).collect(),
-            ));
-        }
-        Ok(Self { since, apps })
-    }
-
-    /// How many orders it had; `None` while one is under way.
-    fn orders(world: &World, app: &App) -> Option<usize> {
-        world.with_wanted(app.name, |wanted| (!wanted.is_busy).then_some(wanted.orders))
-    }
-
-    fn check(self, world: &World) -> Result<()> {
-        let status = world.home.ask("/v1/status")?;
-        for (app, orders, ready) in self.apps {
-            let now: BTreeSet<Number> = listed(&status, app)?.iter().filter_map(pid_of).collect();
-            let is_struck = world.story.was(Trouble::Worker, Some(app.name), self.since, Moment::MAX);
-            let is_ordered = Self::orders(world, app) != Some(orders);
-            ensure!(
-                ready.is_subset(&now) || is_struck || is_ordered,
-                "{}: {ready:?} were ready, and there are {now:?} after the death of a master",
-                app.name
-            );
-        }
-        Ok(())
-    }
-}
-
 /// An app's workers in a status.
-fn listed<'a>(status: &'a Value, app: &App) -> Result<&'a Vec<Value>> {
+pub(crate) fn listed<'a>(status: &'a Value, app: &App) -> Result<&'a Vec<Value>> {
     let seen = find(status, app.name).with_context(|| format!("{} is unknown", app.name))?;
     seen["workers"].as_array().context("no workers")
 }
 
-fn know_workers(world: &World) -> Result<()> {
-    let status = world.home.ask("/v1/status")?;
-    let mut workers = BTreeMap::new();
-    for app in &APPS {
-        workers.insert(app.name.to_owned(), listed(&status, app)?.iter().filter_map(pid_of).collect());
-    }
-    check_workers(&own(world.home.folder())?, &workers)
-}
-
 /// Kills one of them, and waits until it is `right` what there is. The next master must not be this one.
-fn replace(
+pub(crate) fn replace(
     world: &World,
     trouble: Trouble,
     victim: Number,
