@@ -42,6 +42,10 @@ struct Progress {
 
 #[expect(clippy::print_stdout, reason = "the outcome is what the program is for")]
 fn main() -> ExitCode {
+    if std::env::args().any(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(error) => {
