@@ -124,8 +124,8 @@ fn go_wrong(world: &World, options: Options, rng: &mut Rng, end: Instant) {
                 }
             } else {
                 let fault = Fault::choose(rng);
-                let is_drilled = options.drill.is_none() || fault == Fault::KillWorker;
-                if is_drilled && fault.may_begin(&locked(&under_way)) {
+                let is_allowed = options.drill.is_none() || fault == Fault::KillWorker;
+                if is_allowed && fault.may_begin(&locked(&under_way)) {
                     let under_way = &under_way;
                     locked(under_way).insert(fault);
                     threads.push(scope.spawn(move || {

@@ -195,7 +195,7 @@ impl Appended {
 
 /// The line about an entry, as it is now.
 fn line(mirror: &Mirror, key: &str) -> Vec<u8> {
-    if !records::is_found_again(key) {
+    if !records::is_in_ledger(key) {
         return Vec::new();
     }
     let found = {

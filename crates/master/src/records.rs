@@ -255,9 +255,9 @@ pub(crate) fn slot_key(name: &str, index: u32) -> String {
     format!("{SLOT}{name}:{index}")
 }
 
-/// Whether what is under a key is worth knowing when the keeper is dead, too
-/// (`ledger`).
-pub(crate) fn is_found_again(key: &str) -> bool {
+/// Whether the ledger has what is under a key: it is worth knowing when the
+/// keeper is dead, too.
+pub(crate) fn is_in_ledger(key: &str) -> bool {
     let whole = [DAEMON, IDS];
     let kinds = [APP, NEXT, MEMO, SLOT, WORKER, TOLD, CHANNEL, TOPICS, LINE];
     whole.contains(&key) || kinds.iter().any(|kind| key.starts_with(kind)) || crate::listeners::is_member(key)
