@@ -201,6 +201,10 @@ fn hang_worker(world: &World, rng: &mut Rng) -> Result<()> {
 fn kill_master(world: &World) -> Result<()> {
     let Ok((_, master)) = daemon(world) else { return Ok(()) };
     let Ok(process) = Process::open(master) else { return Ok(()) };
+    // When both are gone at once, nobody starts the daemon again.
+    if world.story.was(Trouble::KeeperDeath, None, now(), now()) {
+        return Ok(());
+    }
     let trouble = world.story.trouble(Trouble::Master, None);
     world.story.tell(format_args!("the master {master} is killed"));
     process.signal(Signal::KILL);

@@ -20,8 +20,10 @@ const FAILURES: [&str; 7] = [
     "master exit",
     "master hang",
     "serving exit",
-    "keeper exit",
+    KEEPER_EXIT,
 ];
+/// The new keeper ends at once.
+const KEEPER_EXIT: &str = "keeper exit";
 /// How long one that its command has lost sight of may take: all its stages, and a master that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -38,14 +40,19 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
     };
     let Ok(before) = version(world) else { return Ok(()) };
     // One that breaks takes with it what it had read. Another one loses nothing.
-    let trouble = failure.map(|_| world.story.trouble(Trouble::Master, None));
+    let mut troubles: Vec<usize> =
+        failure.iter().map(|_| world.story.trouble(Trouble::Master, None)).collect();
+    // Its master is about to be the keeper.
+    if failure == Some(&KEEPER_EXIT) {
+        troubles.push(world.story.trouble(Trouble::KeeperDeath, None));
+    }
     let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let what = failure.map_or(name.clone(), |fault| (*fault).to_owned());
     world.story.tell(format_args!("`upgrade` from {before} to {what} …"));
     let begin = now();
     let output = home.run(&["upgrade", "--binary", &binary.display().to_string()])?;
     let over = until_over(world);
-    if let Some(trouble) = trouble {
+    for trouble in troubles {
         world.story.over(trouble);
     }
     let said = String::from_utf8_lossy(&output.stderr);
