@@ -22,7 +22,7 @@
 //!   asked again while there is none, the keeper kills all workers itself.
 //! - A master that says nothing for ten seconds is killed, and so replaced.
 //! - When no master reads the workers' output for a second, it drains the
-//!   pipes: workers must not block.
+//!   pipes that fill: workers must not block.
 //!
 //! It is one thread in one loop, without an async runtime, and never waits for
 //! anything but the next event: not for a master that does not read, an empty
