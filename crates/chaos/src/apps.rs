@@ -35,8 +35,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(4);
 /// Short times, so that much happens.
 const COMMON: &str = "
     min_uptime: 1200ms
-    listen_timeout: 5s
-    hang_timeout: 2s
+    listen_timeout: 10s
+    hang_timeout: 4s
     kill_timeout: 4s";
 
 /// All of them. Those with clients have a port each.

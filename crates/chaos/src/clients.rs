@@ -16,7 +16,7 @@ use crate::story::{Moment, Trouble, now};
 
 /// An answer that takes longer is late: longer than a hang, the longest pause
 /// between two starts, and a start.
-const LATE: Duration = Duration::from_secs(25);
+const LATE: Duration = Duration::from_secs(30);
 
 /// What became of the requests to an app.
 #[derive(Debug, Default)]

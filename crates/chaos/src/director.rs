@@ -14,6 +14,7 @@ use crate::apps::{APPS, App};
 use crate::drill;
 use crate::faults::{self, Fault};
 use crate::lines::{self, Lines};
+use crate::machine::Machine;
 use crate::messages::{self, Messages};
 use crate::options::Options;
 use crate::orders::{self, Order};
@@ -52,6 +53,7 @@ pub(crate) fn run(world: &World, options: Options) -> Result<Seen> {
                 scope.spawn(move || clients::ask(world, app, address, seed));
             }
         }
+        scope.spawn(|| Machine::watch(world));
         let seen = under_load(world, options, &mut rng);
         world.give_up();
         seen

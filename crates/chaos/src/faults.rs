@@ -181,7 +181,7 @@ fn kill_worker(world: &World, rng: &mut Rng) -> Result<()> {
 
 fn hang_worker(world: &World, rng: &mut Rng) -> Result<()> {
     let Some((app, process)) = worker(world, rng)? else { return Ok(()) };
-    let pause = Duration::from_millis(if rng.u32(0..3) == 0 { 6_000 } else { rng.u64(50..1_500) });
+    let pause = Duration::from_millis(if rng.u32(0..3) == 0 { 8_000 } else { rng.u64(50..1_500) });
     let trouble = world.story.trouble(Trouble::Worker, Some(app.name));
     if stand_still(world, app, &process)? {
         world

@@ -21,6 +21,7 @@ mod drill;
 mod faults;
 mod home;
 mod lines;
+mod machine;
 mod messages;
 mod options;
 mod orders;
@@ -41,6 +42,7 @@ use anyhow::Result;
 use apps::APPS;
 use clients::Counts;
 use home::Home;
+use machine::Machine;
 use options::{Options, USAGE};
 use orders::Wanted;
 use story::Story;
@@ -56,6 +58,7 @@ pub(crate) struct World {
     findings: Mutex<Vec<String>>,
     /// How long each time of a drill took.
     drilled: Mutex<Vec<Duration>>,
+    machine: Mutex<Machine>,
     over: Arc<AtomicBool>,
 }
 
@@ -71,6 +74,7 @@ impl World {
             tally: Mutex::default(),
             findings: Mutex::default(),
             drilled: Mutex::default(),
+            machine: Mutex::default(),
             over: Arc::default(),
         })
     }

@@ -69,7 +69,7 @@ pub(crate) fn print(world: &World, options: Options, result: &Result<Seen>) {
             );
         }
     }
-    println!();
+    println!("\nmachine: {}", *locked(&world.machine));
     if let Some(drill) = options.drill {
         print_times(&format!("{:?}", drill.act), &locked(&world.drilled));
     }
