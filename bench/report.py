@@ -1,7 +1,12 @@
 """Results of items as a page of Markdown, pictures and JSON."""
 
+import json
+
 import charts
 from charts import number
+
+# The name of the file with all samples.
+SAMPLES = "results.json"
 
 HEAD = """# Benchmarks
 
@@ -118,12 +123,13 @@ def markdown(items, pictures, readme):
 
 
 def write(items, page, pictures, readme):
-    """Writes `page`, and each item's picture into the folder `pictures`, beside
-    which the page is."""
+    """Writes `page`, and each item's picture and all samples, a line an item, into
+    the folder `pictures`, beside which the page is."""
     pictures.mkdir(parents=True, exist_ok=True)
     names = {}
     for item in items:
         if drawn := charts.svg(item["results"]):
             (pictures / f"{item['item']}.svg").write_text(drawn)
             names[item["item"]] = f"{pictures.name}/{item['item']}.svg"
+    (pictures / SAMPLES).write_text("[\n" + ",\n".join(map(json.dumps, items)) + "\n]\n")
     page.write_text(markdown(items, names, readme))
