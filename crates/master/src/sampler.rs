@@ -1,9 +1,9 @@
 //! CPU and memory of the workers' process trees, on a thread of its own.
 //!
-//! Each second the resident memory, each two seconds the CPU time of every
-//! known process, through files that stay open; each five seconds one pass over
-//! `/proc` finds the trees' members, and each second where a worker's memory has
-//! a ceiling, unless such a pass is dear. The proportional share (PSS) is exact but
+//! Each two seconds the resident memory and the CPU time of every known process,
+//! through files that stay open; each five seconds one pass over `/proc` finds
+//! the trees' members. Where a worker's memory has a ceiling, memory is read each
+//! second, and members are looked for as often, unless such a pass is dear. The proportional share (PSS) is exact but
 //! dear, so it is read for as many workers as fit into a thousandth of a core.
 //!
 //! News of workers waits for the next second: being woken for each of them would
@@ -23,8 +23,8 @@ use tokio::sync::{mpsc as news, watch};
 use crate::family::Processes;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Every how many ticks CPU time is read.
-const CPU_TICKS: u64 = 2;
+/// Every how many ticks CPU time is read, and memory that has no ceiling.
+const READ_TICKS: u64 = 2;
 /// Every how many ticks the trees are looked at anew.
 const TREE_TICKS: u64 = 5;
 /// What a pass over `/proc` may take to be made in each tick.
@@ -193,15 +193,17 @@ impl Reader {
             self.find_members();
             self.pass = begin.elapsed();
         }
-        let read_cpu = self.ticks.is_multiple_of(CPU_TICKS);
+        let read_all = self.ticks.is_multiple_of(READ_TICKS);
         let now = Instant::now();
         for (worker, tree) in &mut self.workers {
-            tree.read_memory();
+            if read_all || tree.ceilings.is_set() || tree.sample.memory.is_none() {
+                tree.read_memory();
+            }
             if let Some(report) = tree.sample.memory.and_then(|used| tree.ceilings.report(*worker, used)) {
                 // Without room for it, it comes again.
                 let _ = self.report.try_send(report);
             }
-            if read_cpu {
+            if read_all {
                 tree.read_cpu(now);
             }
         }
