@@ -30,8 +30,13 @@ impl Lull {
 
     /// Notes what takes memory for the moment, as the start of a worker does.
     pub const fn note(&mut self) {
-        self.changes = self.changes.saturating_add(1);
-        self.recent = self.recent.saturating_add(1);
+        self.note_many(1);
+    }
+
+    /// Notes what takes as much as so many of them.
+    pub const fn note_many(&mut self, changes: u32) {
+        self.changes = self.changes.saturating_add(changes);
+        self.recent = self.recent.saturating_add(changes);
     }
 
     /// Whether a storm is over: once for each. To be called once a second.
@@ -64,7 +69,7 @@ mod tests {
         assert_eq!(beats(&mut lull, 2 * QUIET), 0);
         (1..MANY).for_each(|_| lull.note());
         assert_eq!(beats(&mut lull, 2 * QUIET), 0, "it was none");
-        (0..MANY).for_each(|_| lull.note());
+        lull.note_many(MANY);
         assert_eq!(beats(&mut lull, QUIET), 0, "it has just come");
         lull.note();
         assert_eq!(beats(&mut lull, 1), 1, "another one makes no difference");

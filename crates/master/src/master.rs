@@ -51,6 +51,9 @@ use crate::{capture, clock, fault, records, upgrade};
 const MESSAGES: usize = 16;
 /// How long actions are performed before other news is looked at.
 const SLICE: Duration = Duration::from_millis(5);
+/// So many bytes of an answer take as much memory for the moment as the start of a
+/// worker.
+const ANSWER_BYTES: usize = 2048;
 
 /// Everything that the master has.
 #[derive(Debug)]
@@ -434,7 +437,13 @@ impl Master {
         self.link.notify(words);
     }
 
-    /// Gives back the memory that a storm of starts has taken.
+    /// Notes an answer of so many bytes: a long one takes memory and code as the
+    /// starts of many workers do.
+    pub(crate) fn note_answer(&mut self, bytes: usize) {
+        self.lull.note_many((bytes / ANSWER_BYTES).try_into().unwrap_or(u32::MAX));
+    }
+
+    /// Gives back the memory that a storm of starts, or of long answers, has taken.
     fn give_back(&mut self) {
         self.memory.condense(&self.registry, &self.link);
         self.todo.shrink_to_fit();

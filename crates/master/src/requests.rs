@@ -88,6 +88,9 @@ pub(crate) fn answer(master: &mut Master, request: Request, ending: &mut Ending)
             Ok(Reply::Order(answer))
         }
     };
+    if let Ok(Reply::Json(text)) = &reply {
+        master.note_answer(text.len());
+    }
     master.link.commit();
     // An order that was refused may have been taken for some apps.
     let pending = if declares { master.keep_declared() } else { None };
