@@ -111,7 +111,9 @@ fn judge(
     let end = now();
     let story = &world.story;
     let was = |trouble| story.was(trouble, Some(app.name), begin, end);
-    let is_short = was(Trouble::Worker) && (was(Trouble::Descriptors) || was(Trouble::Forks));
+    let is_short = [Trouble::Descriptors, Trouble::Forks]
+        .into_iter()
+        .any(|lack| story.was_lacking(lack, Trouble::Worker, app.name, begin, end));
     let is_answer = matches!(wrong, Wrong::Answer(_));
     if client.is_some_and(|client| story.was_struck(client, begin, end)) {
         counts.struck.fetch_add(1, Ordering::Relaxed);

@@ -135,6 +135,24 @@ impl Story {
             .any(|span| span.trouble == trouble && is_for(span) && span.is_within(from, to))
     }
 
+    /// Whether there was a lack between two times, and since its beginning trouble that it kept from being
+    /// mended.
+    pub(crate) fn was_lacking(
+        &self,
+        lack: Trouble,
+        trouble: Trouble,
+        app: &str,
+        from: Moment,
+        to: Moment,
+    ) -> bool {
+        let spans = locked(&self.spans);
+        let mut lacks = spans.iter().filter(|span| span.trouble == lack && span.is_within(from, to));
+        lacks.any(|lack| {
+            let is_kept = |span: &&Span| span.trouble == trouble && span.is_within(lack.begin, to);
+            spans.iter().filter(is_kept).any(|span| span.app == Some(app))
+        })
+    }
+
     /// How often there was such trouble between two times.
     pub(crate) fn count(&self, trouble: Trouble, from: Moment, to: Moment) -> usize {
         let spans = locked(&self.spans);
