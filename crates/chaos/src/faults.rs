@@ -309,8 +309,18 @@ fn no_forks(world: &World, rng: &mut Rng) -> Result<()> {
         }
         sleep(Duration::from_millis(5));
     }
+    // Masters that could not begin may have brought it into safe mode, which it leaves by itself.
+    let begin = Instant::now();
+    while begin.elapsed() < NEXT_MASTER && !world.is_over() && !is_ordinary(world) {
+        sleep(Duration::from_millis(50));
+    }
     world.story.over(trouble);
     Ok(())
+}
+
+/// Whether a master answers that is not in safe mode.
+fn is_ordinary(world: &World) -> bool {
+    world.home.ask("/v1/status").is_ok_and(|status| status["daemon"]["safe_mode"].is_null())
 }
 
 fn members(cgroup: &Path) -> Vec<Number> {
