@@ -339,6 +339,11 @@ impl App {
             .count()
     }
 
+    /// Whether a slot is to go on, and serves or is expected back: connections wait for it.
+    fn is_awaited(&self, index: u32, turn: &Turn<'_>) -> bool {
+        self.wants(index, turn) && self.slots[index as usize].rest != Rest::Errored
+    }
+
     pub(crate) fn indexes(&self) -> core::ops::Range<u32> {
         // `instances` is a u32 and slots never outnumber the largest one.
         0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
@@ -370,11 +375,13 @@ impl App {
     /// Ends workers that are not wanted or must make room.
     fn end_unwanted(&mut self, turn: &mut Turn<'_>) {
         let serving = self.count_serving(turn);
+        let awaited = self.indexes().filter(|index| self.is_awaited(*index, turn)).count();
         let generation = self.version.generation;
         for index in self.indexes() {
             let wanted = self.wants(index, turn);
             let place = SlotId { app: self.id, index };
             let shares = self.weight(self.seat(index, self.slots[index as usize].side.other())).is_some();
+            let others = serving > 0 || awaited > usize::from(self.is_awaited(index, turn));
             let slot = &mut self.slots[index as usize];
             if !wanted {
                 slot.replace = None;
@@ -384,16 +391,16 @@ impl App {
             }
             let leaves = if wanted { slot.recycle.clone() } else { Some(Cause::Asked) };
             if let Some(worker) = &mut slot.worker {
-                worker.end(place, leaves, serving > 0, turn);
+                worker.end(place, leaves, others, turn);
             }
             if let Some(worker) = &mut slot.successor {
                 let vain = slot.replace.is_none() || worker.version.generation != generation;
                 // One that has had connections is drained of them.
                 let drains = shares || matches!(worker.stage, Stage::Draining { .. });
-                worker.end(place, vain.then_some(Cause::Asked), drains && serving > 0, turn);
+                worker.end(place, vain.then_some(Cause::Asked), drains && others, turn);
             }
             if let Some(worker) = &mut slot.retired {
-                worker.end(place, Some(Cause::Asked), wanted || serving > 0, turn);
+                worker.end(place, Some(Cause::Asked), wanted || others, turn);
             }
         }
     }
