@@ -76,16 +76,16 @@ impl Drain {
         }
         let mut drained = 0;
         for (key, pipe) in table.pipes().filter(|(_, pipe)| fills(pipe)) {
-            if self.lost.is_empty() {
-                say!(
-                    "no master reads workers' output: what fills a pipe is thrown away, so that they need not wait"
-                );
-            }
             // Unlike read(2), this never waits, whether O_NONBLOCK is set or
             // not, and though a new master may already read beside us.
             let bytes =
                 splice(pipe, None, &self.null, None, PIECE, SpliceFlags::NONBLOCK).unwrap_or(0) as u64;
             if bytes > 0 {
+                if self.lost.is_empty() {
+                    say!(
+                        "no master reads workers' output: what fills a pipe is thrown away, so that they need not wait"
+                    );
+                }
                 *self.lost.entry(key.into()).or_default() += bytes;
                 drained += bytes;
             }

@@ -3,8 +3,9 @@
 //! Each two seconds the resident memory and the CPU time of every known process,
 //! through files that stay open; each five seconds one pass over `/proc` finds
 //! the trees' members. Where a worker's memory has a ceiling, memory is read each
-//! second, and members are looked for as often, unless such a pass is dear. The proportional share (PSS) is exact but
-//! dear, so it is read for as many workers as fit into a thousandth of a core.
+//! second, and members are looked for as often, unless such a pass is dear. The
+//! proportional share (PSS) is exact but dear, so it is read for as many workers
+//! as fit into a thousandth of a core.
 //!
 //! News of workers waits for the next second: being woken for each of them would
 //! take the CPU from a storm of starts.
