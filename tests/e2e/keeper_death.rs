@@ -55,12 +55,14 @@ fn ledger(home: &Home) -> PathBuf {
     home.daemon_folder().join("run/workers.ledger")
 }
 
-/// Waits until these workers can be found again.
+/// Waits until these workers of an app that was just started can be found
+/// again, and are known to be ready: messages are for such alone.
 #[track_caller]
 pub(crate) fn until_written(home: &Home, workers: &[Number]) {
-    until("the ledger has the workers", || {
+    until("the ledger has the workers, and that their start is over", || {
         let text = fs::read_to_string(ledger(home)).unwrap_or_default();
-        workers.iter().all(|pid| text.contains(&format!("\\\"pid\\\":{pid},")))
+        let is_there = |pid| text.contains(&format!("\\\"pid\\\":{pid},"));
+        workers.iter().all(is_there) && text.contains("\\\"operation\\\":null")
     });
 }
 
