@@ -5,6 +5,7 @@ program, all run at once, and take turns under 32 clients of `wrk`. Not `source-
 import time
 
 import machine
+from charts import number
 from contenders import Bare, Supervisor
 from load import KEEP, NAMES, SHORT, wrk
 from results import Comparison
@@ -53,7 +54,7 @@ def compare(tools, plan, absent, title, command, workers):
             turns = in_turns(list(ports), plan.rounds, measure, plan.patience, f"{title}, {NAMES[connections]}")
             absent += turns.failed.values()
             notes = {
-                name: f"p50 {median(turns.sample(name, 2)):.2g} ms, p99 {median(turns.sample(name, 3)):.2g} ms"
+                name: f"p50 {number(median(turns.sample(name, 2)))} ms, p99 {number(median(turns.sample(name, 3)))} ms"
                 for name in turns.samples
             }
             yield Comparison(
