@@ -7,7 +7,6 @@ use std::fs;
 use anyhow::Result;
 
 use crate::World;
-use crate::processes::Number;
 use crate::story::{Moment, Trouble};
 
 /// How long before the death of a master a line may have been written that is lost with it.
@@ -23,7 +22,7 @@ pub(crate) struct Lines {
 
 /// Reads all files when the daemon has ended.
 pub(crate) fn check(world: &World) -> Result<Lines> {
-    let mut all: BTreeMap<Number, Vec<(u64, Moment)>> = BTreeMap::new();
+    let mut all: BTreeMap<String, Vec<(u64, Moment)>> = BTreeMap::new();
     let mut files: Vec<_> =
         fs::read_dir(world.home.daemon("log"))?.flatten().map(|file| file.path()).collect();
     // Rotated files have their time as a suffix, so they come in order, after the one that is being written.
@@ -34,14 +33,14 @@ pub(crate) fn check(world: &World) -> Result<Lines> {
     for file in &files {
         for line in String::from_utf8_lossy(&fs::read(file)?).lines() {
             match parse(line) {
-                Some((pid, number, at)) => all.entry(pid).or_default().push((number, at)),
+                Some((life, number, at)) => all.entry(life.to_owned()).or_default().push((number, at)),
                 None => world.find(format!("{} has a broken line: {line:?}", file.display())),
             }
         }
     }
-    for (pid, mut lines) in all {
+    for (life, mut lines) in all {
         lines.sort_unstable();
-        let name = format!("count-{pid}");
+        let name = format!("count-{life}");
         let count = fs::read(world.home.facts().join(&name)).ok();
         let count =
             count.and_then(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).unwrap_or_default();
@@ -52,9 +51,9 @@ pub(crate) fn check(world: &World) -> Result<Lines> {
         let end = if lines.last().is_some_and(|(number, _)| *number == end.0) { None } else { Some(end) };
         for next in lines.into_iter().chain(end) {
             if next.0 == before.0 {
-                world.find(format!("line {} of logger {pid} is there twice", next.0));
+                world.find(format!("line {} of logger {life} is there twice", next.0));
             } else if next.0 != before.0 + 1 {
-                gap(world, pid, before, next, &mut found);
+                gap(world, &life, before, next, &mut found);
             }
             before = next;
         }
@@ -63,7 +62,7 @@ pub(crate) fn check(world: &World) -> Result<Lines> {
 }
 
 /// Lines are missing between these two.
-fn gap(world: &World, pid: Number, before: (u64, Moment), next: (u64, Moment), found: &mut Lines) {
+fn gap(world: &World, life: &str, before: (u64, Moment), next: (u64, Moment), found: &mut Lines) {
     let missing = next.0.saturating_sub(before.0 + 1);
     let was = |trouble: Trouble| world.story.was(trouble, None, before.1, next.1 + IN_FLIGHT);
     if was(Trouble::Disk) {
@@ -72,13 +71,14 @@ fn gap(world: &World, pid: Number, before: (u64, Moment), next: (u64, Moment), f
         found.lost_with_masters += missing;
     } else {
         let at = world.story.since_begin(before.1);
-        world.find(format!("{missing} lines of logger {pid} are missing after {} ({at})", before.0));
+        world.find(format!("{missing} lines of logger {life} are missing after {} ({at})", before.0));
     }
 }
 
-fn parse(line: &str) -> Option<(Number, u64, Moment)> {
+/// The life, the number and the moment that a line has.
+fn parse(line: &str) -> Option<(&str, u64, Moment)> {
     let mut words = line.strip_prefix("line ")?.split(' ');
     let mut next = || words.next();
-    let parsed = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
+    let parsed = (next()?, next()?.parse().ok()?, next()?.parse().ok()?);
     words.next().is_none().then_some(parsed)
 }

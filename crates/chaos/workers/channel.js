@@ -1,12 +1,14 @@
-// Broadcasts numbers, a hundred a second, and notes in the file `got-PID` what
+// Broadcasts numbers, a hundred a second, and notes in the file `got-LIFE` what
 // comes from its siblings: when it came, when it was sent, sender, number. A
-// message `{flood: N}` has it broadcast N long ones as fast as it can.
+// message `{flood: N}` has it broadcast N long ones as fast as it can. A life
+// is `PID-MILLISECONDS`, as pids come again.
 const fs = require('node:fs');
 
 if (process.env.FAILURE === 'throw') throw new Error('a bad release');
-const file = fs.openSync(`got-${process.pid}`, 'a');
+const life = `${process.pid}-${Date.now()}`;
+const file = fs.openSync(`got-${life}`, 'a');
 let sent = 0;
-const send = (filler) => process.send({ broadcast: true, from: process.pid, n: ++sent, at: Date.now(), filler });
+const send = (filler) => process.send({ broadcast: true, from: life, n: ++sent, at: Date.now(), filler });
 
 process.on('message', (message) => {
   if (message.flood) {

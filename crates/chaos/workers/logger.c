@@ -1,5 +1,6 @@
 /* Writes numbered lines with times, a hundred a second, and notes in the file
- * `count-PID` how many it has written, so that the end of a life can be told. */
+ * `count-LIFE` how many it has written, so that the end of a life can be told.
+ * A life is `PID-MILLISECONDS`, as pids come again. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,14 +10,21 @@
 #include <time.h>
 #include <unistd.h>
 
+static long long milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 int main(void) {
     const char *failure = getenv("FAILURE");
     if (failure && !strcmp(failure, "throw")) {
         fputs("a bad release\n", stderr);
         return 3;
     }
-    char name[64];
-    snprintf(name, sizeof name, "count-%ld", (long)getpid());
+    char life[48], name[64];
+    snprintf(life, sizeof life, "%ld-%lld", (long)getpid(), milliseconds());
+    snprintf(name, sizeof name, "count-%s", life);
     int file = open(name, O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (file < 0 || ftruncate(file, sizeof(uint64_t)) != 0)
         return 1;
@@ -24,11 +32,10 @@ int main(void) {
     if (count == MAP_FAILED)
         return 1;
     for (uint64_t number = 1;; number++) {
-        struct timespec now, pause = {0, 10000000};
-        clock_gettime(CLOCK_REALTIME, &now);
+        struct timespec pause = {0, 10000000};
         char line[128];
-        int length = snprintf(line, sizeof line, "line %ld %llu %lld\n", (long)getpid(), (unsigned long long)number,
-                              (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+        int length =
+            snprintf(line, sizeof line, "line %s %llu %lld\n", life, (unsigned long long)number, milliseconds());
         if (write(1, line, length) != length)
             return 1;
         *count = number;
