@@ -26,9 +26,9 @@ def memory(tools, plan, absent):
             try:
                 with contender(tools) as each:
                     each.start(workers)
-                    each.wait_for(workers, 120)
                     if contender is Daemon:
-                        each.finish_order()
+                        each.finish_order()  # Says at once when it is refused.
+                    each.wait_for(workers, 120)
                     pss, percent = readings(each, plan)
                     parts = own_parts(each, plan) if contender is Daemon else None
             except Exception as error:
