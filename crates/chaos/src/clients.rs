@@ -114,23 +114,29 @@ fn judge(
     let is_short = [Trouble::Descriptors, Trouble::Forks]
         .into_iter()
         .any(|lack| story.was_lacking(lack, Trouble::Worker, app.name, begin, end));
-    let is_answer = matches!(wrong, Wrong::Answer(_));
-    if client.is_some_and(|client| story.was_struck(client, begin, end)) {
-        counts.struck.fetch_add(1, Ordering::Relaxed);
-    } else if was(Trouble::Nobody) && !is_answer {
-        counts.nobody.fetch_add(1, Ordering::Relaxed);
-    } else if (is_short || was(Trouble::Still)) && !is_answer {
-        counts.short.fetch_add(1, Ordering::Relaxed);
+    let cause = if matches!(wrong, Wrong::Answer(_)) {
+        None
+    } else if client.is_some_and(|client| story.was_struck(client, begin, end)) {
+        Some(&counts.struck)
+    } else if was(Trouble::Nobody) {
+        Some(&counts.nobody)
+    } else if is_short || was(Trouble::Still) {
+        Some(&counts.short)
     } else {
-        let what = format!(
-            "UNEXPLAINED: a request to {}, on a connection of {}, failed: {wrong} ({client:?})",
-            app.name,
-            story.since_begin(begin)
-        );
-        story.tell(&what);
-        locked(&counts.unexplained).push(what);
-        world.give_up();
+        None
+    };
+    if let Some(count) = cause {
+        count.fetch_add(1, Ordering::Relaxed);
+        return;
     }
+    let what = format!(
+        "UNEXPLAINED: a request to {}, on a connection of {}, failed: {wrong} ({client:?})",
+        app.name,
+        story.since_begin(begin)
+    );
+    story.tell(&what);
+    locked(&counts.unexplained).push(what);
+    world.give_up();
 }
 
 /// One request and its answer. Returns whether the connection is of no further use.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use serde_json::Value;
+use supervisor_sys::signal::Signal;
 
 use crate::apps::{APPS, App};
 use crate::drill;
@@ -17,8 +18,8 @@ use crate::lines::{self, Lines};
 use crate::machine::Machine;
 use crate::messages::{self, Messages};
 use crate::options::Options;
-use crate::orders::{self, Order};
-use crate::processes::own;
+use crate::orders::{self, Order, Slots};
+use crate::processes::{Process, own};
 use crate::rest::{self, Needs};
 use crate::{World, clients, locked, report};
 
@@ -38,30 +39,54 @@ pub(crate) struct Seen {
     pub(crate) messages: Messages,
 }
 
+/// What keeper and master needed in the beginning and in the end, and [`Seen::prompt`].
+type Measured = (Needs, Needs, Vec<Duration>);
+
 /// All of it. An error is a finding, too.
 pub(crate) fn run(world: &World, options: Options) -> Result<Seen> {
     let mut rng = Rng::with_seed(options.seed);
     world.story.tell(format_args!("seed {}, {:?}", options.seed, options.time));
-    start(world)?;
-    let seen = scope(|scope| {
+    let seen = start(world).and_then(|()| beside_clients(world, options, &mut rng));
+    // Whatever has happened, nothing may be left.
+    let ended = end(world);
+    let (before, after, prompt) = match (seen, ended) {
+        (Ok(seen), Ok(())) => seen,
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => return Err(error),
+        (Err(error), Err(ended)) => {
+            world.find(format!("{ended:#}"));
+            return Err(error);
+        }
+    };
+    Ok(Seen { before, after, prompt, lines: lines::check(world)?, messages: messages::check(world)? })
+}
+
+/// What is done while clients ask.
+fn beside_clients(world: &World, options: Options, rng: &mut Rng) -> Result<Measured> {
+    scope(|scope| {
+        let mut threads = vec![scope.spawn(|| Machine::watch(world))];
         let asked = APPS.iter().filter(|app| app.clients.is_some()).count();
         for app in &APPS {
             let Some(address) = app.port().map(|port| world.home.address(port)) else { continue };
             let usual = app.clients.map_or(0, |(clients, _, _)| clients);
             for _ in 0..options.drill.map_or(usual, |_| drill::CLIENTS / asked) {
                 let seed = rng.u64(..);
-                scope.spawn(move || clients::ask(world, app, address, seed));
+                threads.push(scope.spawn(move || clients::ask(world, app, address, seed)));
             }
         }
-        scope.spawn(|| Machine::watch(world));
-        let seen = under_load(world, options, &mut rng);
+        let seen = under_load(world, options, rng);
         world.give_up();
+        join(world, threads);
         seen
-    });
-    let ended = end(world);
-    let (before, after, prompt) = seen?;
-    ended?;
-    Ok(Seen { before, after, prompt, lines: lines::check(world)?, messages: messages::check(world)? })
+    })
+}
+
+/// Waits for threads, and notes those that panicked.
+fn join(world: &World, threads: Vec<ScopedJoinHandle<'_, ()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            world.find("a thread of this program panicked".to_owned());
+        }
+    }
 }
 
 /// Declares all apps.
@@ -75,8 +100,8 @@ fn start(world: &World) -> Result<()> {
     rest::reach(world)
 }
 
-/// What is done while clients ask.
-fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<(Needs, Needs, Vec<Duration>)> {
+/// Rounds of faults and orders, with rests between them.
+fn under_load(world: &World, options: Options, rng: &mut Rng) -> Result<Measured> {
     // The first master has not adopted anything: others are compared with one that has.
     rest::replace_master(world)?;
     rest::reach(world)?;
@@ -138,11 +163,7 @@ fn go_wrong(world: &World, options: Options, rng: &mut Rng, end: Instant) {
             }
             sleep(Duration::from_millis(rng.u64(0..PAUSE)));
         }
-        for thread in threads {
-            if thread.join().is_err() {
-                world.find("a thread of this program panicked".to_owned());
-            }
-        }
+        join(world, threads);
     });
 }
 
@@ -175,8 +196,7 @@ fn as_in_the_beginning(world: &World) -> Result<()> {
             ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         world.with_wanted(app.name, |wanted| {
-            wanted.instances = app.instances;
-            wanted.stopped.clear();
+            wanted.slots = Slots { instances: app.instances, ..Slots::default() };
         });
     }
     rest::reach(world)?;
@@ -204,10 +224,21 @@ fn check_declared(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Ends the daemon. Nothing may be left.
+/// Ends the daemon. Nothing may be left; what is left all the same is killed.
 fn end(world: &World) -> Result<()> {
-    let output = world.home.run(&["kill"])?;
-    ensure!(output.status.success(), "`kill` fails: {}", String::from_utf8_lossy(&output.stderr));
+    let left = world.home.run(&["kill"]).and_then(|output| {
+        ensure!(output.status.success(), "`kill` fails: {}", String::from_utf8_lossy(&output.stderr));
+        until_none_left(world)
+    });
+    for own in own(world.home.folder())? {
+        if let Ok(process) = Process::open(own.number) {
+            process.signal(Signal::KILL);
+        }
+    }
+    left
+}
+
+fn until_none_left(world: &World) -> Result<()> {
     let begin = Instant::now();
     loop {
         let left = own(world.home.folder())?;

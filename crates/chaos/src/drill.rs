@@ -1,7 +1,7 @@
 //! One thing done again and again at random moments, while workers are killed
 //! and orders given and nothing else goes wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,11 @@ impl Drill {
         self.times.saturating_sub(locked(&world.drilled).len().try_into().unwrap_or(u64::MAX))
     }
 
-    /// Goes on with it until it is done, or it is time to rest.
+    /// Goes on with it until it is done, or it is time to rest. Workers to which nothing else happens must live on.
     pub(crate) fn go_on(self, world: &World, rng: &mut Rng, end: Instant) -> Result<()> {
         while self.left(world) > 0 && Instant::now() < end && !world.is_over() {
             world.count(format!("fault: {:?}", self.act));
+            let before = Undisturbed::see(world)?;
             let took = match self.act {
                 Act::KillMaster => kill_master(world)?,
                 Act::Upgrade => {
@@ -54,6 +55,7 @@ impl Drill {
                     begin.elapsed()
                 }
             };
+            before.check(world)?;
             locked(&world.drilled).push(took);
             sleep(Duration::from_millis(rng.u64(0..PAUSE)));
         }
@@ -62,14 +64,11 @@ impl Drill {
 }
 
 /// Kills the master while anything may be under way, and waits until the next one knows all workers that
-/// there are, and no others. Workers to which nothing else happens must live on. Returns how long that took.
+/// there are, and no others. Returns how long that took.
 fn kill_master(world: &World) -> Result<Duration> {
     let (_, master) = daemon(world)?;
-    let before = Undisturbed::see(world)?;
     world.story.tell(format_args!("the master {master} is killed"));
-    let took = rest::replace(world, Trouble::Master, master, master, know_workers)?;
-    before.check(world)?;
-    Ok(took)
+    rest::replace(world, Trouble::Master, master, master, know_workers)
 }
 
 /// The workers that are ready, of apps that no order is about.
@@ -113,7 +112,7 @@ impl Undisturbed {
             let is_ordered = Self::orders(world, app) != Some(orders);
             ensure!(
                 ready.is_subset(&now) || is_struck || is_ordered,
-                "{}: {ready:?} were ready, and there are {now:?} after the death of a master",
+                "{}: {ready:?} were ready, and there are {now:?} after it",
                 app.name
             );
         }
@@ -123,9 +122,9 @@ impl Undisturbed {
 
 fn know_workers(world: &World) -> Result<()> {
     let status = world.home.ask("/v1/status")?;
-    let mut workers = BTreeMap::new();
+    let mut workers = rest::Workers::new();
     for app in &APPS {
-        workers.insert(app.name.to_owned(), rest::listed(&status, app)?.iter().filter_map(pid_of).collect());
+        workers.insert(app.name, rest::listed(&status, app)?.iter().filter_map(pid_of).collect());
     }
     rest::check_workers(&own(world.home.folder())?, &workers)
 }

@@ -143,12 +143,12 @@ pub(crate) fn pid_of(worker: &Value) -> Option<Number> {
     worker["pid"].as_u64()?.try_into().ok()
 }
 
-/// Stops a worker and notes what it has accepted: what is lost if it does not go on. `false`: it is gone.
-fn stand_still(world: &World, app: &App, process: &Process) -> Result<bool> {
+/// Stops a worker. If it is `lost` what it has accepted is noted. `false`: it is gone.
+fn stand_still(world: &World, app: &App, process: &Process, lost: bool) -> Result<bool> {
     if !process.stop() {
         return Ok(false);
     }
-    if let Some(port) = app.port() {
+    if let Some(port) = app.port().filter(|_| lost) {
         let peers = process.accepted(port).inspect_err(|_| _ = process.signal(Signal::CONT))?;
         world.story.strike(Strike { at: now(), peers });
     }
@@ -165,7 +165,7 @@ fn kill_worker(world: &World, rng: &mut Rng) -> Result<()> {
         _ => Signal::KILL,
     };
     let trouble = world.story.trouble(Trouble::Worker, Some(app.name));
-    if stand_still(world, app, &process)? {
+    if stand_still(world, app, &process, true)? {
         world.story.tell(format_args!(
             "worker {} of {} gets signal {}",
             process.number,
@@ -183,11 +183,13 @@ fn hang_worker(world: &World, rng: &mut Rng) -> Result<()> {
     let Some((app, process)) = worker(world, rng)? else { return Ok(()) };
     let pause = Duration::from_millis(if rng.u32(0..3) == 0 { 8_000 } else { rng.u64(50..1_500) });
     let trouble = world.story.trouble(Trouble::Worker, Some(app.name));
-    if stand_still(world, app, &process)? {
+    // Whatever ends a worker that stands still waits for longer than the shorter ones.
+    let is_long = pause > DRAIN;
+    if stand_still(world, app, &process, is_long)? {
         world
             .story
             .tell(format_args!("worker {} of {} stands still for {pause:?}", process.number, app.name));
-        let still = (pause > DRAIN).then(|| world.story.trouble(Trouble::Still, Some(app.name)));
+        let still = is_long.then(|| world.story.trouble(Trouble::Still, Some(app.name)));
         sleep(pause);
         process.signal(Signal::CONT);
         if let Some(still) = still {
@@ -274,29 +276,11 @@ fn no_forks(world: &World, rng: &mut Rng) -> Result<()> {
         return Ok(());
     };
     let Ok((keeper, master)) = daemon(world) else { return Ok(()) };
-    let begin = Instant::now();
     let pause = Duration::from_millis(rng.u64(300..4_000));
     let cgroup = hierarchy.join(format!("supervisor-chaos-{}", std::process::id()));
     fs::create_dir(&cgroup)?;
     let trouble = world.story.trouble(Trouble::Forks, None);
-    for process in [keeper, master] {
-        // It may be gone.
-        let _ = fs::write(cgroup.join("cgroup.procs"), process.to_string());
-    }
-    let there = fs::read_to_string(cgroup.join("pids.current"))?;
-    fs::write(cgroup.join("pids.max"), there.trim())?;
-    world.story.tell(format_args!("nobody can fork for {pause:?}"));
-    while begin.elapsed() < pause {
-        // Somebody's end makes room, but workers have a right to threads.
-        for process in members(&cgroup) {
-            let is_daemons =
-                own(world.home.folder())?.iter().any(|own| own.number == process && own.app.is_none());
-            if !is_daemons {
-                let _ = fs::write(hierarchy.join("cgroup.procs"), process.to_string());
-            }
-        }
-        sleep(Duration::from_millis(20));
-    }
+    let held = hold(world, &hierarchy, &cgroup, [keeper, master], pause);
     fs::write(cgroup.join("pids.max"), "max")?;
     world.story.tell("forks are possible again");
     let begin = Instant::now();
@@ -315,6 +299,36 @@ fn no_forks(world: &World, rng: &mut Rng) -> Result<()> {
         sleep(Duration::from_millis(50));
     }
     world.story.over(trouble);
+    held
+}
+
+/// Has room in a cgroup for none but these.
+fn hold(
+    world: &World,
+    hierarchy: &Path,
+    cgroup: &Path,
+    processes: [Number; 2],
+    pause: Duration,
+) -> Result<()> {
+    let begin = Instant::now();
+    for process in processes {
+        // It may be gone.
+        let _ = fs::write(cgroup.join("cgroup.procs"), process.to_string());
+    }
+    let there = fs::read_to_string(cgroup.join("pids.current"))?;
+    fs::write(cgroup.join("pids.max"), there.trim())?;
+    world.story.tell(format_args!("nobody can fork for {pause:?}"));
+    while begin.elapsed() < pause {
+        // Somebody's end makes room, but workers have a right to threads.
+        for process in members(cgroup) {
+            let is_daemons =
+                own(world.home.folder())?.iter().any(|own| own.number == process && own.app.is_none());
+            if !is_daemons {
+                let _ = fs::write(hierarchy.join("cgroup.procs"), process.to_string());
+            }
+        }
+        sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
 

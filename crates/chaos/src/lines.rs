@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::World;
 use crate::story::{Moment, Trouble};
 
-/// How long before the death of a master a line may have been written that is lost with it.
-const IN_FLIGHT: Moment = 1_500;
+/// A line and when it was written.
+type Line = (u64, Moment);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -22,63 +23,86 @@ pub(crate) struct Lines {
 
 /// Reads all files when the daemon has ended.
 pub(crate) fn check(world: &World) -> Result<Lines> {
-    let mut all: BTreeMap<String, Vec<(u64, Moment)>> = BTreeMap::new();
-    let mut files: Vec<_> =
-        fs::read_dir(world.home.daemon("log"))?.flatten().map(|file| file.path()).collect();
-    // Rotated files have their time as a suffix, so they come in order, after the one that is being written.
-    files.sort();
-    let is_logs = |name: &str| name.starts_with("logger-out-");
-    files.retain(|file| file.file_name().and_then(|name| name.to_str()).is_some_and(is_logs));
-    let mut found = Lines::default();
-    for file in &files {
-        for line in String::from_utf8_lossy(&fs::read(file)?).lines() {
+    let mut lives: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+    for file in log_files(&world.home.daemon("log"))? {
+        for line in String::from_utf8_lossy(&fs::read(&file)?).lines() {
             match parse(line) {
-                Some((life, number, at)) => all.entry(life.to_owned()).or_default().push((number, at)),
+                Some((life, line)) => lives.entry(life.to_owned()).or_default().push(line),
                 None => world.find(format!("{} has a broken line: {line:?}", file.display())),
             }
         }
     }
-    for (life, mut lines) in all {
-        lines.sort_unstable();
-        let name = format!("count-{life}");
-        let count = fs::read(world.home.facts().join(&name)).ok();
-        let count =
-            count.and_then(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).unwrap_or_default();
-        found.written += count;
-        let mut before = (0, lines.first().map_or(0, |(_, at)| *at));
-        let end = (count + 1, lines.last().map_or(0, |(_, at)| at + 10));
-        // The last one may have been written and not counted.
-        let end = if lines.last().is_some_and(|(number, _)| *number == end.0) { None } else { Some(end) };
-        for next in lines.into_iter().chain(end) {
-            if next.0 == before.0 {
-                world.find(format!("line {} of logger {life} is there twice", next.0));
-            } else if next.0 != before.0 + 1 {
-                gap(world, &life, before, next, &mut found);
-            }
-            before = next;
-        }
+    let mut found = Lines::default();
+    for file in fs::read_dir(world.home.facts())?.flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let Some(life) = name.strip_prefix("count-") else { continue };
+        let lines = lives.remove(life).unwrap_or_default();
+        check_life(world, life, &lines, noted(&fs::read(file.path())?), &mut found);
+    }
+    for life in lives.keys() {
+        world.find(format!("there are lines of logger {life}, which has never been"));
     }
     Ok(found)
 }
 
-/// Lines are missing between these two.
-fn gap(world: &World, life: &str, before: (u64, Moment), next: (u64, Moment), found: &mut Lines) {
-    let missing = next.0.saturating_sub(before.0 + 1);
-    let was = |trouble: Trouble| world.story.was(trouble, None, before.1, next.1 + IN_FLIGHT);
-    if was(Trouble::Disk) {
-        found.refused += missing;
-    } else if [Trouble::Master, Trouble::KeeperDeath, Trouble::Descriptors].into_iter().any(was) {
-        found.lost_with_masters += missing;
-    } else {
-        let at = world.story.since_begin(before.1);
-        world.find(format!("{missing} lines of logger {life} are missing after {} ({at})", before.0));
+/// The loggers' files, each slot's in the order of what was written.
+fn log_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<_> = fs::read_dir(folder)?
+        .flatten()
+        .map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()))
+        .filter(|(name, _)| name.starts_with("logger-out-"))
+        .collect();
+    // Rotated ones have their time as a suffix; the one without is written last.
+    files.sort_by_cached_key(
+        |(name, _)| if name.ends_with(".log") { format!("{name}.~") } else { name.clone() },
+    );
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The last line that a logger has counted. Nothing, if it ended before it could.
+fn noted(bytes: &[u8]) -> Line {
+    let number = |place: usize| {
+        let bytes = bytes.get(place..place + 8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    (number(0).unwrap_or_default(), number(8).unwrap_or_default())
+}
+
+fn check_life(world: &World, life: &str, lines: &[Line], (count, last): Line, found: &mut Lines) {
+    found.written += count;
+    let began = life.rsplit_once('-').and_then(|(_, began)| began.parse().ok()).unwrap_or_default();
+    let mut before = (0, began);
+    // The last one may have been written and not counted.
+    let is_counted = lines.last().is_none_or(|(number, _)| *number <= count);
+    let end = is_counted.then_some((count + 1, last));
+    for next in lines.iter().copied().chain(end) {
+        if next.0 <= before.0 {
+            world.find(format!("line {} of logger {life} comes after line {}", next.0, before.0));
+        } else if next.0 > before.0 + 1 {
+            gap(world, life, before, next, found);
+        }
+        before = next;
     }
 }
 
-/// The life, the number and the moment that a line has.
-fn parse(line: &str) -> Option<(&str, u64, Moment)> {
+/// Lines are missing between these two.
+fn gap(world: &World, life: &str, before: Line, next: Line, found: &mut Lines) {
+    const LOSSES: [Trouble; 4] = [Trouble::Disk, Trouble::Master, Trouble::KeeperDeath, Trouble::Descriptors];
+    let missing = next.0 - before.0 - 1;
+    if !world.story.covers(&LOSSES.map(|trouble| (trouble, None)), before.1, next.1) {
+        let at = world.story.since_begin(before.1);
+        world.find(format!("{missing} lines of logger {life} are missing after {} ({at})", before.0));
+    } else if world.story.was(Trouble::Disk, None, before.1, next.1) {
+        found.refused += missing;
+    } else {
+        found.lost_with_masters += missing;
+    }
+}
+
+/// The life that a line is of, and the line.
+fn parse(line: &str) -> Option<(&str, Line)> {
     let mut words = line.strip_prefix("line ")?.split(' ');
     let mut next = || words.next();
-    let parsed = (next()?, next()?.parse().ok()?, next()?.parse().ok()?);
+    let parsed = (next()?, (next()?.parse().ok()?, next()?.parse().ok()?));
     words.next().is_none().then_some(parsed)
 }

@@ -44,7 +44,7 @@ use clients::Counts;
 use home::Home;
 use machine::Machine;
 use options::{Options, USAGE};
-use orders::Wanted;
+use orders::{Slots, Wanted};
 use story::Story;
 
 /// What all threads share.
@@ -65,7 +65,10 @@ pub(crate) struct World {
 impl World {
     fn new(home: Home) -> Result<Self> {
         let story = Story::new(&home.path("story"))?;
-        let wanted = |app: &apps::App| (app.name, Wanted { instances: app.instances, ..Wanted::default() });
+        let wanted = |app: &apps::App| {
+            let slots = Slots { instances: app.instances, ..Slots::default() };
+            (app.name, Wanted { slots, ..Wanted::default() })
+        };
         Ok(Self {
             home,
             story,

@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 
 use crate::World;
@@ -16,12 +16,20 @@ use crate::story::{Moment, Trouble, now};
 /// How long an order that a dead master has left may take.
 const LEFT: Duration = Duration::from_secs(90);
 
+/// Which slots an app has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Slots {
+    pub(crate) instances: usize,
+    pub(crate) stopped: BTreeSet<usize>,
+}
+
 /// What is known of an app's wanted state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wanted {
-    pub(crate) instances: usize,
-    pub(crate) stopped: BTreeSet<usize>,
-    /// An order may have been carried out or not.
+    pub(crate) slots: Slots,
+    /// What they may be instead: an order may have been carried out or not.
+    pub(crate) or: Vec<Slots>,
+    /// What came of an order is not known.
     pub(crate) is_uncertain: bool,
     /// An order is under way.
     pub(crate) is_busy: bool,
@@ -51,7 +59,8 @@ pub(crate) enum Order {
 impl Order {
     /// One that fits what is wanted of the app.
     pub(crate) fn choose(app: &App, wanted: &Wanted, rng: &mut Rng) -> Self {
-        if let Some(slot) = wanted.stopped.first()
+        let Slots { instances, stopped } = &wanted.slots;
+        if let Some(slot) = stopped.first()
             && rng.bool()
         {
             return Self::StartSlot(*slot);
@@ -61,7 +70,7 @@ impl Order {
             6..11 => Self::ReloadBad(app.failures.get(rng.usize(0..app.failures.len())).unwrap_or(&"throw")),
             11 => Self::Abort(rng.u64(0..3_000)),
             12..15 => Self::Scale(rng.usize(2..=app.most)),
-            15..17 if wanted.stopped.is_empty() => Self::StopSlot(rng.usize(0..wanted.instances)),
+            15..17 if stopped.is_empty() => Self::StopSlot(rng.usize(0..*instances)),
             15..18 => Self::Restart,
             _ => Self::StopAndStart(rng.u64(0..1_000)),
         }
@@ -92,6 +101,7 @@ pub(crate) fn carry_out(world: &World, app: &'static App, order: Order) -> Resul
 
 fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
     let name = app.name;
+    let start_all = |slots: &mut Slots| slots.stopped.clear();
     match order {
         Order::Reload => reload(world, app, None, &[0])?,
         Order::ReloadBad(how) => reload(world, app, Some(how), &[6])?,
@@ -99,42 +109,40 @@ fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
             std::thread::scope(|scope| {
                 let reload = scope.spawn(|| reload(world, app, None, &[0, 6]));
                 sleep(Duration::from_millis(after));
-                command(world, app, &["reload".into(), "--abort".into(), name.into()], &[0, 1, 5], 1)?;
-                reload.join().unwrap_or(Ok(()))
+                command(
+                    world,
+                    app,
+                    &["reload".into(), "--abort".into(), name.into()],
+                    &[0, 1, 5],
+                    1,
+                    |_| (),
+                )?;
+                reload.join().unwrap_or_else(|_| bail!("a reload panicked here"))
             })?;
         }
         Order::Scale(instances) => {
-            if let Some(0) =
-                command(world, app, &["scale".into(), name.into(), instances.to_string()], &[0], 1)?
-            {
-                world.with_wanted(name, |wanted| {
-                    wanted.instances = instances;
-                    wanted.stopped.retain(|slot| *slot < instances);
-                });
-            }
+            command(world, app, &["scale".into(), name.into(), instances.to_string()], &[0], 1, |slots| {
+                slots.instances = instances;
+                slots.stopped.retain(|slot| *slot < instances);
+            })?;
         }
         Order::StopSlot(slot) => {
-            if let Some(0) = command(world, app, &["stop".into(), format!("{name}:{slot}")], &[0], 0)? {
-                world.with_wanted(name, |wanted| wanted.stopped.insert(slot));
-            }
+            command(world, app, &["stop".into(), format!("{name}:{slot}")], &[0], 0, |slots| {
+                slots.stopped.insert(slot);
+            })?;
         }
         Order::StartSlot(slot) => {
-            if command(world, app, &["start".into(), format!("{name}:{slot}")], &[0], 1)?.is_some() {
-                world.with_wanted(name, |wanted| wanted.stopped.remove(&slot));
-            }
+            command(world, app, &["start".into(), format!("{name}:{slot}")], &[0], 1, |slots| {
+                slots.stopped.remove(&slot);
+            })?;
         }
-        Order::Restart => {
-            if let Some(0) = command(world, app, &["restart".into(), name.into()], &[0], 1)? {
-                // It starts what was stopped, too.
-                world.with_wanted(name, |wanted| wanted.stopped.clear());
-            }
-        }
+        // It starts what was stopped, too.
+        Order::Restart => command(world, app, &["restart".into(), name.into()], &[0], 1, start_all)?,
         Order::StopAndStart(after) => {
             let nobody = world.story.trouble(Trouble::Nobody, Some(name));
-            command(world, app, &["stop".into(), name.into()], &[0], 0)?;
+            command(world, app, &["stop".into(), name.into()], &[0], 0, |_| ())?;
             sleep(Duration::from_millis(after));
-            command(world, app, &["start".into(), name.into()], &[0], 1)?;
-            world.with_wanted(name, |wanted| wanted.stopped.clear());
+            command(world, app, &["start".into(), name.into()], &[0], 1, start_all)?;
             until_at_rest(world, app)?;
             world.story.over(nobody);
         }
@@ -143,33 +151,31 @@ fn give(world: &World, app: &'static App, order: Order) -> Result<()> {
 }
 
 fn reload(world: &World, app: &'static App, failure: Option<&str>, right: &[i32]) -> Result<()> {
-    if let Some(0) = command(world, app, &reload_words(world, app, failure)?, right, 6)? {
-        // The file says how many there are.
-        world.with_wanted(app.name, |wanted| wanted.stopped.clear());
-    }
-    Ok(())
+    // The file says how many there are.
+    command(world, app, &reload_words(world, app, failure)?, right, 6, |slots| slots.stopped.clear())
 }
 
 /// Writes the next release.
 fn reload_words(world: &World, app: &'static App, failure: Option<&str>) -> Result<Vec<String>> {
     let (instances, release) = world.with_wanted(app.name, |wanted| {
         wanted.release += 1;
-        (wanted.instances, wanted.release)
+        (wanted.slots.instances, wanted.release)
     });
     let file = world.home.path(&format!("{}.yaml", app.name));
     fs::write(&file, app.file(&world.home, instances, release, failure))?;
     Ok(vec!["reload".into(), file.display().to_string()])
 }
 
-/// Runs a command. Returns its exit code if what was ordered is known to be so, or not so. It must be one
-/// of `right`; or, when a worker of the app was struck meanwhile or the machine had nothing left, `failed`.
+/// Runs a command that changes the app's slots like this. Its exit code must be one of `right`; or, when a
+/// worker of the app was struck meanwhile or the machine had nothing left, `failed`.
 fn command(
     world: &World,
     app: &'static App,
     words: &[String],
     right: &[i32],
     failed: i32,
-) -> Result<Option<i32>> {
+    change: impl Fn(&mut Slots),
+) -> Result<()> {
     let begin = now();
     let shown = words.join(" ");
     let shown = shown.replace(&format!("{}/", world.home.folder().display()), "");
@@ -187,12 +193,22 @@ fn command(
     if !right.contains(&code) && excuse.is_none() {
         world.find(format!("`{shown}` exits with {code}, not {right:?}: {said}"));
     }
-    if matches!(code, 1 | 4 | 5) {
-        world.with_wanted(app.name, |wanted| wanted.is_uncertain = true);
-        until_at_rest(world, app)?;
-        return Ok(None);
-    }
-    Ok(Some(code))
+    let is_uncertain = matches!(code, 1 | 4 | 5);
+    world.with_wanted(app.name, |wanted| {
+        let changed = |mut slots: Slots| {
+            change(&mut slots);
+            slots
+        };
+        if is_uncertain {
+            wanted.is_uncertain = true;
+            let all: Vec<Slots> = std::iter::once(&wanted.slots).chain(&wanted.or).cloned().collect();
+            wanted.or.extend(all.into_iter().map(changed));
+        } else if code == 0 {
+            change(&mut wanted.slots);
+            wanted.or.iter_mut().for_each(&change);
+        }
+    });
+    if is_uncertain { until_at_rest(world, app) } else { Ok(()) }
 }
 
 /// Why an exit code may be another one.

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use supervisor_sys::diag::Diag;
+use supervisor_sys::signal::Signal;
 
-use crate::World;
 use crate::apps::{APPS, App};
 use crate::faults::{daemon, pid_of};
-use crate::orders::Wanted;
+use crate::orders::{Slots, Wanted};
 use crate::processes::{Number, Own, Process, own};
 use crate::story::Trouble;
+use crate::{World, messages};
 
 /// How long it may take until all is as it should be: the longest pause between two starts is 18 s, and old
 /// sockets are watched for 10 s.
@@ -23,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROMPT: Duration = Duration::from_secs(5);
 /// How many descriptors more than in the beginning there may be: what is open for a moment.
 const MOMENTARY: usize = 8;
+
+/// The workers of each app.
+pub(crate) type Workers = BTreeMap<&'static str, BTreeSet<Number>>;
 
 /// What keeper and master need.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ fn find<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
 pub(crate) fn reach(world: &World) -> Result<()> {
     let begin = Instant::now();
     loop {
-        let seen = look(world);
+        let seen = look(world).and_then(|workers| messages::flow(world, &workers["channel"]));
         if seen.is_ok() || begin.elapsed() > PATIENCE {
             return seen.with_context(|| format!("not at rest within {PATIENCE:?}"));
         }
@@ -79,9 +83,10 @@ pub(crate) fn reach(world: &World) -> Result<()> {
     }
 }
 
-fn look(world: &World) -> Result<()> {
+/// Looks whether status and processes are as they should be. Returns each app's workers.
+fn look(world: &World) -> Result<Workers> {
     let status = world.home.ask("/v1/status").context("the daemon does not answer")?;
-    let mut workers: BTreeMap<String, BTreeSet<Number>> = BTreeMap::new();
+    let mut workers = Workers::new();
     for app in &APPS {
         let seen = find(&status, app.name).with_context(|| format!("{} is unknown", app.name))?;
         let pids = check_app(world, app, seen)?;
@@ -96,9 +101,10 @@ fn look(world: &World) -> Result<()> {
                 app.name
             );
         }
-        workers.insert(app.name.to_owned(), pids);
+        workers.insert(app.name, pids);
     }
-    check_processes(world, &status, &workers)
+    check_processes(world, &status, &workers)?;
+    Ok(workers)
 }
 
 /// Returns the pids of its workers.
@@ -107,17 +113,12 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
     ensure!(seen["state"] == "online", "{name} is {}: {}", seen["state"], seen["reason"]);
     let count = |field: &str| seen["instances"][field].as_u64().and_then(|count| usize::try_from(count).ok());
     let list = seen["workers"].as_array().context("no workers")?;
-    let slots: Vec<usize> = list
-        .iter()
-        .filter(|worker| worker["state"] != "stopped")
-        .filter_map(|worker| worker["slot"].as_u64()?.try_into().ok())
-        .collect();
-    let stopped: BTreeSet<usize> = list
-        .iter()
-        .filter(|worker| worker["state"] == "stopped")
-        .filter_map(|worker| worker["slot"].as_u64()?.try_into().ok())
-        .collect();
-    let total = slots.len() + stopped.len();
+    let (stopped, running): (Vec<&Value>, Vec<&Value>) =
+        list.iter().partition(|worker| worker["state"] == "stopped");
+    let numbers = |workers: &[&Value]| -> BTreeSet<usize> {
+        workers.iter().filter_map(|worker| worker["slot"].as_u64()?.try_into().ok()).collect()
+    };
+    let (slots, stopped) = (numbers(&running), numbers(&stopped));
     for field in ["wanted", "ready", "running"] {
         ensure!(
             count(field) == Some(slots.len()),
@@ -127,7 +128,6 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
             seen["instances"]
         );
     }
-    let running: Vec<&Value> = list.iter().filter(|worker| worker["state"] != "stopped").collect();
     for worker in &running {
         ensure!(worker["state"] == "ready", "a worker of {name} is {}", worker["state"]);
         ensure!(
@@ -135,26 +135,24 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
             "a worker of {name} is out of rotation"
         );
     }
+    let seen = Slots { instances: list.len(), stopped };
+    let is_whole = (0..seen.instances).all(|slot| slots.contains(&slot) != seen.stopped.contains(&slot));
+    ensure!(is_whole, "{name} has workers in the slots {slots:?}, and {:?} are stopped", seen.stopped);
     world.with_wanted(name, |wanted| -> Result<()> {
+        let Wanted { slots: should, or, is_uncertain, .. } = wanted;
+        let is_right = *should == seen || or.contains(&seen);
+        ensure!(is_right, "{name} has {seen:?}, not {should:?} or one of {or:?}");
         // What came of an order is known now that nothing is under way.
-        if wanted.is_uncertain {
-            *wanted =
-                Wanted { instances: total, stopped: stopped.clone(), is_uncertain: false, ..wanted.clone() };
-        }
-        let should: Vec<usize> =
-            (0..wanted.instances).filter(|slot| !wanted.stopped.contains(slot)).collect();
-        ensure!(slots == should, "{name} has workers in the slots {slots:?}, not {should:?}");
+        *should = seen;
+        or.clear();
+        *is_uncertain = false;
         Ok(())
     })?;
-    Ok(running.iter().filter_map(|worker| pid_of(worker)).collect())
+    Ok(running.into_iter().filter_map(pid_of).collect())
 }
 
 /// Every process is known, and every one that is known is there.
-fn check_processes(
-    world: &World,
-    status: &Value,
-    workers: &BTreeMap<String, BTreeSet<Number>>,
-) -> Result<()> {
+fn check_processes(world: &World, status: &Value, workers: &Workers) -> Result<()> {
     let all = own(world.home.folder())?;
     check_workers(&all, workers)?;
     let daemons: BTreeSet<Number> =
@@ -169,11 +167,11 @@ fn check_processes(
 
 /// The workers of each app that are known are those that there are. What a worker has started is not one:
 /// `python3` may be a script that does so before it becomes Python.
-pub(crate) fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Number>>) -> Result<()> {
+pub(crate) fn check_workers(all: &[Own], workers: &Workers) -> Result<()> {
     for (name, known) in workers {
         let family: BTreeMap<Number, Option<Number>> = all
             .iter()
-            .filter(|own| own.app.as_ref() == Some(name))
+            .filter(|own| own.app.as_deref() == Some(name))
             .map(|own| (own.number, own.parent))
             .collect();
         let is_child = |parent: &Option<Number>| parent.is_some_and(|parent| family.contains_key(&parent));
@@ -187,13 +185,13 @@ pub(crate) fn check_workers(all: &[Own], workers: &BTreeMap<String, BTreeSet<Num
 /// Kills the master, and waits until the status is right. Returns how long that took.
 pub(crate) fn replace_master(world: &World) -> Result<Duration> {
     let (_, master) = daemon(world)?;
-    replace(world, Trouble::Master, master, master, look)
+    replace(world, Trouble::Master, master, master, |world| look(world).map(drop))
 }
 
 /// The same of the keeper.
 pub(crate) fn replace_keeper(world: &World) -> Result<Duration> {
     let (keeper, master) = daemon(world)?;
-    replace(world, Trouble::KeeperDeath, keeper, master, look)
+    replace(world, Trouble::KeeperDeath, keeper, master, |world| look(world).map(drop))
 }
 
 /// An app's workers in a status.
@@ -212,7 +210,7 @@ pub(crate) fn replace(
 ) -> Result<Duration> {
     let trouble = world.story.trouble(trouble, None);
     let begin = Instant::now();
-    Process::open(victim)?.signal(supervisor_sys::signal::Signal::KILL);
+    Process::open(victim)?.signal(Signal::KILL);
     let mut last = None;
     loop {
         let seen = daemon(world).and_then(|(_, now)| {

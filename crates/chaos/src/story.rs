@@ -16,6 +16,11 @@ use crate::locked;
 /// Milliseconds since 1970: workers note them, too.
 pub(crate) type Moment = u64;
 
+/// How long before the death of a master that may have been written or sent which is lost with it.
+const UNDER_WAY: Moment = 1_500;
+/// How long after trouble things may still be lost by it: writing is tried again each second.
+const AFTERMATH: Moment = 2_500;
+
 /// The time.
 pub(crate) fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -135,6 +140,21 @@ impl Story {
             .any(|span| span.trouble == trouble && is_for(span) && span.is_within(from, to))
     }
 
+    /// Whether all the time between two moments is one of such troubles, each for its app or for all: with what
+    /// was on its way when it began, and what was not well at once when it was over.
+    pub(crate) fn covers(&self, troubles: &[(Trouble, Option<&str>)], from: Moment, to: Moment) -> bool {
+        let mut until = from;
+        for span in locked(&self.spans).iter() {
+            let is_meant =
+                troubles.contains(&(span.trouble, None)) || troubles.contains(&(span.trouble, span.app));
+            // They are in the order of their beginnings.
+            if is_meant && span.begin.saturating_sub(UNDER_WAY) <= until {
+                until = until.max(span.end.map_or(Moment::MAX, |end| end.saturating_add(AFTERMATH)));
+            }
+        }
+        until >= to
+    }
+
     /// Whether there was a lack between two times, and since its beginning trouble that it kept from being
     /// mended.
     pub(crate) fn was_lacking(
@@ -168,5 +188,36 @@ impl Story {
     pub(crate) fn was_struck(&self, client: SocketAddr, from: Moment, to: Moment) -> bool {
         let strikes = locked(&self.strikes);
         strikes.iter().any(|strike| (from..=to).contains(&strike.at) && strike.peers.contains(&client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_trouble_does_not_cover_a_long_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let story = Story::new(file.path()).unwrap();
+        let span = |trouble, app, begin, end| Span { trouble, app, begin, end: Some(end) };
+        locked(&story.spans).extend([
+            span(Trouble::Master, None, 100_000, 100_200),
+            span(Trouble::Worker, Some("web"), 102_000, 110_000),
+            span(Trouble::Master, None, 112_000, 112_100),
+            span(Trouble::Disk, None, 115_000, 116_000),
+        ]);
+        let masters = |from, to| story.covers(&[(Trouble::Master, None)], from, to);
+        assert!(masters(99_000, 102_000));
+        assert!(!masters(98_000, 102_000), "nothing was under way so early");
+        assert!(!masters(99_000, 104_000), "it was well again");
+        assert!(!masters(99_000, 113_000), "not between them");
+
+        let both =
+            |app| story.covers(&[(Trouble::Master, None), (Trouble::Worker, Some(app))], 99_000, 114_000);
+        assert!(both("web"));
+        assert!(!both("other"));
+
+        story.trouble(Trouble::Forks, None);
+        assert!(story.covers(&[(Trouble::Forks, None)], now(), now() + 60_000), "it goes on");
     }
 }

@@ -24,6 +24,8 @@ const FAILURES: [&str; 7] = [
 ];
 /// The new keeper ends at once.
 const KEEPER_EXIT: &str = "keeper exit";
+/// These break before the old master has gone.
+const HARMLESS: [&str; 3] = ["identify exit", "restore panic", "rehearsal hang"];
 /// How long one that its command has lost sight of may take: all its stages, and a master that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,9 +41,10 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
         None => (if rng.bool() { home.next() } else { home.supervisor() }, 0),
     };
     let Ok(before) = version(world) else { return Ok(()) };
-    // One that breaks takes with it what it had read. Another one loses nothing.
+    // One that breaks when it serves takes with it what it had read. Another one loses nothing.
+    let harmful = failure.filter(|fault| !HARMLESS.contains(fault));
     let mut troubles: Vec<usize> =
-        failure.iter().map(|_| world.story.trouble(Trouble::Master, None)).collect();
+        harmful.iter().map(|_| world.story.trouble(Trouble::Master, None)).collect();
     // Its master is about to be the keeper.
     if failure == Some(&KEEPER_EXIT) {
         troubles.push(world.story.trouble(Trouble::KeeperDeath, None));
@@ -64,7 +67,7 @@ pub(crate) fn carry_out(world: &World, rng: &mut Rng) -> Result<()> {
     let _ = fs::remove_file(home.path("bin/broken.fault"));
     world.count(format!("upgrade, {what}: exit code {code}"));
     let causes = [Trouble::Keeper, Trouble::Forks, Trouble::Descriptors];
-    let masters = usize::from(failure.is_some());
+    let masters = usize::from(harmful.is_some());
     let is_excused = causes.iter().any(|trouble| world.story.was(*trouble, None, begin, now()))
         || world.story.count(Trouble::Master, begin, now()) > masters;
     ensure!(code == wanted || is_excused, "`upgrade` to {what} exits with {code}, not {wanted}: {said}");

@@ -1,6 +1,6 @@
 /* Writes numbered lines with times, a hundred a second, and notes in the file
- * `count-LIFE` how many it has written, so that the end of a life can be told.
- * A life is `PID-MILLISECONDS`, as pids come again. */
+ * `count-LIFE` how many it has written, and when the last one, so that the end
+ * of a life can be told. A life is `PID-MILLISECONDS`, as pids come again. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,19 +26,23 @@ int main(void) {
     snprintf(life, sizeof life, "%ld-%lld", (long)getpid(), milliseconds());
     snprintf(name, sizeof name, "count-%s", life);
     int file = open(name, O_RDWR | O_CREAT | O_TRUNC, 0644);
-    if (file < 0 || ftruncate(file, sizeof(uint64_t)) != 0)
+    struct {
+        uint64_t count, at;
+    } volatile *last;
+    if (file < 0 || ftruncate(file, sizeof *last) != 0)
         return 1;
-    volatile uint64_t *count = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (count == MAP_FAILED)
+    last = mmap(NULL, sizeof *last, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (last == MAP_FAILED)
         return 1;
     for (uint64_t number = 1;; number++) {
         struct timespec pause = {0, 10000000};
         char line[128];
-        int length =
-            snprintf(line, sizeof line, "line %s %llu %lld\n", life, (unsigned long long)number, milliseconds());
+        long long at = milliseconds();
+        int length = snprintf(line, sizeof line, "line %s %llu %lld\n", life, (unsigned long long)number, at);
         if (write(1, line, length) != length)
             return 1;
-        *count = number;
+        last->at = at;
+        last->count = number;
         nanosleep(&pause, NULL);
     }
 }
