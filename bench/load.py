@@ -1,5 +1,6 @@
 """Load: `wrk` for how fast, and a strict client of our own for what fails."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ SHORT, KEEP = "short", "keep"
 NAMES = {SHORT: "short connections", KEEP: "keep-alive"}
 CLIENTS = 32
 LATE_MS = 1000
+MOST = 180  # Seconds after which strict clients end by themselves: longer than any order takes.
 FAILURES = ("refused", "reset", "empty", "short", "bad", "timeout")
 
 
@@ -43,14 +45,17 @@ def milliseconds(text):
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}[unit]
 
 
-def strict(tools, port, connections, seconds, clients=CLIENTS):
-    """Starts the strict client; `result` waits for it."""
-    command = [tools.c("client"), str(port), str(clients), str(seconds), connections, str(LATE_MS)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def result(client):
-    """What came of a strict client; `failed` is the sum of all that failed."""
-    output, _ = client.communicate(timeout=120)
-    told = json.loads(output)
-    return told | {"failed": sum(told[kind] for kind in FAILURES)}
+@contextlib.contextmanager
+def strict(tools, port, connections):
+    """Strict clients for as long as a block runs. What they saw is in its dict
+    after it; `failed` is the sum of all that failed."""
+    command = [tools.c("client"), str(port), str(CLIENTS), str(MOST), connections, str(LATE_MS)]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    seen = {}
+    try:
+        yield seen
+    finally:
+        client.terminate()
+        output, _ = client.communicate(timeout=60)
+    seen |= json.loads(output)
+    seen["failed"] = sum(seen[kind] for kind in FAILURES)

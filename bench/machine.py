@@ -121,8 +121,15 @@ def answers(port):
         return False
 
 
-def environment(root):
-    """Where and when it was measured, and what."""
+def commit(root):
+    """What is checked out."""
+    git = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+    changes = " with changes" if git("status", "--porcelain", "-uno") else ""
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + changes
+
+
+def environment():
+    """Where and when it was measured."""
     name = os.uname()
     cpu = next(
         (
@@ -134,11 +141,8 @@ def environment(root):
     )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
     autogroup = Path("/proc/sys/kernel/sched_autogroup_enabled")
-    git = lambda *words: subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": git("rev-parse", "--short=12", "HEAD")
-        + (" with changes" if git("status", "--porcelain", "-uno") else ""),
         "kernel": f"{name.sysname} {name.release} {name.machine}",
         "cpu": f"{len(os.sched_getaffinity(0))} × {cpu}",
         "memory": f"{memory:.0f} GiB",

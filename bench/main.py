@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +42,9 @@ def arguments():
     parser.add_argument(
         "--quick", action="store_true", help="a look of a few minutes, from which nothing follows; a report of its own"
     )
-    parser.add_argument("--resume", action="store_true", help="passes over items that have results of this commit")
+    parser.add_argument(
+        "--resume", action="store_true", help="passes over items that have results of this commit, without changes"
+    )
     parser.add_argument("--report", action="store_true", help="measures nothing: the report of what there is")
     parser.add_argument(
         "--docs", action="store_true", help="writes the report to docs/benchmarks.md and docs/benchmarks/, too"
@@ -53,8 +57,9 @@ def arguments():
         parser.add_argument(
             f"--{number}", type=int, help=f"instead of the plan's (bench/plan.py: {getattr(FULL, number):g})"
         )
-    # One item, in the processes that the sandbox has made for it.
+    # One item, in the processes that the sandbox has made for it, and what the program is built from.
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--commit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.items += options.more
     for given, known in ((options.items, ITEMS), (options.peers, PEERS)):
@@ -96,6 +101,8 @@ def measure(name, options):
                 scratch,
                 "--supervisor",
                 options.supervisor,
+                "--commit",
+                options.commit,
                 "--peers",
                 ",".join(options.peers),
                 *shown,
@@ -118,7 +125,7 @@ def inside(options):
         "item": name,
         "about": item.about,
         "quick": options.quick,
-        "environment": machine.environment(ROOT),
+        "environment": machine.environment() | {"commit": options.commit, "program": program_version(tools.supervisor)},
         "versions": tools.peers.versions(item.peers),
         "results": [],
         "missing": absent,
@@ -141,6 +148,10 @@ def inside(options):
     keep()
     for reason in absent:
         say(f"{name}: missing: {reason}")
+
+
+def program_version(program):
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def write_report(options):
@@ -170,10 +181,11 @@ def published():
 def has_results(name, options):
     """Whether this commit has been measured, to the end."""
     file = results_folder(options) / f"{name}.json"
-    if not file.exists():
+    # One with changes, or no commit at all, does not say what was measured.
+    if not file.exists() or not re.fullmatch("[0-9a-f]+", options.commit):
         return False
     result = json.loads(file.read_text())
-    return result["is_whole"] and result["environment"]["commit"] == machine.environment(ROOT)["commit"]
+    return result["is_whole"] and result["environment"]["commit"] == options.commit
 
 
 def main():
@@ -187,6 +199,7 @@ def main():
     all_well = True
     if not options.report:
         results_folder(options).mkdir(parents=True, exist_ok=True)
+        options.commit = "" if options.supervisor else machine.commit(ROOT)
         options.supervisor = build(options.supervisor)
         for reason in filter(None, map(Peers(OUTPUT / "peers", options.peers).missing, PEERS)):
             say(f"missing: {reason}")

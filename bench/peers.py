@@ -1,8 +1,10 @@
 """The peers: which versions, where they are, how they get there."""
 
+import json
 import os
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,22 +13,22 @@ class Peer(NamedTuple):
     """`program` is below the folder of the peers, or a name in the PATH."""
 
     source: str  # npm, pypi, deb (unpacked), apt (installed) or system (to be there)
-    packages: tuple
+    package: str
     program: str
-    version: str = ""
+    pin: str = ""
 
 
 PEERS = {
-    "node": Peer("system", ("nodejs",), "node"),
-    "pm2": Peer("npm", ("pm2@7.0.4",), "npm/node_modules/.bin/pm2", "7.0.4"),
-    "supervisord": Peer("pypi", ("supervisor==4.3.0",), "python/bin/supervisord", "4.3.0"),
-    "circus": Peer("pypi", ("circus==0.19.0",), "python/bin/circusd", "0.19.0"),
-    "gunicorn": Peer("pypi", ("gunicorn==27.0.1",), "python/bin/gunicorn", "27.0.1"),
-    "runit": Peer("deb", ("runit=2.1.2-54",), "debian/usr/bin/runsvdir", "2.1.2-54"),
+    "node": Peer("system", "nodejs", "node"),
+    "pm2": Peer("npm", "pm2", "npm/node_modules/.bin/pm2", "@7.0.4"),
+    "supervisord": Peer("pypi", "supervisor", "python/bin/supervisord", "==4.3.0"),
+    "circus": Peer("pypi", "circus", "python/bin/circusd", "==0.19.0"),
+    "gunicorn": Peer("pypi", "gunicorn", "python/bin/gunicorn", "==27.0.1"),
+    "runit": Peer("deb", "runit", "debian/usr/bin/runsvdir", "=2.1.2-54"),
     # Its programs look for each other in /usr/bin.
-    "s6": Peer("apt", ("s6=2.11.3.2-1",), "s6-svscan"),
-    "redis": Peer("system", ("redis-server",), "redis-server"),
-    "wrk": Peer("system", ("wrk",), "wrk"),
+    "s6": Peer("apt", "s6", "s6-svscan", "=2.11.3.2-1"),
+    "redis": Peer("system", "redis-server", "redis-server"),
+    "wrk": Peer("system", "wrk", "wrk"),
 }
 
 
@@ -54,7 +56,7 @@ class Peers:
         if program and os.access(program, os.X_OK):
             return None
         if PEERS[name].source == "system":
-            return f"{name}: not installed: apt-get install {' '.join(PEERS[name].packages)}"
+            return f"{name}: not installed: apt-get install {PEERS[name].package}"
         return f"{name}: not installed: scripts/bench --install"
 
     def environment(self):
@@ -64,16 +66,24 @@ class Peers:
 
     def versions(self, names):
         """The versions of these, as far as they are there."""
-        found = {}
-        for name in names:
-            if self.missing(name) is None:
-                found[name] = PEERS[name].version or installed_version(PEERS[name].packages[0], self.program(name))
-        return found
+        return {name: self.version(name) for name in names if self.missing(name) is None}
+
+    def version(self, name):
+        """What is installed, which may not be what is pinned by now."""
+        source, package = PEERS[name].source, PEERS[name].package
+        if source == "npm":
+            return json.loads((self.folder / "npm" / "node_modules" / package / "package.json").read_text())["version"]
+        if source == "pypi":
+            places = map(str, self.folder.glob("python/lib/*/site-packages"))
+            return next(metadata.distributions(name=package, path=list(places))).version
+        if source == "deb":
+            [archive] = self.folder.glob(f"archives/{package}_*.deb")
+            return archive.name.split("_")[1]
+        return system_version(package, self.program(name))
 
 
-def installed_version(package, program):
+def system_version(package, program):
     """The version of a package, or what its program says."""
-    package = package.split("=")[0]
     for command in (["dpkg-query", "-W", "-f", "${Version}", package], [program, "--version"]):
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
@@ -85,7 +95,7 @@ def install(folder):
     """Installs those that are pinned into `folder`, and as packages where it must be."""
     folder.mkdir(parents=True, exist_ok=True)
     packages = {
-        source: [package for peer in PEERS.values() if peer.source == source for package in peer.packages]
+        source: [peer.package + peer.pin for peer in PEERS.values() if peer.source == source]
         for source in ("npm", "pypi", "deb", "apt")
     }
     run = lambda *command, cwd=folder: subprocess.run(command, cwd=cwd, check=True)
@@ -98,7 +108,9 @@ def install(folder):
     run("python/bin/pip", "install", "--quiet", "--disable-pip-version-check", "setuptools<81", *packages["pypi"])
 
     archives = folder / "archives"
-    archives.mkdir(exist_ok=True)
+    for old in (archives, folder / "debian"):
+        shutil.rmtree(old, ignore_errors=True)
+    archives.mkdir()
     run("apt-get", "download", "-qq", *packages["deb"], cwd=archives)
     for archive in sorted(archives.glob("*.deb")):
         run("dpkg-deb", "-x", str(archive), "debian")

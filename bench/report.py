@@ -103,8 +103,9 @@ def markdown(items, pictures, readme):
     for item in items:
         lines += [f"## {item['item']}\n", item["about"], ""]
         where = item["environment"]
+        what = f"commit {where['commit']}" if where["commit"] else f"{where['program']} given by `--supervisor`"
         lines += [
-            f"`scripts/bench {item['item']}`, {where['date']}, commit {where['commit']}, {where['kernel']}, {where['cpu']}, "
+            f"`scripts/bench {item['item']}`, {where['date']}, {what}, {where['kernel']}, {where['cpu']}, "
             f"{where['memory']}, load before {where['load']}{', sched_autogroup' if where['autogroup'] else ''}; "
             f"{item['seconds'] / 60:.0f} min.",
             "",

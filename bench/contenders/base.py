@@ -4,9 +4,11 @@ their processes. What a contender can do beyond that says which items it is in:
 - `start(count)` starts so many workers that do nothing, and returns when it was
   ordered. Each tells the event file that its main() has begun.
 - `write(lines, per_write)` has a worker write lines, which arrive in `log_file`.
-- `serve(style, workers)` serves `port` with `js/server.js`; `reload()`.
+- `serve(style, workers)` serves `port` with `js/server.js`; `reload()` returns when
+  the old workers are gone.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -51,7 +53,8 @@ class Contender:
         members = supervisors + [pid for pid in machine.family(supervisors) if pid not in supervisors]
         self.end()
         for pid in filter(machine.is_alive, members):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
+                os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
         machine.wait_until(lambda: not any(map(machine.is_alive, members)), f"the end of {self.name}")
@@ -128,6 +131,15 @@ class Contender:
         machine.wait_until(
             lambda: machine.answers(self.port) and len(self.workers()) >= workers, f"answers of {self.name}", every=0.05
         )
+
+    def wait_until_replaced(self, old):
+        """Waits until none of these workers is left, and as many others are there."""
+
+        def is_done():
+            new = self.workers()
+            return len(new) >= len(old) and not set(new) & set(old)
+
+        machine.wait_until(is_done, f"the end of a reload of {self.name}", 30, 0.02)
 
 
 def missing(contender, tools):

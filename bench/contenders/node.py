@@ -22,14 +22,10 @@ class NodeCluster(Contender):
 
     def serve(self, style, workers):
         self.port = machine.free_port()
-        self.reloads = self.folder / "reloads"
-        self.reloads.touch()
-        self.primary("server.js", workers, PORT=str(self.port), STYLE=style, RELOADS=str(self.reloads))
+        self.primary("server.js", workers, PORT=str(self.port), STYLE=style)
         self.wait_until_served(workers)
 
     def reload(self):
-        done = self.reloads.stat().st_size
+        old = self.workers()
         os.kill(self.process.pid, signal.SIGHUP)
-        machine.wait_until(
-            lambda: self.reloads.stat().st_size > done, "the end of a reload of Node's cluster", 30, 0.02
-        )
+        self.wait_until_replaced(old)

@@ -86,4 +86,6 @@ class Pm2Cluster(Pm2):
         self.wait_until_served(workers)
 
     def reload(self):
+        old = self.workers()
         self.pm2("reload", "bench")
+        self.wait_until_replaced(old)

@@ -99,16 +99,11 @@ class Gunicorn(Contender):
         return self.run(f"unix:{self.folder}/socket", count)
 
     def serve(self, style, workers):
-        self.port, self.wanted = machine.free_port(), workers
+        self.port = machine.free_port()
         self.run(f"127.0.0.1:{self.port}", workers)
         self.wait_until_served(workers)
 
     def reload(self):
-        old = set(self.workers())
+        old = self.workers()
         os.kill(self.process.pid, signal.SIGHUP)
-
-        def is_done():
-            new = set(self.workers())
-            return len(new) >= self.wanted and not new & old
-
-        machine.wait_until(is_done, "the end of a reload of gunicorn", 30, 0.02)
+        self.wait_until_replaced(old)

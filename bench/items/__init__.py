@@ -32,7 +32,7 @@ class Item(NamedTuple):
 MANAGERS = ("runit", "s6", "supervisord", "circus", "gunicorn", "node", "pm2")
 ITEMS = {
     "reload": Item(reload, 3, ("node", "pm2")),
-    "failures": Item(failures, 20, ("node", "pm2", "gunicorn")),
+    "failures": Item(failures, 25, ("node", "pm2", "gunicorn")),
     "steady": Item(steady, 25, ("node", "pm2", "wrk")),
     "crash": Item(crash, 15, MANAGERS),
     "crash-loaded": Item(crash_loaded, 5, ()),

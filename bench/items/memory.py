@@ -36,7 +36,7 @@ def memory(tools, plan, absent):
                 continue
             name = contender.name
             say(f"  {workers} workers, {name}: {median(pss):.1f} MiB, {median(percent):.3f} % of a core")
-            floor_pss = figures[0].samples if figures else []
+            floor_pss = next((each.samples for each in figures if each.who == Floor.name), [])
             figures.append(Figure(name, pss, floor_pss))
             aim = Aim(value=1) if contender is Daemon and workers <= 1000 else None
             cpu.append(Figure(name, percent, aim=aim))

@@ -4,13 +4,12 @@ second. The program is the same, unmodified Node server for both, without any ha
 import time
 
 from contenders import Pm2Cluster, Supervisor, present
-from load import SHORT, result, strict
+from load import SHORT, strict
 from results import Timeline
 
 WORKERS = 4
 LEAD = 2  # Seconds before it begins, and after it has ended.
 LEAST = 10  # Seconds that are shown.
-MOST = 130  # Seconds after which the clients end by themselves.
 
 
 def reload(tools, plan, absent):
@@ -19,7 +18,8 @@ def reload(tools, plan, absent):
         try:
             with contender(tools) as each:
                 each.serve("plain", WORKERS)
-                result(strict(tools, each.port, SHORT, 1))  # Warm: Node compiles what is used.
+                with strict(tools, each.port, SHORT):
+                    time.sleep(1)  # Node compiles what is used.
                 lines[contender.name] = watch(tools, each)
         except Exception as error:  # The other one goes on.
             absent.append(f"{contender.name}: {error}")
@@ -32,13 +32,12 @@ def reload(tools, plan, absent):
 
 
 def watch(tools, contender):
-    """The client's bins, and from when to when the reload took."""
-    client = strict(tools, contender.port, SHORT, MOST)
-    begin = time.monotonic()
-    time.sleep(LEAD)
-    span = [time.monotonic() - begin, None]
-    contender.reload()
-    span[1] = time.monotonic() - begin
-    time.sleep(max(LEAD, LEAST - span[1]))
-    client.terminate()
-    return {"bins": result(client)["bins"], "spans": [span]}
+    """The clients' bins, and from when to when the reload took."""
+    with strict(tools, contender.port, SHORT) as seen:
+        begin = time.monotonic()
+        time.sleep(LEAD)
+        span = [time.monotonic() - begin, None]
+        contender.reload()
+        span[1] = time.monotonic() - begin
+        time.sleep(max(LEAD, LEAST - span[1]))
+    return {"bins": seen["bins"], "spans": [span]}
