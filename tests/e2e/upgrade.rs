@@ -330,8 +330,9 @@ fn a_reload_goes_on() {
     home.app_when("web", "is being reloaded", |app| app["state"] == "reloading" || app["generation"] == 2);
     let ended = upgrade(&home, &next());
     assert_eq!(ended.code, Some(0), "{ended:#?}");
-    // The command loses its connection with the old master at the latest then.
-    crate::harness::finish(reload);
+    // The command asks the new master when it loses its connection with the old one.
+    let reloaded = crate::harness::finish(reload);
+    assert_eq!(reloaded.code, Some(0), "{reloaded:#?}");
     let web = home.app_when("web", "is reloaded", |app| {
         app["state"] == "online" && pids(app).iter().all(|pid| !before.0.contains(pid))
     });

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The *witness* keeps its own book of what happened, from the events and the
-//! actions alone, and the *properties* compare. A run that breaks one is a
-//! [`Violation`]: it tells the story in the words of the core's scenarios, so
+//! actions alone, and the *properties* compare. A run that breaks one, or panics,
+//! is a [`Violation`]: it tells the story in the words of the core's scenarios, so
 //! that it is one as it stands, and can be made shorter with
 //! [`Violation::shrunk`].
 
@@ -28,6 +28,7 @@ mod machine;
 #[path = "../../core/tests/narrate/mod.rs"]
 mod narrate;
 mod observed;
+mod panics;
 mod people;
 #[cfg(test)]
 #[path = "../../core/tests/play/mod.rs"]

@@ -53,6 +53,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Whatever becomes of the run, it can be repeated.
+    println!("seeds from {}", options.from);
     let progress = Progress::default();
     let begin = Instant::now();
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -68,11 +70,8 @@ fn main() -> ExitCode {
     if options.coverage {
         println!("{coverage}");
     }
-    println!(
-        "{done} seeds from {}, {events} events in {seconds:.1} s: {:.0} seeds/s",
-        options.from,
-        seconds.recip() * done as f64
-    );
+    let speed = seconds.recip() * done as f64;
+    println!("{done} seeds, {events} events in {seconds:.1} s: {speed:.0} seeds/s");
     let violations = progress.violations.into_inner().unwrap_or_default();
     let Some(first) = violations.into_iter().min_by_key(|violation| violation.simulation.seed) else {
         return ExitCode::SUCCESS;

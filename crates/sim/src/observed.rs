@@ -85,6 +85,7 @@ impl Observed {
             self.trace.action(now, action);
         }
         properties::nothing_is_forgotten(&self.witness, &before, &self.supervisor)?;
+        properties::orders_are_repeated(&self.witness, &orders)?;
         if let Some(Shutdown { hurry }) = self.witness.shutdown {
             orders.extend(self.tell(now, Event::ShutdownOrdered { now: hurry })?);
         }

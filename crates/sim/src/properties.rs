@@ -1,7 +1,8 @@
 //! What must hold, whatever the machine does. One function each, and why.
 //!
-//! Those about one action are checked before the witness takes note of it, the
-//! others when the whole turn was noted.
+//! Those about one action are checked before the witness takes note of it, those
+//! about a new master when it has taken over, the others when the whole turn was
+//! noted.
 
 mod ends;
 mod operations;
@@ -9,6 +10,7 @@ mod replacing;
 mod seats;
 mod spawns;
 mod steps;
+mod takeovers;
 mod whole;
 
 use supervisor_core::{Action, Event, Notice, Supervisor, Timestamp};
@@ -17,6 +19,7 @@ use crate::witness::Witness;
 
 pub(crate) use operations::refusal_is_right;
 pub(crate) use replacing::Serving;
+pub(crate) use takeovers::orders_are_repeated;
 pub(crate) use whole::{all_is_well, end_comes, nothing_is_forgotten, time_moves_on};
 
 /// A property that does not hold.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use supervisor_core::{Event, WorkerId};
 
 use crate::observed::{Entry, Input, Observed};
+use crate::panics::caught;
 use crate::properties::Check;
 use crate::simulation::{Simulation, Violation};
 
@@ -103,22 +104,24 @@ impl Violation {
 /// that nothing waits for a worker which was not told to drain.
 pub(crate) fn told(simulation: &Simulation, script: &[Entry]) -> (Observed, Check) {
     let mut observed = Observed::new(simulation.seed, &simulation.apps);
+    let outcome = caught(|| tell(&mut observed, script));
+    (observed, outcome)
+}
+
+fn tell(observed: &mut Observed, script: &[Entry]) -> Check {
     let mut numbers = BTreeMap::new();
     for entry in script {
-        let told = match &entry.input {
+        match &entry.input {
             Input::Event(event) => match renumbered(event, &numbers) {
-                Some(event) if is_possible(&event, &observed) => observed.handle(entry.at, event),
+                Some(event) if is_possible(&event, observed) => observed.handle(entry.at, event)?,
                 Some(_) | None => continue,
             },
-            Input::Replaced => observed.replace(entry.at),
+            Input::Replaced => observed.replace(entry.at)?,
         };
-        if let Err(broken) = told {
-            return (observed, Err(broken));
-        }
         let spawned = observed.script.last().map_or(&[][..], |entry| &entry.spawned);
         numbers.extend(entry.spawned.iter().copied().zip(spawned.iter().copied()));
     }
-    (observed, Ok(()))
+    Ok(())
 }
 
 fn is_possible(event: &Event, observed: &Observed) -> bool {

@@ -10,6 +10,7 @@ use supervisor_core::{Event, Timestamp};
 use crate::coverage::Coverage;
 use crate::machine::Machine;
 use crate::observed::{Entry, Observed};
+use crate::panics::caught;
 use crate::people::{APPS, People};
 use crate::properties::{self, Broken, Check};
 
@@ -83,7 +84,7 @@ impl Simulation {
     /// The first property that broke, and the story up to there.
     pub fn run(&self) -> Result<Report, Box<Violation>> {
         let mut run = Run::new(self);
-        match run.live(self) {
+        match caught(|| run.live(self)) {
             Ok(()) => Ok(Report {
                 hash: run.observed.trace.hash(),
                 events: run.events,

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use crate::panics::caught;
 use crate::play::play;
 use crate::shrink::told;
 use crate::simulation::{Run, Simulation};
@@ -41,6 +42,14 @@ fn what_is_left_out_breaks_nothing() {
             panic!("seed {seed}, {broken:?}\n{}", observed.trace.story().join("\n"));
         }
     }
+}
+
+#[test]
+fn a_panic_breaks_a_property() {
+    let broken = caught(|| panic!("of fear")).unwrap_err();
+    assert_eq!(broken.property, "nothing panics");
+    assert!(broken.detail.contains("tests.rs") && broken.detail.ends_with("of fear"), "{broken:?}");
+    caught(|| Ok(())).unwrap();
 }
 
 fn lived(seed: u64) -> Run {

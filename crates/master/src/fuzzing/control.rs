@@ -1,8 +1,11 @@
 //! Requests on the control socket, from their bytes to what becomes of them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::time::Duration;
 
+use hyper::Method;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use jiff::tz::TimeZone;
@@ -28,8 +31,8 @@ thread_local! {
         RefCell::new(Builder::new_current_thread().enable_all().build().expect("a runtime"));
 }
 
-/// All that a client sends until it closes its side: the server answers what is
-/// whole, and ends.
+/// All that a client sends until it closes its side: the server answers each
+/// request of which the head is whole, once, and ends.
 pub fn control(data: &[u8]) {
     RUNTIME.with_borrow(|runtime| {
         let served = async { tokio::time::timeout(Duration::from_secs(5), serve(data)).await };
@@ -40,29 +43,62 @@ pub fn control(data: &[u8]) {
 async fn serve(data: &[u8]) {
     let (mut client, server) = duplex(64 * 1024);
     let (requests, mut asked) = mpsc::channel::<Request>(1);
+    let router = TowerToHyperService::new(router(requests));
+    // Of each request, whether only the head of its answer is wanted.
+    let asked_for_head = RefCell::new(Vec::new());
+    let seen = &asked_for_head;
+    let counted = service_fn(move |request: hyper::Request<Incoming>| {
+        seen.borrow_mut().push(*request.method() == Method::HEAD);
+        router.call(request)
+    });
     // Otherwise what was sent before the end would not be answered any more.
     let connection = hyper::server::conn::http1::Builder::new()
         .half_close(true)
-        .serve_connection(TokioIo::new(server), TowerToHyperService::new(router(requests)));
-    let taken = Cell::new(0);
+        .serve_connection(TokioIo::new(server), counted);
     let speak = async {
         // It may hang up in the middle of a request that is none.
         let _ = client.write_all(data).await;
         let _ = client.shutdown().await;
         let mut answers = Vec::new();
         let _ = client.read_to_end(&mut answers).await;
-        assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."), "no answer: {answers:?}");
-        let given = answers.windows(7).filter(|part| *part == b"HTTP/1.").count();
-        assert!(given >= taken.get(), "{given} answers to {} requests", taken.get());
+        check_answers(&answers, &asked_for_head.borrow());
     };
     let answer = async {
         let mut master = Master::default();
         while let Some(Request { ask, reply, .. }) = asked.recv().await {
-            taken.set(taken.get() + 1);
             let _ = reply.send(master.take(ask).map(|()| Reply::Json(b"{}".to_vec())));
         }
     };
     let _ = tokio::join!(async { drop(connection.await) }, speak, answer);
+}
+
+/// Each request has its answer, in their order. What follows is refused at most:
+/// it has no head that could be read.
+fn check_answers(mut answers: &[u8], asked_for_head: &[bool]) {
+    let mut given = 0;
+    while !answers.is_empty() {
+        let end = memchr::memmem::find(answers, b"\r\n\r\n").expect("an answer's head is whole") + 4;
+        let head = str::from_utf8(&answers[..end]).expect("an answer's head is text").to_ascii_lowercase();
+        answers = &answers[end..];
+        let (_, status) = head.split_once(' ').expect("an answer has a status");
+        assert!(head.starts_with("http/1."), "no answer: {head}");
+        // The client is asked for the body.
+        if status.starts_with("100 ") {
+            continue;
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = match asked_for_head.get(given) {
+            Some(true) => 0,
+            Some(false) => length.expect("an answer has a length").parse().expect("a number"),
+            None => {
+                assert!(given == asked_for_head.len() && status.starts_with('4'), "for nothing: {head}");
+                0
+            }
+        };
+        answers = answers.get(length..).expect("an answer is whole");
+        given += 1;
+    }
+    assert!(given >= asked_for_head.len(), "{given} answers to {} requests", asked_for_head.len());
 }
 
 /// The parts of a master that look at what requests say.
