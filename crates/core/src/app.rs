@@ -37,7 +37,7 @@ pub(crate) struct Turn<'a> {
 }
 
 /// A named program with its settings and its slots.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) id: AppId,
     /// The settings that it is declared with.

@@ -1,7 +1,7 @@
 //! Repeatable randomness: SplitMix64, seeded once.
 
 /// A stream of numbers that depends on its seed alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Jitter(u64);
 
 impl Jitter {

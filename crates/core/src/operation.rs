@@ -9,7 +9,7 @@ use crate::policy::Version;
 use crate::steps::Steps;
 
 /// What must come true before an operation is done. One app has at most one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub(crate) id: OperationId,
     /// Slots whose worker must become ready. A failed life fails the operation.
@@ -38,7 +38,7 @@ pub(crate) struct Operation {
 }
 
 /// Why an operation goes back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Returning {
     /// A worker of the new settings failed.
     Failed(Failure),
@@ -48,7 +48,7 @@ pub(crate) enum Returning {
 }
 
 /// What an app was before it was declared anew.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Before {
     pub(crate) version: Version,
     pub(crate) instances: u32,

@@ -28,7 +28,7 @@ use crate::policy::Version;
 use crate::time::Timestamp;
 
 /// One place of an app.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slot {
     /// A person wants it to run.
     pub(crate) wanted: bool,
@@ -103,7 +103,7 @@ pub(crate) enum Role {
 }
 
 /// One life of one process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     /// Where in its slot it sits.

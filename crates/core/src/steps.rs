@@ -25,7 +25,7 @@ use crate::slot::{Rest, Slot, Worker};
 use crate::time::Timestamp;
 
 /// How far such a reload is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Steps {
     /// In percent, ascending; the last one is 100.
     shares: Vec<u32>,

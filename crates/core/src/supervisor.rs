@@ -15,7 +15,7 @@ use crate::status::AppSnapshot;
 use crate::time::Timestamp;
 
 /// Everything that is known and wanted. See the crate's documentation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Supervisor {
     apps: BTreeMap<AppId, App>,
     /// Where each living worker is.
@@ -60,8 +60,9 @@ impl Supervisor {
     }
 
     /// Takes an app over from a supervisor that is no more, as its memo says.
-    /// Returns the orders that were given and that may not have been performed:
-    /// each must be, unless it is known to have been. What has happened meanwhile
+    /// Returns the orders that were given and that may not have been performed,
+    /// and one to end for each worker that said it would: each must be performed,
+    /// unless it is known to have been. What has happened meanwhile
     /// is told by events, as ever; [`Event::TimePassed`] is due now.
     ///
     /// `None` for a memo that no app can have left, and for a known app.
@@ -120,6 +121,14 @@ impl Supervisor {
     /// must the others, which may wait for the former.
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        self.handle_all(now, [event])
+    }
+
+    /// The same of several events, in order: what to do is decided once, with all of
+    /// them known, which takes as long as for one. [`Event::WorkerSpawned`] of several
+    /// workers comes to the same as one after another.
+    #[must_use]
+    pub fn handle_all(&mut self, now: Timestamp, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
         let mut actions = Vec::new();
         let mut turn = Turn {
             now,
@@ -129,58 +138,15 @@ impl Supervisor {
             places: &mut self.places,
             actions: &mut actions,
         };
-        let apps = &mut self.apps;
-        let concerned = match event {
-            Event::Ordered { operation, app, order } => {
-                take_order(apps, operation, app, order, &mut turn);
-                Some(app)
-            }
-            Event::WorkerSpawned(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.spawned(index, worker, turn);
-            }),
-            Event::SpawnFailed { worker, detail } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.ended(index, worker, None, Some(Cause::NotStarted(detail)), turn);
-            }),
-            Event::WorkerReady(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.ready(index, worker, turn);
-            }),
-            Event::WorkerUnready { worker, lacks } => tell(apps, worker, &mut turn, |app, index, _| {
-                app.lacking(index, worker, lacks);
-            }),
-            Event::WorkerLeaving(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.leaving(index, worker, turn);
-            }),
-            Event::WorkerDrained(worker) => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.drained(index, worker, turn);
-            }),
-            Event::MemoryExceeded { worker, used, limit, hard } => {
-                tell(apps, worker, &mut turn, |app, index, turn| {
-                    app.outgrown(index, worker, (used, limit, hard), turn);
-                })
-            }
-            Event::WorkerDelayed { worker, by } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.delayed(index, worker, turn.now + by);
-            }),
-            Event::WorkerHung { worker, hang } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.hung(index, worker, hang, turn);
-            }),
-            Event::WorkerExited { worker, exit } => tell(apps, worker, &mut turn, |app, index, turn| {
-                app.ended(index, worker, Some(exit), None, turn);
-            }),
-            Event::TimePassed => None,
-            Event::ShutdownOrdered { now: kill } => {
-                self.ending = true;
-                turn.ending = true;
-                for app in apps.values_mut() {
-                    app.abandon(kill, &mut turn);
-                }
-                None
-            }
-        };
+        let mut concerned = BTreeSet::new();
+        for event in events {
+            concerned.extend(note(&mut self.apps, event, &mut turn));
+        }
+        self.ending = turn.ending;
         let touched = &mut self.touched;
-        apps.retain(|id, app| {
+        self.apps.retain(|id, app| {
             let due = app.deadline.is_some_and(|deadline| deadline <= now);
-            if !due && concerned != Some(*id) && !turn.ending {
+            if !due && !concerned.contains(id) && !turn.ending {
                 return true;
             }
             touched.insert(*id);
@@ -230,6 +196,56 @@ impl Supervisor {
     #[must_use]
     pub fn app(&self, id: AppId) -> Option<AppSnapshot> {
         self.apps.get(&id).map(AppSnapshot::of)
+    }
+}
+
+/// Notes an event. Returns the app that it is about.
+fn note(apps: &mut BTreeMap<AppId, App>, event: Event, turn: &mut Turn<'_>) -> Option<AppId> {
+    match event {
+        Event::Ordered { operation, app, order } => {
+            take_order(apps, operation, app, order, turn);
+            Some(app)
+        }
+        Event::WorkerSpawned(worker) => tell(apps, worker, turn, |app, index, turn| {
+            app.spawned(index, worker, turn);
+        }),
+        Event::SpawnFailed { worker, detail } => tell(apps, worker, turn, |app, index, turn| {
+            app.ended(index, worker, None, Some(Cause::NotStarted(detail)), turn);
+        }),
+        Event::WorkerReady(worker) => tell(apps, worker, turn, |app, index, turn| {
+            app.ready(index, worker, turn);
+        }),
+        Event::WorkerUnready { worker, lacks } => tell(apps, worker, turn, |app, index, _| {
+            app.lacking(index, worker, lacks);
+        }),
+        Event::WorkerLeaving(worker) => tell(apps, worker, turn, |app, index, turn| {
+            app.leaving(index, worker, turn);
+        }),
+        Event::WorkerDrained(worker) => tell(apps, worker, turn, |app, index, turn| {
+            app.drained(index, worker, turn);
+        }),
+        Event::MemoryExceeded { worker, used, limit, hard } => {
+            tell(apps, worker, turn, |app, index, turn| {
+                app.outgrown(index, worker, (used, limit, hard), turn);
+            })
+        }
+        Event::WorkerDelayed { worker, by } => tell(apps, worker, turn, |app, index, turn| {
+            app.delayed(index, worker, turn.now + by);
+        }),
+        Event::WorkerHung { worker, hang } => tell(apps, worker, turn, |app, index, turn| {
+            app.hung(index, worker, hang, turn);
+        }),
+        Event::WorkerExited { worker, exit } => tell(apps, worker, turn, |app, index, turn| {
+            app.ended(index, worker, Some(exit), None, turn);
+        }),
+        Event::TimePassed => None,
+        Event::ShutdownOrdered { now: kill } => {
+            turn.ending = true;
+            for app in apps.values_mut() {
+                app.abandon(kill, turn);
+            }
+            None
+        }
     }
 }
 

@@ -213,7 +213,12 @@ impl Master {
     /// Lets the core handle an event; its actions wait for [`Self::perform`]. What
     /// it has decided is remembered first: who takes over performs them, too.
     pub(crate) fn handle(&mut self, event: Event) {
-        let actions = self.core.handle(clock::now(), event);
+        self.handle_all([event]);
+    }
+
+    /// The same of several events at once.
+    fn handle_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        let actions = self.core.handle_all(clock::now(), events);
         self.link.begin();
         self.remember();
         for action in &actions {
@@ -258,14 +263,19 @@ impl Master {
     }
 
     /// Performs actions, but not for long: a storm of them must not keep the
-    /// news of other workers waiting.
+    /// news of other workers waiting. That processes run is told at once for all of
+    /// them, as the core looks at the whole app each time.
     pub(crate) fn perform(&mut self) {
         let begin = Instant::now();
+        let mut spawned = Vec::new();
         while let Some(action) = self.next_action() {
-            self.perform_one(action);
+            spawned.extend(self.perform_one(action));
             if begin.elapsed() >= SLICE {
                 break;
             }
+        }
+        if !spawned.is_empty() {
+            self.handle_all(spawned.into_iter().map(Event::WorkerSpawned));
         }
         if !self.is_busy() {
             let Self { ended, refused, operations, output, .. } = self;
@@ -287,7 +297,8 @@ impl Master {
         self.news.pop_front()
     }
 
-    fn perform_one(&mut self, action: Action) {
+    /// Returns the worker whose process runs now, if it was to be started.
+    fn perform_one(&mut self, action: Action) -> Option<WorkerId> {
         fault::step();
         match action {
             Action::Open(seat) => {
@@ -310,13 +321,10 @@ impl Master {
                 }
                 self.spread_out(app);
             }
-            Action::Spawn { worker, seat, generation } => {
-                let event = match self.spawn(worker, seat, generation) {
-                    Ok(()) => Event::WorkerSpawned(worker),
-                    Err(detail) => Event::SpawnFailed { worker, detail },
-                };
-                self.handle(event);
-            }
+            Action::Spawn { worker, seat, generation } => match self.spawn(worker, seat, generation) {
+                Ok(()) => return Some(worker),
+                Err(detail) => self.handle(Event::SpawnFailed { worker, detail }),
+            },
             Action::Terminate(worker) => {
                 if self.workers.ask_by_message(worker, &self.link) {
                     self.channel.shut_down(worker);
@@ -349,6 +357,7 @@ impl Master {
             Action::Report(app, step) => self.report(app, step),
             Action::Finish(operation, outcome) => self.finish(operation, &outcome),
         }
+        None
     }
 
     /// `web:0`, for people.

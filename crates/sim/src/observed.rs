@@ -97,6 +97,7 @@ impl Observed {
         self.ticks = if tick && now == self.now { self.ticks + 1 } else { u32::from(tick) };
         self.now = now;
         self.coverage.count(&self.supervisor, &self.witness, &event);
+        properties::are_told_at_once(&self.witness, &self.supervisor, now, &event)?;
         let serving = properties::Serving::of(&self.witness);
         self.trace.event(now, &event);
         let actions = self.supervisor.handle(now, event.clone());

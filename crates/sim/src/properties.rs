@@ -19,6 +19,7 @@ use crate::witness::Witness;
 
 pub(crate) use operations::refusal_is_right;
 pub(crate) use replacing::Serving;
+pub(crate) use spawns::are_told_at_once;
 pub(crate) use takeovers::orders_are_repeated;
 pub(crate) use whole::{all_is_well, end_comes, nothing_is_forgotten, time_moves_on};
 

@@ -1,10 +1,54 @@
 //! Beginnings of lives.
 
-use supervisor_core::{AppId, Generation, SeatId, Timestamp, WorkerId};
+use supervisor_core::{Action, AppId, Event, Generation, SeatId, Supervisor, Timestamp, WorkerId};
 
 use super::{Check, hold};
 use crate::book::{AppBook, Rest, Wish};
+use crate::life::{Life, LifeStage};
 use crate::witness::Witness;
+
+/// It does not matter whether the supervisor is told at once of several processes
+/// that run, or of one after another.
+pub(crate) fn are_told_at_once(
+    witness: &Witness,
+    supervisor: &Supervisor,
+    now: Timestamp,
+    event: &Event,
+) -> Check {
+    let Event::WorkerSpawned(first) = event else { return Ok(()) };
+    let is_spawning = |life: &Life| matches!(life.stage, LifeStage::Spawning);
+    let others = witness.lives.iter().filter(|(id, life)| *id != first && is_spawning(life));
+    let told: Vec<Event> =
+        [*first].into_iter().chain(others.map(|(id, _)| *id)).map(Event::WorkerSpawned).collect();
+    if told.len() == 1 {
+        return Ok(());
+    }
+    let settle = |supervisor: &mut Supervisor| {
+        let mut orders = Vec::new();
+        while supervisor.next_deadline().is_some_and(|at| at <= now) {
+            orders.extend(supervisor.handle(now, Event::TimePassed));
+        }
+        orders
+    };
+    // What is due at this moment, too, may come before, between, or after them.
+    let mut at_once = supervisor.clone();
+    settle(&mut at_once);
+    let mut one_by_one = at_once.clone();
+    let mut ordered = at_once.handle_all(now, told.clone());
+    let mut ordered_then: Vec<Action> =
+        told.iter().flat_map(|event| one_by_one.handle(now, event.clone())).collect();
+    for (supervisor, orders) in [(&mut at_once, &mut ordered), (&mut one_by_one, &mut ordered_then)] {
+        orders.extend(settle(supervisor));
+        orders.sort_by_cached_key(|order| format!("{order:?}"));
+    }
+    let state = |supervisor: &Supervisor| {
+        let apps = witness.apps.keys();
+        let apps = apps.map(|id| (supervisor.memo(*id), supervisor.slot_memos(*id).collect::<Vec<_>>()));
+        (apps.collect::<Vec<_>>(), supervisor.next_deadline())
+    };
+    let same = ordered == ordered_then && state(&at_once) == state(&one_by_one);
+    hold(same, "spawns are told at once", || format!("{told:?}: {ordered:?}, one by one {ordered_then:?}"))
+}
 
 /// A life's id is its identity: news of an earlier life must not meet it.
 pub(super) fn is_new(witness: &Witness, worker: WorkerId) -> Check {
@@ -27,7 +71,7 @@ pub(super) fn is_wanted(witness: &Witness, seat: SeatId, generation: Generation)
 /// Two processes in one seat would answer for the same sockets, unless one of
 /// them hangs; and a slot has no room for three.
 pub(super) fn is_alone(witness: &Witness, seat: SeatId) -> Check {
-    let here = |life: &&crate::life::Life| life.seat.slot == seat.slot;
+    let here = |life: &&Life| life.seat.slot == seat.slot;
     let others: Vec<_> = witness.lives.values().filter(here).collect();
     let alone = others.len() < 2 && others.iter().all(|other| other.seat.side != seat.side || other.hangs);
     hold(alone, "spawn is alone", || format!("{seat:?}, others in {others:?}"))
