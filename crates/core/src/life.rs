@@ -58,12 +58,16 @@ impl App {
     /// Records that a worker says it is about to end.
     pub(crate) fn leaving(&mut self, index: u32, id: WorkerId, turn: &mut Turn<'_>) {
         let slot = SlotId { app: self.id, index };
-        self.spawned(index, id, turn);
         let Some(worker) = self.worker(index, id) else { return };
         let cause = match &worker.stage {
+            // Who speaks runs, even if the word of its spawn comes later.
+            Stage::Spawning => {
+                worker.since = turn.now;
+                if worker.relieves.is_some() { Cause::Asked } else { Cause::Itself }
+            }
             Stage::Starting { .. } | Stage::Ready { .. } => Cause::Itself,
             Stage::Draining { cause, .. } => cause.clone(),
-            Stage::Spawning | Stage::Stopping { .. } => return,
+            Stage::Stopping { .. } => return,
         };
         let kill_at = Some(turn.now + worker.version.policy.kill_timeout);
         let stable = worker.was_stable(turn.now);
