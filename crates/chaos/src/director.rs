@@ -178,7 +178,7 @@ fn choose_order(world: &World, rng: &mut Rng) -> Option<(&'static App, Order)> {
     let app = APPS.get(rng.usize(0..APPS.len()))?;
     world.with_wanted(app.name, |wanted| {
         // What is not known for sure is looked at when all is at rest.
-        if wanted.is_busy || wanted.is_uncertain {
+        if wanted.is_busy || wanted.is_uncertain() {
             return None;
         }
         wanted.is_busy = true;

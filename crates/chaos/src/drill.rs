@@ -112,7 +112,7 @@ impl Undisturbed {
             let is_ordered = Self::orders(world, app) != Some(orders);
             ensure!(
                 ready.is_subset(&now) || is_struck || is_ordered,
-                "{}: {ready:?} were ready, and there are {now:?} after it",
+                "{}: {ready:?} were ready before a death or an upgrade, and there are {now:?}",
                 app.name
             );
         }

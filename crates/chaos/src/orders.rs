@@ -29,14 +29,19 @@ pub(crate) struct Wanted {
     pub(crate) slots: Slots,
     /// What they may be instead: an order may have been carried out or not.
     pub(crate) or: Vec<Slots>,
-    /// What came of an order is not known.
-    pub(crate) is_uncertain: bool,
     /// An order is under way.
     pub(crate) is_busy: bool,
     /// Counts its orders.
     pub(crate) orders: usize,
     /// Counts its releases.
     pub(crate) release: usize,
+}
+
+impl Wanted {
+    /// Whether it is not known what came of an order.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        !self.or.is_empty()
+    }
 }
 
 /// An order for an app.
@@ -180,7 +185,7 @@ fn command(
     let shown = words.join(" ");
     let shown = shown.replace(&format!("{}/", world.home.folder().display()), "");
     world.story.tell(format_args!("`{shown}` …"));
-    let was_uncertain = world.with_wanted(app.name, |wanted| wanted.is_uncertain);
+    let was_uncertain = world.with_wanted(app.name, |wanted| wanted.is_uncertain());
     let output = world.home.run(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
     let code = output.status.code().context("a command was killed")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -200,7 +205,6 @@ fn command(
             slots
         };
         if is_uncertain {
-            wanted.is_uncertain = true;
             let all: Vec<Slots> = std::iter::once(&wanted.slots).chain(&wanted.or).cloned().collect();
             wanted.or.extend(all.into_iter().map(changed));
         } else if code == 0 {

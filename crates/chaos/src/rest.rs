@@ -139,13 +139,12 @@ fn check_app(world: &World, app: &App, seen: &Value) -> Result<BTreeSet<Number>>
     let is_whole = (0..seen.instances).all(|slot| slots.contains(&slot) != seen.stopped.contains(&slot));
     ensure!(is_whole, "{name} has workers in the slots {slots:?}, and {:?} are stopped", seen.stopped);
     world.with_wanted(name, |wanted| -> Result<()> {
-        let Wanted { slots: should, or, is_uncertain, .. } = wanted;
+        let Wanted { slots: should, or, .. } = wanted;
         let is_right = *should == seen || or.contains(&seen);
         ensure!(is_right, "{name} has {seen:?}, not {should:?} or one of {or:?}");
         // What came of an order is known now that nothing is under way.
         *should = seen;
         or.clear();
-        *is_uncertain = false;
         Ok(())
     })?;
     Ok(running.into_iter().filter_map(pid_of).collect())
